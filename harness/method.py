@@ -1,0 +1,289 @@
+"""The contract between the harness and a method.
+
+The harness owns the loop, the clock, evaluation, randomness and files; a method owns its mathematics and
+its state. A method sees training data and trajectories only, opens no file, seeds nothing and imports
+nothing else from the harness. Its parameters are the keyword arguments of its class; a bad one raises
+`ValueError("<parameter> must ..., got ...")` at construction. There are three kinds:
+
+An **Observer** watches a base, causally. `begin(run)` once, then `observe(snapshot)` once per snapshot in
+order, w(0) first: at epoch cadence the snapshots after each epoch, and `run.trajectory` already ends with
+the one being observed; at a cadence of k steps the states after every k-th optimizer step. A snapshot is
+valid during the call only: copy what you keep. `propose()` gives the weights the method stands for now, or
+None for the base's own; it changes nothing, however often it is called. `observe` and `propose` are timed
+as the method's, evaluation is not.
+
+A **Reconstruction** sees the whole run afterwards: `fit(run)` once, then `reconstruct(t)` for any epoch.
+
+A **Brancher** trains on its own from a restart state of the base, as its `Branch` declares. `begin(session)`
+sees the state at `start`; then `train_epoch(session)` is called `epochs` times, after each of which
+`propose(session)` gives the weights, or None for `session.theta_N`. On resume `begin` runs again at the
+start state, then the harness restores weights, buffers and optimizer and calls `load_state_dict`, which
+holds only what `begin` cannot recompute.
+
+State dicts are nested dicts, lists and tuples of tensors, numbers, strings and None.
+
+Shape suffixes: N trainable weights, T snapshots, B a block of weights or a mini-batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Buffers = Mapping[str, Tensor]
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a base after `t` completed epochs (0 is the initial state) and `step` optimizer steps."""
+
+    t: int
+    step: int
+    theta_N: Tensor
+    """float32 trainable parameters, in `Layout` order"""
+    buffers: Buffers
+    """the model's own buffers, such as BatchNorm's running statistics"""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names and shapes of the tensors inside theta_N, in C order; tied parameters stand once."""
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(prod(shape) for shape in self.shapes)
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Where each tensor starts in theta_N."""
+        return (0, *accumulate(self.sizes))[:-1]
+
+    @property
+    def N(self) -> int:
+        return sum(self.sizes)
+
+
+class Trajectory(Protocol):
+    """Recorded snapshots in order of t, read-only, never beyond the present."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def ts(self) -> tuple[int, ...]:
+        """The epochs of the snapshots."""
+
+    def __getitem__(self, index: int) -> Snapshot: ...
+
+    def window(self, first: int, last: int) -> Trajectory:
+        """The snapshots whose t lies in first..last, both included."""
+
+    def blocks(self, max_bytes: int) -> Iterator[tuple[int, int, Tensor]]:
+        """All weights in consecutive blocks (start, stop, W_TB) of at most `max_bytes` float32 values."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What an observer or a reconstruction knows of the base it follows.
+
+    `trajectory` holds the snapshots that the method declared in `needs`; `rng(purpose)` gives a fresh CPU
+    generator that depends on the base's seed and the purpose alone: the same live, replayed, on any device.
+    """
+
+    layout: Layout
+    trajectory: Trajectory
+    epochs: int
+    steps_per_epoch: int
+    device: torch.device
+    rng: Callable[[str], torch.Generator]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Weights to evaluate, with their own buffers where a method models those too; never written into."""
+
+    theta_N: Tensor
+    buffers: Buffers | None = None
+
+
+class Method(ABC):
+    """What all three kinds may declare and report."""
+
+    kind: ClassVar[Literal["observer", "reconstruction", "brancher"]]
+
+    def needs(self, epochs: int) -> tuple[int, int] | None:
+        """First and last t of the stored snapshots that this method reads in a base of `epochs` epochs.
+
+        Raises ValueError, naming the parameter, where the method does not fit that many epochs.
+        """
+        return None
+
+    def memory_floats(self, N: int) -> int:
+        """float32 values held beside the model, for the plan's estimate."""
+        return N
+
+    def scalars(self) -> dict[str, float]:
+        """Numbers of this epoch for history and tracking, such as mean |rho|."""
+        return {}
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Tables at the end of the run, such as the size of every mode."""
+        return {}
+
+
+class Observer(Method):
+    """Watches a base; see the module's text."""
+
+    kind = "observer"
+    cadence: Literal["epoch"] | int = "epoch"
+
+    @abstractmethod
+    def begin(self, run: Run) -> None: ...
+
+    @abstractmethod
+    def observe(self, snapshot: Snapshot) -> None: ...
+
+    @abstractmethod
+    def propose(self) -> Proposal | None: ...
+
+    @abstractmethod
+    def state_dict(self) -> State: ...
+
+    @abstractmethod
+    def load_state_dict(self, state: State) -> None: ...
+
+
+class Reconstruction(Method):
+    """Sees the whole run; never in time-to-target, never called a training method."""
+
+    kind = "reconstruction"
+
+    @abstractmethod
+    def fit(self, run: Run) -> None: ...
+
+    @abstractmethod
+    def reconstruct(self, t: int) -> Proposal: ...
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Where a brancher leaves its base: it starts at `start`, has read the base up to `prefix` >= start,
+    and trains `epochs` of its own. Its clock is prefix + own epochs; the prefix is charged as shared."""
+
+    start: int
+    prefix: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images ready for the model, and what one batch means at every point: its augmentation is already in
+    `images_B`, its dropout masks follow from `seed`."""
+
+    images_B: Tensor
+    labels_B: Tensor
+    seed: int
+
+
+Schedule = Callable[[float], float]
+"""Learning-rate factor after a (fractional) number of epochs since the optimizer was made."""
+
+OptimizerFactory = Callable[..., torch.optim.Optimizer]
+
+
+class Session(Protocol):
+    """All that a brancher gets. Every pass over data is counted and timed by the harness."""
+
+    model: nn.Module
+    layout: Layout
+    trajectory: Trajectory
+    """the base's snapshots 0..prefix"""
+    optimizer: torch.optim.Optimizer
+    """the base's with its state, until `new_optimizer`"""
+
+    @property
+    def theta_N(self) -> Tensor:
+        """The live weights, (N,) float32: changed by training, writable in place under no_grad."""
+
+    @theta_N.setter
+    def theta_N(self, value_N: Tensor) -> None: ...
+
+    @property
+    def buffers(self) -> Buffers: ...
+
+    @property
+    def t(self) -> int:
+        """prefix + own completed epochs."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def rng(self, purpose: str) -> torch.Generator: ...
+
+    def new_optimizer(
+        self, factory: OptimizerFactory, schedule: Schedule | None = None, **kwargs: Any
+    ) -> torch.optim.Optimizer:
+        """Replace the optimizer by `factory(model.parameters(), **kwargs)`, which ends the base's schedule."""
+
+    def train_epoch(
+        self,
+        batch_size: int | None = None,
+        augment: bool = True,
+        after_backward: Callable[[], None] | None = None,
+        after_step: Callable[[], None] | None = None,
+    ) -> None:
+        """One epoch of the harness's own loop, with two hooks."""
+
+    def batches(self, batch_size: int | None = None, augment: bool = True) -> Iterator[Batch]:
+        """This epoch's mini-batches, in the seeded order of the epoch."""
+
+    def loss(self, batch: Batch) -> float:
+        """Mean loss at theta_N in training mode with batch statistics; buffers unchanged."""
+
+    def gradient(self, batch: Batch) -> tuple[float, Tensor]:
+        """Mean loss and its gradient g_N at theta_N, under the same terms as `loss`."""
+
+    def probe_loss(self) -> float:
+        """Loss on a fixed slice of the training split without augmentation or dropout, with the statistics
+        of the slice itself: what a method may accept or reject by."""
+
+
+class Brancher(Method):
+    """Trains from a restart state of the base; see the module's text."""
+
+    kind = "brancher"
+
+    @abstractmethod
+    def branch(self, epochs: int) -> Branch:
+        """From the parameters and the base's epochs alone; ValueError where they do not fit."""
+
+    def needs(self, epochs: int) -> tuple[int, int] | None:
+        return 0, self.branch(epochs).prefix
+
+    @abstractmethod
+    def begin(self, session: Session) -> None: ...
+
+    @abstractmethod
+    def train_epoch(self, session: Session) -> None: ...
+
+    def propose(self, session: Session) -> Proposal | None:
+        return None
+
+    @abstractmethod
+    def state_dict(self) -> State: ...
+
+    @abstractmethod
+    def load_state_dict(self, state: State) -> None: ...
