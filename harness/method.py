@@ -123,6 +123,8 @@ class Method(ABC):
     """What all three kinds may declare and report."""
 
     kind: ClassVar[Literal["observer", "reconstruction", "brancher"]]
+    proposes_buffers: ClassVar[bool] = False
+    """whether its proposals carry buffers, so that `batchnorm: averaged` is possible"""
 
     def needs(self, epochs: int) -> tuple[int, int] | None:
         """First and last t of the stored snapshots that this method reads in a base of `epochs` epochs.
@@ -265,6 +267,8 @@ class Brancher(Method):
     """Trains from a restart state of the base; see the module's text."""
 
     kind = "brancher"
+    gradient_space: ClassVar[Literal["full", "subspace"]] = "full"
+    """where its gradients are counted: those it uses in a subspace, or for a part of the weights, apart"""
 
     @abstractmethod
     def branch(self, epochs: int) -> Branch:

@@ -1,0 +1,29 @@
+"""Checks of a method's parameters: each ValueError is one line that names parameter, bound and value."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """`value` must be a whole number of at least `least`."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole:
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+
+
+def check_between(name: str, value: Any, low: float, high: float = math.inf) -> None:
+    """`value` must be a finite number strictly between `low` and `high`."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not low < value < high:
+        bound = f"a finite number above {low:g}" if math.isinf(high) else f"above {low:g} and below {high:g}"
+        raise ValueError(f"{name} must be {bound}, got {value!r}")
+
+
+def check_bool(name: str, value: Any) -> None:
+    """`value` must be true or false."""
+    if value is not True and value is not False:
+        raise ValueError(f"{name} must be true or false, got {value!r}")

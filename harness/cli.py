@@ -1,0 +1,225 @@
+"""The command `cmdbench`: plan, run and report. Help and completion import no heavy library."""
+
+# PYTHON_ARGCOMPLETE_OK
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from harness.config import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.plan import Plan
+
+DESCRIPTION = """\
+Benchmark of methods that model or exploit the training dynamics of neural networks.
+
+Every base (model, dataset, optimizer, seed) is trained once; methods watch it, replay
+it or branch from it. Results are kept in a folder and never computed twice."""
+
+OVERRIDES = """\
+what to run, as key=value pairs:
+  suite=quick                      a stated collection of everything below
+  model=resnet18                   a preset, any timm name, a list [a,b], or all
+  dataset=, optimizer=, method=    likewise
+  seeds=[0,1,2] epochs=30          any key of conf/config.yaml
+  method.cmd_online.modes=20       a value of one preset
+  fast=true                        the smallest version of anything, to try it out
+  results_dir=results              where results are kept and found again
+"""
+
+EXAMPLES = {
+    "plan": "cmdbench plan suite=quick",
+    "run": "cmdbench run suite=quick\n  cmdbench run model=resnet10t dataset=digits method=[base,cmd_online]",
+    "report": "cmdbench report suite=quick",
+}
+SUMMARIES = {
+    "plan": "show bases and cells, what is done, and what the rest will cost",
+    "run": "do what is left of a plan, and print the table",
+    "report": "rebuild a suite's frame and tables from the records, and print the table",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line, like all bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _presets(group: str) -> list[str]:
+    return sorted(Path(p.name).stem for p in (files("conf") / group).iterdir() if p.name.endswith(".yaml"))
+
+
+def _complete(prefix: str, **_: Any) -> list[str]:
+    """Completions of a key=value argument."""
+    groups = ("suite", "model", "dataset", "optimizer", "method", "tracker", "engine")
+    key, equals, _value = prefix.partition("=")
+    if equals and key in groups:
+        return [f"{key}={name}" for name in _presets(key)]
+    return [f"{group}=" for group in groups] + ["seeds=", "epochs=", "batch_size=", "fast=true", "results_dir="]
+
+
+def _parser() -> argparse.ArgumentParser:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(prog="cmdbench", description=DESCRIPTION, formatter_class=formatter)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+    for verb, summary in SUMMARIES.items():
+        one = verbs.add_parser(
+            verb,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=f"{OVERRIDES}\nexamples:\n  {EXAMPLES[verb]}",
+            formatter_class=formatter,
+        )
+        if verb != "report":
+            one.add_argument(
+                "--config-dir", action="append", default=[], type=Path, metavar="DIR",
+                help="a folder with presets (DIR/method/mine.yaml) and modules of your own; repeatable",
+            )  # fmt: skip
+        argument = one.add_argument("overrides", nargs="*", metavar="key=value", help="see below")
+        argument.completer = _complete  # type: ignore[attr-defined]
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit: 0 all done, 1 some cell failed, 2 bad input, 130 interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    import argcomplete
+
+    argcomplete.autocomplete(parser)
+    for flag in ("-m", "--multirun"):
+        if flag in given:
+            parser.error(
+                f"{flag} is not needed: a list does that here, such as model=[resnet18,test_vit] seeds=[0,1,2]"
+            )
+    parsed, unknown = parser.parse_known_args(given)
+    for text in unknown:
+        if text.startswith("-"):
+            parser.error(f"unknown option {text}")
+    # Hydra's own syntax allows ~key and +key, which argparse takes as positional already.
+    verb = {"plan": _plan, "run": _run, "report": _report}[parsed.verb]
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = verb(parsed, " ".join(["cmdbench", *map(shlex.quote, given)]))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on from the last finished epoch", file=sys.stderr)
+        code = 130
+    raise SystemExit(code)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _make_plan(parsed: argparse.Namespace, command: str) -> Plan:
+    from harness.compose import Request, resolve
+    from harness.plan import make_plan
+    from harness.store import Store
+
+    study = resolve(Request(tuple(parsed.overrides), tuple(parsed.config_dir)), command)
+    return make_plan(study, Store(Path(study.settings.results_dir)))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=120)
+
+
+def _plan(parsed: argparse.Namespace, command: str) -> int:
+    from harness.plan import estimate
+    from harness.report.plan import plan_table, plan_text
+
+    plan = _make_plan(parsed, command)
+    console = _console()
+    console.print(plan_table(plan))
+    console.print(plan_text(plan, estimate(plan)), highlight=False)
+    return 0
+
+
+def _run(parsed: argparse.Namespace, command: str) -> int:
+    from harness.engine.local import warm_up
+
+    warm_up()
+    from harness.plan import check_room, estimate
+
+    plan = _make_plan(parsed, command)
+    console = _console()
+    if "left" in plan.statuses.values():
+        plan = _with_data(plan, parsed, command, console)
+        check_room(plan, estimate(plan))
+    plan.store.write_plan(plan.as_record())
+    if "left" in plan.statuses.values():
+        _execute(plan, tuple(str(folder.resolve()) for folder in parsed.config_dir), console)
+    else:
+        console.print("every cell of this plan is done already; redo=all runs them anew", highlight=False)
+    return _show(plan.store.root, plan.study.settings.suite, console)
+
+
+def _with_data(plan: Plan, parsed: argparse.Namespace, command: str, console: Console) -> Plan:
+    """The plan again, once its data is here: data may differ from what was declared, and then has its own keys."""
+    from harness.problem.datasets import obtain
+
+    datasets = {base.config.dataset.name: base.config.dataset for base in plan.bases}
+    messages = [message for message in (obtain(dataset) for dataset in datasets.values()) if message is not None]
+    for message in messages:
+        console.print(message, markup=False, highlight=False)
+    plan = _make_plan(parsed, command) if messages else plan
+    for note in plan.notes:
+        console.print(note, markup=False, highlight=False)
+    return plan
+
+
+def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> None:
+    from harness.display import Display
+    from harness.engine.local import LocalEngine
+    from harness.schedule import Scheduler, epochs_left
+
+    engine = LocalEngine(plan.study.settings.engine, plan.bases[0].config.device)
+    ended = sum(status != "left" for status in plan.statuses.values())
+    display = Display(console, ended, len(plan.statuses), epochs_left(plan))
+    scheduler = Scheduler(plan, engine, display, python_path)
+    display.start(engine.slots)
+    try:
+        scheduler.run()
+    finally:
+        display.stop()
+
+
+def _show(root: Path, suite: str, console: Console) -> int:
+    """Write the views, print the table, and name what is not as it should be."""
+    from harness.report.frame import warnings, write_views
+    from harness.report.tables import terminal_table
+    from harness.store import Store
+
+    store = Store(root)
+    frame = write_views(store, suite)
+    console.print(terminal_table(frame))
+    for warning in warnings(frame):
+        console.print(warning, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"tables and frame: {store.suite_folder(suite)}", markup=False, highlight=False, soft_wrap=True)
+    return 1 if frame["status"].isin(["failed", "skipped"]).any() else 0
+
+
+def _report(parsed: argparse.Namespace, command: str) -> int:
+    values = {"suite": "adhoc", "results_dir": "results"}
+    for text in parsed.overrides:
+        key, _, value = text.partition("=")
+        if key not in values:
+            raise ConfigError(f"report takes suite= and results_dir= only, got {text!r}")
+        values[key] = value
+    return _show(Path(values["results_dir"]), values["suite"], _console())

@@ -1,0 +1,289 @@
+"""Validated configuration: what Hydra composed (`compose.py`) as frozen dataclasses that check themselves.
+
+Every error is a `ConfigError` of one line that names key, bound and value, raised before anything trains.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """Bad input: one line naming key, bound and value."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; nearest: a, b` for an error that rejects `name`."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"; nearest: {', '.join(close)}" if close else f"; one of: {', '.join(known[:20])}"
+
+
+def check_at_least(key: str, value: Any, least: float) -> None:
+    """`value` must be a number, and at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
+        raise ConfigError(f"{key} must be at least {least}, got {value!r}")
+
+
+def check_whole(key: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{key} must be a whole number, got {value!r}")
+    check_at_least(key, value, least)
+
+
+def check_choice(key: str, value: Any, choices: Iterable[Any]) -> None:
+    choices = tuple(choices)
+    if value not in choices:
+        raise ConfigError(f"{key} must be one of {', '.join(map(str, choices))}, got {value!r}")
+
+
+def check_bool(key: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key} must be true or false, got {value!r}")
+
+
+def from_mapping(cls: type[T], key: str, values: Any, **given: Any) -> T:
+    """The dataclass `cls` from a composed mapping, refusing unknown and missing keys; `given` fields come from code."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{key} must be a mapping, got {values!r}")
+    names = {f.name for f in fields(cls)} - set(given)  # type: ignore[arg-type]
+    for name in values:
+        if name not in names:
+            raise ConfigError(f"{key} has no key {name!r}{nearest(str(name), names)}")
+    required = {p.name for p in inspect.signature(cls).parameters.values() if p.default is p.empty}
+    for name in sorted(required - set(values) - set(given)):
+        raise ConfigError(f"{key}.{name} must be given")
+    return cls(**values, **given)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A timm model; what is None follows from the data set where the model takes it."""
+
+    name: str
+    timm: str
+    pretrained: bool | str = False
+    """false, true (timm's weights) or the path of a weights file"""
+    img_size: int | None = None
+    patch_size: int | None = None
+    in_chans: int | None = None
+    stem: str = "default"
+    """`small`: a 3x3 stride-1 first convolution and no max-pooling, for small images (ResNets)"""
+    drop_rate: float | None = None
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """anything else that the timm model takes"""
+
+    def __post_init__(self) -> None:
+        key = f"model.{self.name}"
+        for name in ("img_size", "patch_size", "in_chans"):
+            if getattr(self, name) is not None:
+                check_whole(f"{key}.{name}", getattr(self, name), 1)
+        check_choice(f"{key}.stem", self.stem, ("default", "small"))
+        if not isinstance(self.pretrained, bool | str):
+            raise ConfigError(f"{key}.pretrained must be true, false or a path, got {self.pretrained!r}")
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """Where images come from, how they are split and augmented."""
+
+    name: str
+    source: str
+    digest: str
+    """SHA-256 of the genuine data"""
+    channels: int
+    size: int
+    """height and width of the stored images"""
+    classes: int
+    mean: list[float]
+    std: list[float]
+    val_size: int
+    train_size: int | None = None
+    """images trained on; None: all that validation leaves"""
+    test_size: int | None = None
+    split_seed: int = 0
+    root: str | None = None
+    resize: int | None = None
+    crop_padding: int = 0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        key = f"dataset.{self.name}"
+        check_whole(f"{key}.val_size", self.val_size, 1)
+        check_whole(f"{key}.crop_padding", self.crop_padding, 0)
+        check_whole(f"{key}.split_seed", self.split_seed, 0)
+        check_bool(f"{key}.flip", self.flip)
+        for name in ("train_size", "test_size", "resize"):
+            if getattr(self, name) is not None:
+                check_whole(f"{key}.{name}", getattr(self, name), 1)
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != self.channels:
+                raise ConfigError(f"{key}.{name} must have {self.channels} values, got {getattr(self, name)!r}")
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images that a model sees."""
+        return self.size if self.resize is None else self.resize
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Learning-rate schedule of a base, as a factor over its whole length."""
+
+    name: str = "none"
+    warmup_epochs: float = 0.0
+    """linear from 0 to the full rate"""
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer.schedule.name", self.name, ("none", "cosine"))
+        check_at_least("optimizer.schedule.warmup_epochs", self.warmup_epochs, 0)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    name: str
+    target: str
+    params: dict[str, Any]
+    schedule: ScheduleConfig = ScheduleConfig()
+
+
+BATCHNORM_POLICIES = ("recalibrate", "as_is", "averaged")
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """One setting of a method's class; its preset's name is the cell's `method`."""
+
+    name: str
+    target: str
+    params: dict[str, Any]
+    """every parameter of the class, defaults filled in"""
+    batchnorm: str = "recalibrate"
+    search: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_choice(f"method.{self.name}.batchnorm", self.batchnorm, BATCHNORM_POLICIES)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    every: int = 1
+    """validation every so many epochs, and at the last"""
+    test: str = "last"
+    """the test split at the `last` epoch, or at `every` evaluated one"""
+    recalibrate_images: int = 1024
+    """training images, un-augmented, that BatchNorm statistics are recalibrated on"""
+    batch_size: int = 256
+    reconstructions: str = "last"
+    """reconstructions at the `last` epoch, or at `every` evaluated one"""
+
+    def __post_init__(self) -> None:
+        check_whole("evaluate.every", self.every, 1)
+        check_whole("evaluate.recalibrate_images", self.recalibrate_images, 1)
+        check_whole("evaluate.batch_size", self.batch_size, 1)
+        check_choice("evaluate.test", self.test, ("last", "every"))
+        check_choice("evaluate.reconstructions", self.reconstructions, ("last", "every"))
+
+    def epochs(self, last: int) -> tuple[int, ...]:
+        """The evaluated epochs of a run that ends at `last`."""
+        return tuple(t for t in range(1, last + 1) if t % self.every == 0 or t == last)
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """One training run: model, dataset, optimizer, seed, and all else that changes its numbers."""
+
+    model: ModelConfig
+    dataset: DatasetConfig
+    optimizer: OptimizerConfig
+    seed: int
+    epochs: int
+    batch_size: int
+    batches_per_epoch: int | None
+    """the first so many of an epoch's batches only; None: all full batches"""
+    precision: str
+    compile: bool
+    memory_format: str
+    deterministic: bool
+    device: str
+    """`cpu` or `cuda`"""
+
+    def __post_init__(self) -> None:
+        check_whole("seeds", self.seed, 0)
+        check_whole("epochs", self.epochs, 1)
+        check_whole("batch_size", self.batch_size, 1)
+        if self.batches_per_epoch is not None:
+            check_whole("batches_per_epoch", self.batches_per_epoch, 1)
+        check_choice("precision", self.precision, ("float32", "bfloat16"))
+        check_choice("memory_format", self.memory_format, ("channels_last", "contiguous"))
+        check_choice("device", self.device, ("cpu", "cuda"))
+        check_bool("compile", self.compile)
+        check_bool("deterministic", self.deterministic)
+
+    @property
+    def label(self) -> str:
+        """`test_resnet-digits-sgd_momentum-s0`"""
+        return f"{self.model.name}-{self.dataset.name}-{self.optimizer.name}-s{self.seed}"
+
+
+@dataclass(frozen=True)
+class TrackerConfig:
+    name: str
+    mode: str = "auto"
+    """auto: online where a key is configured, otherwise offline"""
+    project: str = "cmdbench"
+    entity: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_choice("tracker.mode", self.mode, ("auto", "offline", "online", "disabled"))
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    name: str
+    workers: int | str = "auto"
+    """jobs at once; auto: as many as cores allow at `threads` each, or one per GPU"""
+    threads: int = 1
+    """CPU threads of one job; sums in float32 differ between thread counts"""
+
+    def __post_init__(self) -> None:
+        check_choice("engine", self.name, ("local",))
+        check_whole("engine.threads", self.threads, 1)
+        if self.workers != "auto":
+            check_whole("engine.workers", self.workers, 1)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a command does with its bases and cells, none of which changes a number."""
+
+    suite: str
+    results_dir: str
+    tracker: TrackerConfig
+    engine: EngineConfig
+    trajectory_keep: str
+    save: str
+    redo: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_choice("trajectory.keep", self.trajectory_keep, ("all", "warmup", "none"))
+        check_choice("save", self.save, ("none", "final"))
+
+
+@dataclass(frozen=True)
+class Study:
+    """A resolved configuration: the bases, each with its methods, and how to run them."""
+
+    settings: Settings
+    evaluate: EvaluateConfig
+    bases: tuple[tuple[BaseConfig, tuple[MethodConfig, ...]], ...]
+    command: str
+    composed: dict[str, Any]
+    """the whole composed configuration, for the record"""

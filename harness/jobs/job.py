@@ -1,0 +1,139 @@
+"""What a job is, and what is written about cells however they end."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.clock import Counts
+from harness.config import EvaluateConfig, Settings
+from harness.files import CorruptFile, read_state, set_aside
+from harness.keys import harness_digest, source_digest
+from harness.method import State
+from harness.plan import BasePlan, CellPlan, labels
+from harness.presets import as_plain
+from harness.store import Record, Store
+
+Tell = Callable[[dict[str, Any]], None]
+PACKAGES = ("torch", "timm", "numpy", "scipy", "cmdbench")
+
+
+class Refused(Exception):
+    """A repeated base is not the one that was recorded."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work on a base: `train`, `replay`, `shadow` or `branch` (then with exactly one cell)."""
+
+    kind: str
+    base: BasePlan
+    cells: tuple[CellPlan, ...]
+    snapshots: frozenset[int]
+    """epochs whose snapshots to record"""
+    starts: frozenset[int]
+    """epochs whose restart states to keep for branchers"""
+    retrain: bool
+    evaluate: EvaluateConfig
+    settings: Settings
+    composed: dict[str, Any]
+    python_path: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        what = {"replay": " (replay)", "shadow": " (shadow)"}.get(self.kind, "")
+        return self.base.config.label + (f"-{self.cells[0].method.name}" if self.kind == "branch" else what)
+
+    @property
+    def epochs(self) -> int:
+        branch = self.cells[0].branch if self.kind == "branch" else None
+        return self.base.config.epochs if branch is None else branch.epochs
+
+
+class Log:
+    """Plain lines with a time, appended to a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def line(self, text: str) -> None:
+        with open(self.path, "a") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def restart_path(folder: Path, t: int) -> Path:
+    return folder / "restart" / f"{t:05d}.safetensors"
+
+
+def read_bundle(path: Path, say: Callable[[str], None]) -> State | None:
+    """A stored state, or None where there is none; a corrupt one is set aside with one line."""
+    if not path.exists():
+        return None
+    try:
+        return read_state(path)
+    except CorruptFile as error:
+        say(f"corrupt, set aside, to be redone: {error} ({set_aside(path).name})")
+        return None
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def cell_record(job: Job, cell: CellPlan, status: str, reason: str | None, trace: str | None) -> Record:
+    """What every record of a cell says, however it ended."""
+    base = job.base.config
+    return {
+        "cell_key": cell.key, "base_key": cell.base_key, **labels(base), "method": cell.method.name,
+        "batchnorm": cell.method.batchnorm, "parameters": cell.method.params, "status": status, "reason": reason,
+        "traceback": trace, "config": {"base": as_plain(base), "method": as_plain(cell.method), "evaluate": as_plain(job.evaluate)},
+        "versions": versions(), "device": device_name(torch.device(base.device)), "threads": torch.get_num_threads(),
+        "sources": {"harness": harness_digest(), "method": source_digest(cell.method.target.rpartition(".")[0])},
+        "summary": {}, "cost": {}, "holds": {"epochs": [], "test_epochs": [], "weights": False},
+    }  # fmt: skip
+
+
+def next_run(store: Store, cell: CellPlan) -> dict[str, Any]:
+    """W&B run id and generation of the cell's next record; the generation grows when a cell is redone, since
+    W&B's history only appends."""
+    earlier = store.record(cell.key)
+    generation = 0 if earlier is None else earlier["generation"] + 1
+    suffix = f"-{generation}" if generation > 0 else ""
+    return {"run_id": f"{cell.key[:12]}-{store.store_id}{suffix}", "generation": generation}
+
+
+def record_end(
+    job: Job, store: Store, cells: tuple[CellPlan, ...], status: str, reason: str, trace: str | None
+) -> None:
+    """Record cells that ended without running: failed with their base, or skipped."""
+    for cell in cells:
+        record = cell_record(job, cell, status, reason, trace) | next_run(store, cell)
+        store.write_record(record, [])
+        if trace is not None:
+            Log(store.cell_folder(cell.key) / "log.txt").line(trace)
+
+
+def record_failure(job: Job, store: Store, cells: tuple[CellPlan, ...], reason: str, trace: str | None) -> None:
+    """A job as a whole failed, and with it those of its cells that had not ended."""
+    record_end(job, store, cells, "failed", reason, trace)
+    if job.kind == "train" and store.base(job.base.key) is None:
+        base = job.base.config
+        record = {
+            "base_key": job.base.key, **labels(base), "status": "failed", "reason": reason, "traceback": trace,
+            "config": as_plain(base), "N": job.base.N, "digests": [], "versions": versions(),
+            "sources": {"harness": harness_digest()}, "device": device_name(torch.device(base.device)),
+            "threads": torch.get_num_threads(), "seconds": {}, "counts": Counts().as_dict(),
+        }  # fmt: skip
+        store.write_base(record, [], store.base_folder(job.base.key))

@@ -1,0 +1,172 @@
+"""What all jobs share: a process's store, clock, evaluator and W&B runs, and the end of a cell."""
+
+from __future__ import annotations
+
+import traceback
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+from safetensors.torch import save as save_safetensors
+
+from harness.clock import Clock, peak_memory_bytes
+from harness.config import BaseConfig
+from harness.evaluate import Evaluator
+from harness.files import CorruptFile, set_aside, write_bytes
+from harness.jobs.job import Job, Log, Refused, Tell, cell_record, next_run, record_failure, versions
+from harness.plan import CellPlan, labels
+from harness.presets import as_plain
+from harness.problem.datasets import ImageSet, load_split
+from harness.store import Record, Store
+from harness.tracking import CellRun, RunInfo, open_run
+from harness.train import set_determinism
+from harness.watch import Watched
+
+
+class Worker(ABC):
+    """Runs one job in this process."""
+
+    def __init__(self, job: Job, tell: Tell) -> None:
+        self.job = job
+        self.base: BaseConfig = job.base.config
+        self.tell = tell
+        self.device = torch.device(self.base.device)
+        self.store = Store(Path(job.settings.results_dir), self.say)
+        self.clock = Clock(self.device)
+        self.folder = self.store.base_folder(job.base.key)
+        self._runs: dict[str, CellRun] = {}
+        self._ended: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """One line for the person watching."""
+        self.tell({"kind": "line", "text": f"{self.job.label}: {text}"})
+
+    @cached_property
+    def images(self) -> ImageSet:
+        """The training split."""
+        return load_split(self.base.dataset, "train").to(self.device)
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        return Evaluator(self.base, self.job.evaluate, self.images, self.device)
+
+    @property
+    def lock_folder(self) -> Path:
+        """The folder that only one job at a time works in."""
+        return self.folder
+
+    @abstractmethod
+    def work(self) -> None:
+        """Do the job."""
+
+    def run(self) -> None:
+        """Do the job alone in its folder; what goes wrong with it as a whole is recorded for its open cells."""
+        set_determinism(self.base)
+        self.lock_folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(self.lock_folder / ".lock"):
+            try:
+                self.work()
+            except CorruptFile as error:
+                path = Path(str(error).split(": ")[0])
+                aside = set_aside(path).name if path.exists() else "gone"
+                self.say(f"corrupt, set aside, to be redone: {error} ({aside})")
+            except Exception as error:
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                cells = tuple(cell for cell in self.job.cells if cell.key not in self._ended)
+                record_failure(self.job, self.store, cells, reason, traceback.format_exc())
+                self.say(f"failed: {reason}")
+                for cell in cells:
+                    self.tell({"kind": "cell", "cell_key": cell.key, "status": "failed", "reason": reason})
+            for run in self._runs.values():
+                run.finish({}, status="failed")
+
+    def check_digest(self, digest: str, t: int, expected: Record | None) -> str:
+        """On the CPU a repeated base must be the recorded one to the last bit."""
+        if expected is not None and digest != expected["digests"][t] and self.device.type == "cpu":
+            then, now = expected["versions"], versions()
+            changed = [f"{k} {then.get(k)} -> {now[k]}" for k in now if then.get(k) != now[k]]
+            threads = f"threads {expected['threads']} -> {torch.get_num_threads()}"
+            raise Refused(
+                f"epoch {t} of the repeated base differs from the recorded one "
+                f"({'; '.join([*changed, threads])}): redo=base trains it anew"
+            )
+        return digest
+
+    def open_runs(self, watched: list[Watched]) -> None:
+        """Open a W&B run per cell, and log what it lacks."""
+        settings = self.job.settings
+        for entry in watched:
+            cell = entry.cell
+            info = RunInfo(
+                run_id=next_run(self.store, cell)["run_id"],
+                name=f"{self.base.label}-{cell.method.name}",
+                group=f"{self.base.label}-{self.job.base.key[:8]}",
+                job_type=cell.method.name,
+                tags=[settings.suite, self.base.model.name, self.base.dataset.name, cell.method.name],
+                config=self._config(cell),
+            )
+            with self.clock.phase("track"):
+                self._runs[cell.key] = open_run(settings.tracker, self.store.root, info, self.say)
+        self.log_rows(watched)
+
+    def _config(self, cell: CellPlan) -> dict[str, Any]:
+        """The cell's resolved configuration."""
+        return {
+            **labels(self.base), "method": cell.method.name, "base_key": cell.base_key, "cell_key": cell.key,
+            "base": as_plain(self.base), "method_config": as_plain(cell.method), "evaluate": as_plain(self.job.evaluate),
+        }  # fmt: skip
+
+    def log_rows(self, watched: list[Watched]) -> None:
+        """Send the rows that W&B does not have yet, in order."""
+        with self.clock.phase("track"):
+            for entry in watched:
+                for row in entry.rows:
+                    self._runs[entry.key].log(row)
+
+    def report_epoch(self, epoch: int, images: int, seconds: float, watched: list[Watched]) -> None:
+        """Tell the person watching that an epoch ended, after `images` in `seconds` of training."""
+        values = [row["val_accuracy"] for entry in watched for row in entry.rows if "val_accuracy" in row]
+        speed = images / seconds if seconds > 0 else 0.0
+        best = max(values) if values else None
+        self.tell({"kind": "epoch", "epoch": epoch, "images_per_second": speed, "best_val_accuracy": best})
+
+    def end_cell(self, entry: Watched, cost: dict[str, Any], weights: dict[str, torch.Tensor] | None) -> None:
+        """Tables and weights first, then the record that makes the cell ended, then its W&B run."""
+        cell, folder = entry.cell, self.store.cell_folder(entry.key)
+        tables = {}
+        if entry.status == "done":
+            try:
+                tables = entry.method.tables()
+            except Exception as error:
+                entry.fail(error)
+        self.store.write_tables(cell.key, tables)
+        if weights is not None and entry.status == "done":
+            write_bytes(
+                folder / "weights.safetensors", save_safetensors({k: v.contiguous() for k, v in weights.items()})
+            )
+        last = entry.rows[-1] if entry.rows and entry.status == "done" else {}
+        names = ("val_accuracy", "val_loss", "test_accuracy", "test_loss")
+        summary = {name: last[name] for name in names if name in last}
+        cost = {
+            "method_seconds": self.clock.get(f"method/{cell.key}"), "eval_seconds": self.clock.get(f"eval/{cell.key}"),
+            "peak_memory_bytes": peak_memory_bytes(self.device), **cost,
+        }  # fmt: skip
+        holds = {
+            "epochs": [row["epoch"] for row in entry.rows],
+            "test_epochs": [row["epoch"] for row in entry.rows if "test_accuracy" in row],
+            "weights": weights is not None,
+        }
+        record = cell_record(self.job, cell, entry.status, entry.reason, entry.traceback)
+        record |= {"summary": summary, "cost": cost, "holds": holds, **next_run(self.store, cell)}
+        self.store.write_record(record, entry.rows)
+        self._ended.add(cell.key)
+        log = Log(folder / "log.txt")
+        log.line(f"{entry.status} {entry.reason or ''}".strip())
+        if entry.traceback is not None:
+            log.line(entry.traceback)
+        if cell.key in self._runs:
+            self._runs.pop(cell.key).finish({**summary, **cost}, tables, entry.status)
+        self.tell({"kind": "cell", "cell_key": cell.key, "status": entry.status, "reason": entry.reason})

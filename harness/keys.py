@@ -1,0 +1,163 @@
+"""Content keys: what a base or a cell is, as a hash of exactly the fields that change its numbers.
+
+The lists below are explicit and versioned. A field added later is left out while it has its default, so that a
+new option renames nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import io
+import json
+import tokenize
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.config import BaseConfig, EvaluateConfig, MethodConfig
+
+VERSION = 1
+NUMERIC_MODULES = ("session", "evaluate", "params", "randomness", "train", "problem")
+
+
+def _plain(value: Any) -> Any:
+    """Equal numbers hash alike: 1.0 as 1."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _hash(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(_plain(fields), sort_keys=True).encode()).hexdigest()[:20]
+
+
+def base_key(base: BaseConfig, data_digest: str, pretrained_digest: str | None) -> str:
+    """20 hex digits for a base."""
+    model, dataset, optimizer = base.model, base.dataset, base.optimizer
+    fields: dict[str, Any] = {
+        "version": VERSION,
+        "model": [model.timm, model.img_size, model.patch_size, model.in_chans, model.stem, model.drop_rate],
+        "model_kwargs": model.kwargs,
+        "pretrained": pretrained_digest,
+        "data": [data_digest, dataset.channels, dataset.classes, dataset.image_size],
+        "split": [dataset.split_seed, dataset.val_size, dataset.train_size],
+        "normalisation": [dataset.mean, dataset.std],
+        "augmentation": [dataset.crop_padding, dataset.flip],
+        "optimizer": [optimizer.target, optimizer.params],
+        "schedule": [optimizer.schedule.name, optimizer.schedule.warmup_epochs],
+        "length": [base.epochs, base.batches_per_epoch, base.batch_size],
+        "precision": [base.precision, base.compile, base.memory_format, base.device],
+        "seed": base.seed,
+    }
+    if not base.deterministic:
+        fields["deterministic"] = False
+    return _hash(fields)
+
+
+def cell_key(base: str, method: MethodConfig, evaluate: EvaluateConfig, test_size: int | None, source: str) -> str:
+    """20 hex digits for a cell of the base with key `base`; `source` is the digest of the method's source."""
+    recalibrate = evaluate.recalibrate_images if method.batchnorm == "recalibrate" else None
+    return _hash(
+        {
+            "version": VERSION,
+            "base": base,
+            "method": [method.name, method.target, method.params, method.batchnorm],
+            "evaluate": [recalibrate, evaluate.batch_size, test_size],
+            "source": source,
+        }
+    )
+
+
+def stripped(source: str) -> str:
+    """Python text without comments, docstrings, blank lines and trailing space: what can change a result.
+
+    Text rather than a syntax tree, whose dump differs between Python versions.
+    """
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                for row in range(first.lineno - 1, first.end_lineno or first.lineno):
+                    lines[row] = ""
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def _imports(tree: ast.AST, module: str, is_package: bool) -> list[str]:
+    """Names of modules that a module may import, relative ones resolved."""
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parent = node.module or ""
+            if node.level:
+                package = module.split(".") if is_package else module.split(".")[:-1]
+                package = package[: len(package) - node.level + 1]
+                parent = ".".join([*package, *([parent] if parent else [])])
+            names += [parent, *(f"{parent}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def _find(module: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin not in (None, "built-in", "frozen") else None  # type: ignore[arg-type]
+
+
+@cache
+def source_digest(module: str) -> str:
+    """Digest of a module's source and of all that it imports within its own top-level package.
+
+    A top-level module that is a single file counts the single files beside it as its own package.
+    `__init__.py` files are followed where something is imported from them, and left out themselves.
+    """
+    top = _find(module.split(".")[0])
+    if top is None:
+        raise ModuleNotFoundError(f"no source found for module {module!r}")
+    root, single = top.parent, top.name != "__init__.py"
+    texts: dict[str, str] = {}
+    queue, seen = [module], set()
+    while queue:
+        name = queue.pop()
+        path = _find(name)
+        if name in seen or path is None or path.suffix != ".py":
+            continue
+        if path.parent != root if single else not path.is_relative_to(root):
+            continue
+        seen.add(name)
+        source = path.read_text()
+        is_package = path.name == "__init__.py"
+        if not is_package:
+            texts[name] = stripped(source)
+        queue += _imports(ast.parse(source), name, is_package)
+    return hashlib.sha256(json.dumps(sorted(texts.items())).encode()).hexdigest()[:20]
+
+
+@cache
+def harness_digest() -> str:
+    """Digest of the harness's modules that can change a number."""
+    root = Path(__file__).parent
+    paths = [
+        p
+        for name in NUMERIC_MODULES
+        for p in ([root / f"{name}.py"] if (root / f"{name}.py").exists() else sorted((root / name).glob("*.py")))
+    ]
+    texts = [(str(p.relative_to(root)), stripped(p.read_text())) for p in paths]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:20]

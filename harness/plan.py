@@ -1,0 +1,288 @@
+"""From a study to bases and cells: their content keys, their status, what is left to do and what it will cost."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.config import BaseConfig, ConfigError, MethodConfig, Study
+from harness.keys import base_key, cell_key, harness_digest, source_digest
+from harness.method import Branch, Brancher, Observer
+from harness.presets import make_method
+from harness.store import SCHEMA, Record, Store
+from harness.trajectory import snapshot_path
+
+ENDED = ("done", "stale", "failed", "diverged", "skipped")
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """One method on one base: an experiment with a record of its own."""
+
+    key: str
+    base_key: str
+    method: MethodConfig
+    kind: str
+    cadence: str | int | None
+    """of an observer"""
+    needs: tuple[int, int] | None
+    """first and last t of the stored snapshots that the method reads"""
+    branch: Branch | None
+    """of a brancher"""
+    memory_floats: int
+
+    def replays(self, epochs: int) -> tuple[int, int] | None:
+        """The stored snapshots that are enough to run this cell without training; None where nothing is."""
+        if self.kind == "reconstruction":
+            first, last = self.needs or (epochs, epochs)
+            return first, max(last, epochs)
+        return (0, epochs) if self.kind == "observer" and self.cadence == "epoch" else None
+
+
+@dataclass(frozen=True)
+class BasePlan:
+    """One base and its cells."""
+
+    key: str
+    config: BaseConfig
+    N: int
+    buffer_floats: int
+    cells: tuple[CellPlan, ...]
+
+    @property
+    def control(self) -> CellPlan | None:
+        """The base's own weights, recalibrated: what branchers report for the epochs of their prefix."""
+        return next((c for c in self.cells if c.method.name == "base_recalibrated"), None)
+
+    @property
+    def warmup(self) -> int:
+        """The last snapshot that a causal method reads."""
+        return max((c.needs[1] for c in self.cells if c.needs is not None and c.kind != "reconstruction"), default=0)
+
+    def kept(self, keep: str) -> set[int]:
+        """The snapshots that stay when every cell has its record."""
+        last = {"all": self.config.epochs, "warmup": self.warmup, "none": -1}[keep]
+        return set(range(last + 1))
+
+    def snapshots(self, pending: list[CellPlan], keep: str) -> set[int]:
+        """The snapshots to record while `pending` cells are open."""
+        wanted = self.kept(keep)
+        for cell in pending:
+            if cell.needs is not None:
+                wanted |= set(range(cell.needs[0], cell.needs[1] + 1))
+            if cell.kind == "reconstruction":
+                wanted.add(self.config.epochs)
+        return wanted
+
+
+class Plan:
+    """A study's bases and cells against what its results folder holds."""
+
+    def __init__(self, study: Study, bases: tuple[BasePlan, ...], store: Store, notes: list[str]) -> None:
+        self.study = study
+        self.bases = bases
+        self.store = store
+        self.notes = notes
+
+    @property
+    def cells(self) -> Iterator[tuple[BasePlan, CellPlan]]:
+        return ((base, cell) for base in self.bases for cell in base.cells)
+
+    def lacks(self, base: BasePlan, cell: CellPlan, record: Record) -> bool:
+        """Whether a finished cell lacks an evaluation or weights that are asked for now."""
+        if record["status"] != "done":
+            return False
+        evaluate, held = self.study.evaluate, record["holds"]
+        last = base.config.epochs if cell.branch is None else cell.branch.prefix + cell.branch.epochs
+        wanted = set(evaluate.epochs(last))
+        if cell.kind == "reconstruction" and evaluate.reconstructions == "last":
+            wanted = {last}
+        if not wanted <= set(held["epochs"]):
+            return True
+        if evaluate.test == "every" and not wanted <= set(held["test_epochs"]):
+            return True
+        return self.study.settings.save == "final" and not held["weights"]
+
+    def status(self, base: BasePlan, cell: CellPlan, redo: bool = True) -> str:
+        """done, stale, failed, diverged, skipped or left; what `redo` names counts as left."""
+        record = self.store.record(cell.key)
+        if record is None or self.lacks(base, cell, record):
+            return "left"
+        status: str = record["status"]
+        if status == "done" and record["sources"]["harness"] != harness_digest():
+            status = "stale"
+        asked = self.study.settings.redo if redo else ()
+        again = "all" in asked or "base" in asked or cell.method.name in asked
+        again = (
+            again or (status in ("failed", "skipped") and "failed" in asked) or (status == "stale" and "stale" in asked)
+        )
+        return "left" if again else status
+
+    @cached_property
+    def statuses(self) -> dict[str, str]:
+        """Status by cell key when the plan was made."""
+        return {cell.key: self.status(base, cell) for base, cell in self.cells}
+
+    def retrains(self, base: BasePlan) -> bool:
+        """Whether `redo` asks for this base to be trained anew."""
+        asked = self.study.settings.redo
+        known = self.store.base(base.key)
+        if known is None:
+            return False
+        stale = "stale" in asked and known["sources"]["harness"] != harness_digest()
+        return "all" in asked or "base" in asked or stale
+
+    def base_status(self, base: BasePlan) -> str:
+        """done, failed or diverged where it ended, `half-trained` where it can go on, otherwise left."""
+        known = self.store.base(base.key)
+        if known is not None:
+            return str(known["status"])
+        return (
+            "half-trained" if (self.store.base_folder(base.key) / "restart" / "latest.safetensors").exists() else "left"
+        )
+
+    def as_record(self) -> Record:
+        """What report and publish read: the cells in order, and the configuration they came from."""
+        return {
+            "schema": SCHEMA,
+            "suite": self.study.settings.suite,
+            "command": self.study.command,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "config": self.study.composed,
+            "cells": [
+                {
+                    "cell_key": cell.key,
+                    "base_key": base.key,
+                    **labels(base.config),
+                    "method": cell.method.name,
+                    "batchnorm": cell.method.batchnorm,
+                    "parameters": cell.method.params,
+                }
+                for base, cell in self.cells
+            ],
+        }
+
+
+def labels(base: BaseConfig) -> dict[str, Any]:
+    """The coordinates of a base in tables."""
+    return {
+        "model": base.model.name, "dataset": base.dataset.name, "optimizer": base.optimizer.name, "seed": base.seed,
+    }  # fmt: skip
+
+
+def _plan_cell(base: BaseConfig, key: str, method: MethodConfig, study: Study, N: int) -> CellPlan:
+    made = make_method(method)
+    source = source_digest(method.target.rpartition(".")[0])
+    return CellPlan(
+        key=cell_key(key, method, study.evaluate, base.dataset.test_size, source),
+        base_key=key,
+        method=method,
+        kind=made.kind,
+        cadence=made.cadence if isinstance(made, Observer) else None,
+        needs=made.needs(base.epochs),
+        branch=made.branch(base.epochs) if isinstance(made, Brancher) else None,
+        memory_floats=made.memory_floats(N),
+    )
+
+
+def make_plan(study: Study, store: Store) -> Plan:
+    """Bases and cells of a study; ConfigError where a model refuses its images or a batch its data."""
+    from harness.problem.datasets import data_digest, train_images
+    from harness.problem.models import describe, pretrained_digest
+
+    notes: list[str] = []
+    bases = []
+    for config, methods in study.bases:
+        images = train_images(config.dataset)
+        if config.batch_size > images:
+            raise ConfigError(
+                f"batch_size must be at most the {images} training images of {config.dataset.name}, got {config.batch_size}"
+            )
+        found = data_digest(config.dataset)
+        name = config.dataset.name
+        if found is None:
+            notes.append(f"dataset {name} is not here yet: planned with its declared checksum")
+        elif found != config.dataset.digest:
+            notes.append(f"dataset {name} differs from the genuine one: it gets keys of its own")
+        facts = describe(config.model, config.dataset)
+        key = base_key(config, found or config.dataset.digest, pretrained_digest(config.model))
+        cells = tuple(_plan_cell(config, key, method, study, facts.N) for method in methods)
+        bases.append(BasePlan(key, config, facts.N, facts.buffer_floats, cells))
+    for key, count in Counter(base.key for base in bases).items():
+        if count > 1:
+            twins = [base.config.label for base in bases if base.key == key]
+            raise ConfigError(f"bases must differ in more than their name, got {' and '.join(twins)}")
+    return Plan(study, tuple(bases), store, sorted(set(notes)))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is left to do will take."""
+
+    base_epochs: int
+    branch_epochs: int
+    shadow_epochs: int
+    disk_bytes: int
+    memory_bytes: int
+    """of the largest job, beside its images and activations"""
+
+
+def estimate(plan: Plan) -> Estimate:
+    """Epochs to train, disk that will be written, and memory of the largest job."""
+    keep, save = plan.study.settings.trajectory_keep, plan.study.settings.save
+    base_epochs = branch_epochs = shadow_epochs = disk = memory = 0
+    for base in plan.bases:
+        left = [c for c in base.cells if plan.statuses[c.key] == "left"]
+        if not left:
+            continue
+        snapshot = 4 * (base.N + base.buffer_floats)
+        wanted = base.snapshots(left, keep)
+        folder = plan.store.base_folder(base.key) / "trajectory"
+        if plan.base_status(base) not in ("done", "diverged") or plan.retrains(base):
+            base_epochs += base.config.epochs
+            disk += (len(wanted) + 4) * snapshot
+        elif needs_shadow(base, [c for c in left if c.kind != "brancher"], folder):
+            shadow_epochs += base.config.epochs
+            disk += 4 * snapshot
+        for cell in left:
+            if cell.branch is not None:
+                branch_epochs += cell.branch.epochs
+                disk += 3 * snapshot
+            disk += snapshot if save == "final" else 0
+        held = [c.memory_floats for c in left if c.kind != "brancher"]
+        branches = [c.memory_floats for c in left if c.kind == "brancher"]
+        memory = max(memory, 6 * snapshot + 4 * max(sum(held), *branches, 0))
+    return Estimate(base_epochs, branch_epochs, shadow_epochs, disk, memory)
+
+
+def needs_shadow(base: BasePlan, cells: list[CellPlan], folder: Path) -> bool:
+    """Whether cells of a trained base cannot all be replayed from its stored snapshots."""
+    for cell in cells:
+        span = cell.replays(base.config.epochs)
+        if span is None or any(not snapshot_path(folder, t).exists() for t in range(span[0], span[1] + 1)):
+            return True
+    return False
+
+
+def check_room(plan: Plan, cost: Estimate) -> None:
+    """ConfigError where the results folder cannot be written or its disk is too small for the plan."""
+    root = plan.store.root
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"results_dir must be a folder that can be written, got {root} ({error.strerror})") from error
+    free = shutil.disk_usage(root).free
+    if cost.disk_bytes > free:
+        raise ConfigError(
+            f"results_dir must have {cost.disk_bytes / 1e9:.2f} GB free for this plan, got {free / 1e9:.2f} GB in {root}; "
+            "trajectory.keep=none writes less"
+        )

@@ -1,0 +1,93 @@
+"""Optimizers by their class in `torch.optim`, and learning-rate schedules as factors over epochs."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from harness.config import ConfigError, OptimizerConfig, ScheduleConfig, nearest
+from harness.method import Schedule
+
+
+def _optimizer_class(config: OptimizerConfig) -> type[torch.optim.Optimizer]:
+    """The class that `_target_` names: one of `torch.optim`, or of a module that the caller has imported."""
+    key = f"optimizer.{config.name}._target_"
+    module, _, name = config.target.rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    if not inspect.isclass(found) or not issubclass(found, torch.optim.Optimizer) or found is torch.optim.Optimizer:
+        raise ConfigError(
+            f"{key} must be an optimizer of torch.optim, got {config.target!r}{nearest(name, _own_names())}"
+        )
+    closure = inspect.signature(found.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ConfigError(f"{key} must step without a closure, got {config.target!r}")
+    return found
+
+
+def _own_names() -> list[str]:
+    return [
+        n
+        for n, c in vars(torch.optim).items()
+        if inspect.isclass(c) and issubclass(c, torch.optim.Optimizer) and n != "Optimizer"
+    ]
+
+
+def make_optimizer(config: OptimizerConfig, parameters: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
+    """A fresh optimizer over `parameters`, its rate the schedule's full rate."""
+    return _optimizer_class(config)(list(parameters), **config.params)
+
+
+def check_optimizer(config: OptimizerConfig) -> None:
+    """ConfigError where the class, a parameter's name or its value is refused; makes one over a dummy weight."""
+    cls = _optimizer_class(config)
+    key = f"optimizer.{config.name}"
+    known = [p for p in inspect.signature(cls).parameters if p != "params"]
+    for name in config.params:
+        if name not in known:
+            raise ConfigError(f"{key} has no key {name!r}{nearest(name, known)}")
+    error = _refusal(cls, config.params)
+    if error is None:
+        return
+    reason = " ".join(str(error).split())
+    for name, value in config.params.items():
+        if _refusal(cls, {k: v for k, v in config.params.items() if k != name}) is None:
+            raise ConfigError(
+                f"{key}.{name} must be a value that {cls.__name__} takes, got {value!r}: {reason}"
+            ) from error
+    raise ConfigError(f"{key}: {reason}") from error
+
+
+def _refusal(cls: type[torch.optim.Optimizer], params: dict[str, Any]) -> Exception | None:
+    """What a class says against parameters; one-dimensional weights, such as biases, must be welcome."""
+    try:
+        cls([torch.zeros(1, requires_grad=True)], **params)
+    except Exception as error:
+        return error
+    return None
+
+
+def schedule(config: ScheduleConfig, epochs: int) -> Schedule:
+    """The factor of the learning rate after e of `epochs` epochs, e fractional and taken at the END of a step.
+
+    Taken there, warm-up never gives a first step of rate 0; the last step of a cosine has it instead. Linear
+    warm-up e/w while e < w, then 1, or with `cosine` 0.5 (1 + cos(pi (e - w)/(E - w))) (Loshchilov and Hutter
+    2017, eq. 5, without restarts). Raises ConfigError where the warm-up leaves no epoch.
+    """
+    warmup = config.warmup_epochs
+    if warmup >= epochs:
+        raise ConfigError(f"optimizer.schedule.warmup_epochs must be below epochs ({epochs}), got {warmup}")
+
+    def factor(e: float) -> float:
+        if e < warmup:
+            return e / warmup
+        if config.name == "none":
+            return 1.0
+        progress = min((e - warmup) / (epochs - warmup), 1.0)
+        return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+    return factor

@@ -1,0 +1,91 @@
+"""Where images come from: one `Source` per value of `dataset.<name>.source`."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from harness.config import ConfigError, DatasetConfig, nearest
+from harness.problem.fashion_mnist import FashionMNIST
+from harness.randomness import generator
+
+
+class Source(Protocol):
+    """A data set as it is published: a training part and a test part, in files."""
+
+    def totals(self, config: DatasetConfig) -> tuple[int, int]:
+        """Images in the training and in the test part; reads no image."""
+
+    def find(self, config: DatasetConfig) -> tuple[Path, ...] | None:
+        """The files that hold the data, in a fixed order; None where it is absent."""
+
+    def obtain(self, config: DatasetConfig) -> str | None:
+        """Fetch absent data; one line saying from where, None where it was present. ConfigError if all fails."""
+
+    def payloads(self, files: tuple[Path, ...]) -> Iterator[bytes]:
+        """The decompressed data in a fixed order: what its digest is taken over."""
+
+    def read(self, files: tuple[Path, ...], part: str) -> tuple[Tensor, Tensor]:
+        """images_B uint8 (n, C, H, W) and labels_B int64 of the `train` or the `test` part."""
+
+
+class Digits:
+    """scikit-learn's 1,797 handwritten digits of 8x8 pixels, values 0..16 (Alpaydin and Kaynak 1998).
+
+    They come without an official split: a permutation, the same for every `split_seed`, holds out 360 for testing.
+    """
+
+    TEST_IMAGES = 360
+    TOTAL = 1797
+
+    def totals(self, config: DatasetConfig) -> tuple[int, int]:
+        return self.TOTAL - self.TEST_IMAGES, self.TEST_IMAGES
+
+    def find(self, config: DatasetConfig) -> tuple[Path, ...] | None:
+        # located without importing scikit-learn, so that a plan stays quick
+        package = importlib.util.find_spec("sklearn")
+        if package is None or package.origin is None:
+            return None
+        path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+        return (path,) if path.is_file() else None
+
+    def obtain(self, config: DatasetConfig) -> str | None:
+        if self.find(config) is None:
+            raise ConfigError(f"dataset.{config.name} comes with scikit-learn, which holds no digits.csv.gz here")
+        return None
+
+    def payloads(self, files: tuple[Path, ...]) -> Iterator[bytes]:
+        images, labels = self._arrays()
+        yield images.numpy().tobytes()
+        yield labels.to(torch.uint8).numpy().tobytes()
+
+    def read(self, files: tuple[Path, ...], part: str) -> tuple[Tensor, Tensor]:
+        images, labels = self._arrays()
+        order = torch.randperm(self.TOTAL, generator=generator(0, "digits/test"))
+        chosen = order[: self.TEST_IMAGES] if part == "test" else order[self.TEST_IMAGES :]
+        # 0..16 to 0..255, the range of every other source
+        scaled = (images[chosen].float() * (255 / 16)).round().to(torch.uint8)
+        return scaled.unsqueeze(1), labels[chosen]
+
+    @staticmethod
+    def _arrays() -> tuple[Tensor, Tensor]:
+        from sklearn.datasets import load_digits  # slow to import
+
+        digits = load_digits()
+        return torch.from_numpy(digits.images).to(torch.uint8), torch.from_numpy(digits.target).long()
+
+
+SOURCES: dict[str, Source] = {"digits": Digits(), "fashion_mnist": FashionMNIST()}
+
+
+def find_source(config: DatasetConfig) -> Source:
+    """The source that a configuration names."""
+    if config.source not in SOURCES:
+        known = nearest(config.source, SOURCES)
+        raise ConfigError(f"dataset.{config.name}.source must be a known source, got {config.source!r}{known}")
+    return SOURCES[config.source]

@@ -1,0 +1,220 @@
+"""The results of a suite as DataFrames: one row per cell of its last plan, built from the records.
+
+Records are the truth, the files below suites/ are views of them. Nothing here resolves a configuration: what a
+suite consists of is read from its plan.json, so frames can be built on another machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.config import ConfigError, nearest
+from harness.files import replacing
+from harness.report.tables import ROW, unfinished, write_tables
+from harness.store import STATUSES as RECORDED
+from harness.store import Store
+
+PLAN_SCHEMA = 1
+STATUSES = (*RECORDED, "left")
+
+_IDENTITY = {"model": "str", "dataset": "str", "optimizer": "str", "seed": "int64", "method": "str", "batchnorm": "str"}
+_SUMMARY = ("val_accuracy", "val_loss", "test_accuracy", "test_loss")
+_COST = (
+    "train_seconds",
+    "method_seconds",
+    "eval_seconds",
+    "peak_memory_bytes",
+    "epochs",
+    "prefix_epochs",
+    "gradients_full",
+    "gradients_subspace",
+    "forward_passes",
+    "trainable_fraction",
+)
+FRAME_COLUMNS: dict[str, str] = {
+    **_IDENTITY,
+    "status": "str",
+    **dict.fromkeys((*_SUMMARY, *_COST), "float64"),
+    **dict.fromkeys(("parameters", "device", "versions", "base_key", "cell_key", "run_id"), "str"),
+}
+"""columns in order with their dtypes; counts are float64 too, since they are NaN where a cell has no record"""
+
+
+def _text(value: dict[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _row(cell: dict[str, Any], record: dict[str, Any] | None) -> dict[str, Any]:
+    """A cell of the plan with what its record holds."""
+    row = {name: cell[name] for name in (*_IDENTITY, "base_key", "cell_key")}
+    row["parameters"] = _text(cell["parameters"])
+    if record is None:
+        return {**row, "status": "left"}
+    summary = {name: record["summary"].get(name) for name in _SUMMARY}
+    cost = {name: record["cost"].get(name) for name in _COST}
+    row["versions"] = _text(record["versions"])
+    return {**row, **summary, **cost, **{name: record.get(name) for name in ("status", "device", "run_id")}}
+
+
+def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
+    """One row per cell of the plan, in its order; status `left` and no numbers where there is no record.
+
+    Accuracies are in percent, seconds in s, memory in bytes; `parameters` and `versions` are JSON with sorted keys.
+    ValueError as in `validate`.
+    """
+    rows = [_row(cell, store.record(cell["cell_key"])) for cell in plan["cells"]]
+    frame = pd.DataFrame(rows, columns=list(FRAME_COLUMNS)).astype(FRAME_COLUMNS)
+    validate(frame)
+    return frame
+
+
+def validate(frame: pd.DataFrame) -> None:
+    """ValueError of one line where a frame has other columns, dtypes, statuses or ranges, or a cell twice."""
+    if list(frame.columns) != list(FRAME_COLUMNS):
+        differing = sorted(set(frame.columns) ^ set(FRAME_COLUMNS)) or "their order"
+        raise ValueError(f"frame columns must be those of FRAME_COLUMNS, got a difference in {differing}")
+    for name, dtype in FRAME_COLUMNS.items():
+        if str(frame[name].dtype) != dtype:
+            raise ValueError(f"frame.{name} must be of dtype {dtype}, got {frame[name].dtype}")
+    repeated = frame["cell_key"][frame["cell_key"].duplicated()]
+    if len(repeated):
+        raise ValueError(f"frame.cell_key must not repeat, got {repeated.iloc[0]} twice")
+    unknown = frame[~frame["status"].isin(STATUSES)]
+    if len(unknown):
+        status, key = unknown.iloc[0][["status", "cell_key"]]
+        raise ValueError(f"frame.status must be one of {', '.join(STATUSES)}, got {status!r} in cell {key}")
+    for name in ("val_accuracy", "test_accuracy"):
+        outside = frame[frame[name].notna() & ~frame[name].between(0, 100)]
+        if len(outside):
+            value, key = outside.iloc[0][[name, "cell_key"]]
+            raise ValueError(f"frame.{name} must be within 0..100 percent, got {value} in cell {key}")
+
+
+def build_history(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
+    """cell_key, epoch and the union of all metric columns, one row per cell and evaluated epoch, in plan order."""
+    parts = []
+    for cell in plan["cells"]:
+        history = store.history(cell["cell_key"])
+        if history is not None:
+            parts.append(history.assign(cell_key=cell["cell_key"]))
+    empty = pd.DataFrame({"cell_key": pd.Series(dtype="str"), "epoch": pd.Series(dtype="int64")})
+    whole = pd.concat(parts, ignore_index=True) if parts else empty
+    metrics = [name for name in whole.columns if name not in empty.columns]
+    return whole[[*empty.columns, *metrics]].astype({"cell_key": "str", "epoch": "int64"})
+
+
+def read_plan(results_dir: Path | str, suite: str) -> dict[str, Any]:
+    """The last plan of a suite; ConfigError, naming the suites that exist, where there is none."""
+    suites = Path(results_dir) / "suites"
+    path = suites / suite / "plan.json"
+    if not path.is_file():
+        known = [found.parent.name for found in suites.glob("*/plan.json")]
+        raise ConfigError(
+            f"suite must be one that has run in {results_dir}, got {suite!r}{nearest(suite, known)}"
+            if known
+            else f"suite must be one that has run, got {suite!r}; {results_dir} holds none"
+        )
+    try:
+        plan: dict[str, Any] = json.loads(path.read_bytes())
+        schema = plan["schema"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} must be a plan, got {error!r}; running suite={suite} writes it anew") from error
+    if schema != PLAN_SCHEMA:
+        raise ConfigError(
+            f"{path} must have schema {PLAN_SCHEMA}, got {schema!r}; running suite={suite} writes it anew"
+        )
+    return plan
+
+
+def _digest(plan: dict[str, Any]) -> str:
+    return hashlib.sha256(_text(plan).encode()).hexdigest()
+
+
+def write_views(store: Store, suite: str) -> pd.DataFrame:
+    """Rewrite frame.parquet, history.parquet and tables/ of a suite from the records, and return the frame."""
+    plan = read_plan(store.root, suite)
+    folder = store.suite_folder(suite)
+    frame = build_frame(store, plan)
+    frame.attrs["plan"] = _digest(plan)
+    write_tables(frame, folder / "tables")
+    # The frame goes last: it names the plan that everything beside it is of.
+    for name, view in (("history", build_history(store, plan)), ("frame", frame)):
+        with replacing(folder / f"{name}.parquet") as temporary:
+            view.to_parquet(temporary, index=False)
+    return frame
+
+
+def _views(results_dir: Path, suite: str, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Frame and history as stored, unless they are damaged, of another plan, or cells that were left may be done."""
+    folder = results_dir / "suites" / suite
+    try:
+        frame, history = (pd.read_parquet(folder / f"{name}.parquet") for name in ("frame", "history"))
+        validate(frame)
+    except (OSError, ValueError):
+        return None
+    outdated = (frame["status"] == "left").any() and (results_dir / "cells").is_dir()
+    return None if outdated or frame.attrs.get("plan") != _digest(plan) else (frame, history)
+
+
+def load_frame(results_dir: Path | str, suite: str = "quick") -> pd.DataFrame:
+    """The frame of a suite's last plan (columns: FRAME_COLUMNS).
+
+    The stored view where it is of that plan and complete, otherwise built from the records, so a frame can be looked
+    at while its suite runs. ConfigError where the suite never ran.
+    """
+    plan = read_plan(results_dir, suite)
+    views = _views(Path(results_dir), suite, plan)
+    return build_frame(Store(Path(results_dir)), plan) if views is None else views[0]
+
+
+def load_history(results_dir: Path | str, suite: str = "quick") -> pd.DataFrame:
+    """The curves of a suite's last plan: cell_key, epoch, metric columns; from where `load_frame` reads."""
+    plan = read_plan(results_dir, suite)
+    views = _views(Path(results_dir), suite, plan)
+    return build_history(Store(Path(results_dir)), plan) if views is None else views[1]
+
+
+def warnings(frame: pd.DataFrame) -> list[str]:
+    """What a reader of the table must know, one line each.
+
+    Seeds still missing, seeds that stand for several bases in one row, mixed versions or devices, and the cells that
+    failed, diverged or were skipped.
+    """
+    return [*_missing(frame), *_pooled(frame), *_mixed(frame), *unfinished(frame)]
+
+
+def _missing(frame: pd.DataFrame) -> Iterator[str]:
+    """Per row of the table, the methods that lack the same seeds on one line."""
+    for row, cells in frame.groupby(ROW, sort=False):
+        seeds = set(cells["seed"])
+        lacking: dict[tuple[int, ...], list[str]] = {}
+        for method, of_method in cells.groupby("method", sort=False):
+            missing = tuple(sorted(seeds - set(of_method.loc[of_method["status"] != "left", "seed"])))
+            if missing:
+                lacking.setdefault(missing, []).append(str(method))
+        for missing, methods in lacking.items():
+            yield f"missing: {' '.join(map(str, row))}: seeds {', '.join(map(str, missing))} of {', '.join(methods)}"
+
+
+def _pooled(frame: pd.DataFrame) -> Iterator[str]:
+    """Bases that differ in more than a table's row names (say, in epochs) would be averaged as if they were seeds."""
+    bases = frame.groupby([*ROW, "seed"], sort=False)["base_key"].nunique()
+    for row in dict.fromkeys(key[:3] for key in bases[bases > 1].index):
+        yield f"pooled: {' '.join(map(str, row))}: several bases share a seed; the mean is over all of them"
+
+
+def _mixed(frame: pd.DataFrame) -> Iterator[str]:
+    """Devices and package versions of which the finished cells have more than one."""
+    done = frame[frame["status"] == "done"]
+    columns = {"device": done["device"]}
+    versions = pd.DataFrame(done["versions"].map(json.loads).tolist(), dtype="str")
+    for name, values in {**columns, **{f"{name} version": versions[name] for name in versions}}.items():
+        counts = values.fillna("unknown").value_counts()
+        if len(counts) > 1:
+            yield f"mixed: {name}: {', '.join(f'{value} ({count} cells)' for value, count in counts.items())}"

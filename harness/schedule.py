@@ -1,0 +1,182 @@
+"""What runs when: bases first, then replays and shadows for what is missing, branches as soon as they can."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+
+from harness.display import Display
+from harness.engine.local import LocalEngine
+from harness.jobs import Job, record_end, record_failure
+from harness.plan import BasePlan, CellPlan, Plan, needs_shadow
+from harness.trajectory import snapshot_path, stored_ts
+
+ATTEMPTS = 2
+"""how often a job is run in one go: a second time where a stored file turned out to be corrupt"""
+
+
+class Scheduler:
+    """Runs a plan's open cells on an engine, and says so to a display."""
+
+    def __init__(self, plan: Plan, engine: LocalEngine, display: Display, python_path: tuple[str, ...]) -> None:
+        self.plan = plan
+        self.store = plan.store
+        self.engine = engine
+        self.display = display
+        self.python_path = python_path
+        self.open = {key for key, status in plan.statuses.items() if status == "left"}
+        self.retrain = {base.key for base in plan.bases if plan.retrains(base)}
+        self._attempts: Counter[tuple[str, str, str]] = Counter()
+        self._active: dict[str, list[Job]] = {base.key: [] for base in plan.bases}
+
+    def run(self) -> None:
+        """Run until nothing is open; interrupts end every job and pass through."""
+        try:
+            while True:
+                self._fill()
+                if not self.engine.busy:
+                    break
+                for job, event in self.engine.events(timeout=0.5):
+                    self._take(job, event)
+                self.display.refresh()
+        except BaseException:
+            self.engine.stop()
+            raise
+        for base in self.plan.bases:
+            self._prune(base)
+
+    def _fill(self) -> None:
+        """Submit jobs while slots are free, bases that still have to be trained before all else."""
+        submitted = True
+        while submitted and self.engine.free > 0:
+            submitted = False
+            ready = [job for base in self.plan.bases for job in self._next(base)]
+            for job in sorted(ready, key=lambda job: job.kind != "train")[: self.engine.free]:
+                self._attempts[self._name(job)] += 1
+                self._active[job.base.key].append(job)
+                self.display.begin(job)
+                self.engine.submit(job)
+                submitted = True
+
+    @staticmethod
+    def _name(job: Job) -> tuple[str, str, str]:
+        return job.base.key, job.kind, job.cells[0].key if job.kind == "branch" else ""
+
+    def _take(self, job: Job, event: dict[str, object]) -> None:
+        match event["kind"]:
+            case "line":
+                self.display.line(str(event["text"]))
+            case "cell":
+                self._close(str(event["cell_key"]))
+                self.display.cell(job, event)
+            case "epoch":
+                self.display.epoch(job, event)
+            case "end":
+                self._active[job.base.key].remove(job)
+                if event["died"] is not None:
+                    self._died(job, str(event["died"]))
+                if job.kind == "train":
+                    self.retrain.discard(job.base.key)
+                self.display.end(job)
+
+    def _close(self, cell_key: str) -> None:
+        self.open.discard(cell_key)
+
+    def _died(self, job: Job, reason: str) -> None:
+        """The process was lost, and could record nothing."""
+        record_failure(job, self.store, tuple(c for c in job.cells if c.key in self.open), reason, None)
+        for cell in job.cells:
+            self._close(cell.key)
+        self.display.line(f"{job.label}: failed: {reason}")
+
+    def _next(self, base: BasePlan) -> Iterator[Job]:
+        """The jobs of a base that can start now."""
+        cells = [cell for cell in base.cells if cell.key in self.open]
+        active = self._active[base.key]
+        if not cells or any(job.kind == "train" for job in active):
+            return
+        followers = tuple(c for c in cells if c.kind != "brancher")
+        known = None if base.key in self.retrain else self.store.base(base.key)
+        if known is None or (known["status"] == "failed" and self._may(base, "train")):
+            if active:
+                return
+            if self._may(base, "train"):
+                yield self._job("train", base, followers)
+                return
+            self._give_up(base, cells, "failed", "its base could not be trained")
+            return
+        for cell in cells:
+            if cell.branch is None or any(job.kind == "branch" and job.cells == (cell,) for job in active):
+                continue
+            if known["status"] == "failed" or (
+                known["status"] == "diverged" and cell.branch.prefix >= len(known["digests"])
+            ):
+                self._give_up(base, [cell], "skipped", f"its base {known['status']}: {known['reason']}")
+            elif self._may(base, "branch", cell.key):
+                yield self._job("branch", base, (cell,))
+            else:
+                self._give_up(base, [cell], "failed", "its job left no record")
+        if followers and not any(job.kind in ("replay", "shadow") for job in active):
+            yield from self._follow(base, followers, known["status"] == "diverged")
+
+    def _follow(self, base: BasePlan, followers: tuple[CellPlan, ...], diverged: bool) -> Iterator[Job]:
+        """A replay for what snapshots can serve, a shadow run for the rest."""
+        folder = self.store.base_folder(base.key) / "trajectory"
+        served = tuple(c for c in followers if diverged or not needs_shadow(base, [c], folder))
+        rest = tuple(c for c in followers if c not in served)
+        if served and self._may(base, "replay"):
+            yield self._job("replay", base, served)
+        elif rest and self._may(base, "shadow"):
+            yield self._job("shadow", base, rest)
+        else:
+            self._give_up(base, list(followers), "failed", "neither a replay nor a shadow run produced it")
+
+    def _may(self, base: BasePlan, kind: str, cell_key: str = "") -> bool:
+        return self._attempts[(base.key, kind, cell_key)] < (1 if kind == "train" else ATTEMPTS)
+
+    def _give_up(self, base: BasePlan, cells: list[CellPlan], status: str, reason: str) -> None:
+        job = self._job("branch", base, tuple(cells))
+        record_end(job, self.store, tuple(cells), status, reason, None)
+        for cell in cells:
+            self._close(cell.key)
+            self.display.cell(job, {"cell_key": cell.key, "status": status, "reason": reason})
+
+    def _job(self, kind: str, base: BasePlan, cells: tuple[CellPlan, ...]) -> Job:
+        study = self.plan.study
+        pending = [cell for cell in base.cells if cell.key in self.open]
+        starts = {c.branch.start for c in pending if c.branch is not None and c.branch.start > 0}
+        return Job(
+            kind=kind,
+            base=base,
+            cells=cells,
+            snapshots=frozenset(base.snapshots(pending, study.settings.trajectory_keep)),
+            starts=frozenset(starts),
+            retrain=kind == "train" and base.key in self.retrain,
+            evaluate=study.evaluate,
+            settings=study.settings,
+            composed=study.composed,
+            python_path=self.python_path,
+        )
+
+    def _prune(self, base: BasePlan) -> None:
+        """Drop the snapshots that `trajectory.keep` does not keep, once no cell of the plan is open."""
+        if any(cell.key in self.open for cell in base.cells):
+            return
+        folder = self.store.base_folder(base.key) / "trajectory"
+        for t in set(stored_ts(folder)) - base.kept(self.plan.study.settings.trajectory_keep):
+            snapshot_path(folder, t).unlink()
+        for leftover in (f"{base.key}.redo", f"{base.key}.old"):
+            shutil.rmtree(self.store.base_folder(leftover), ignore_errors=True)
+
+
+def epochs_left(plan: Plan) -> dict[str, int]:
+    """Epochs still to be trained, by model, for the time that is left."""
+    left: Counter[str] = Counter()
+    for base in plan.bases:
+        cells = [cell for cell in base.cells if plan.statuses[cell.key] == "left"]
+        name = base.config.model.name
+        if cells and (plan.base_status(base) not in ("done", "diverged") or plan.retrains(base)):
+            left[name] += base.config.epochs
+        left[name] += sum(cell.branch.epochs for cell in cells if cell.branch is not None)
+    return dict(left)

@@ -1,0 +1,137 @@
+"""Where results live. A cell's `record.json` and the `history.parquet` beside it are the truth; all else can be
+rebuilt from them. Every file is written whole or not at all, and checked when it is read.
+
+    bases/<base key>/   base.json, history.parquet, trajectory/, restart/, log.txt
+    cells/<cell key>/   record.json, history.parquet, tables/, restart/, weights.safetensors, log.txt
+    suites/<suite>/     plan.json and views of exactly the last plan
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pandas as pd
+
+from harness.files import CorruptFile, set_aside, write_bytes, write_json
+
+SCHEMA = 1
+STATUSES = ("done", "failed", "diverged", "skipped")
+Record = dict[str, Any]
+
+
+def _seal(record: Record) -> str:
+    body = {k: v for k, v in record.items() if k != "sha256"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def history_bytes(rows: list[dict[str, Any]]) -> bytes:
+    """Rows (`epoch` and metrics) as Parquet: epoch int64, all else float64."""
+    frame = pd.DataFrame(rows)
+    if "epoch" not in frame:
+        frame = pd.DataFrame({"epoch": []})
+    kinds = {name: "int64" if name == "epoch" else "float64" for name in frame.columns}
+    buffer = io.BytesIO()
+    frame.astype(kinds).to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+class Store:
+    """One results folder."""
+
+    def __init__(self, root: Path, say: Callable[[str], None] = print) -> None:
+        self.root = root
+        self._say = say
+
+    def base_folder(self, key: str) -> Path:
+        return self.root / "bases" / key
+
+    def cell_folder(self, key: str) -> Path:
+        return self.root / "cells" / key
+
+    def suite_folder(self, suite: str) -> Path:
+        return self.root / "suites" / suite
+
+    @property
+    def store_id(self) -> str:
+        """Made once per results folder, so that two people's cells never fall into one W&B run."""
+        path = self.root / "store.json"
+        if not path.exists():
+            self.root.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(self.root / ".store.lock"):
+                if not path.exists():
+                    write_json(path, {"schema": SCHEMA, "id": uuid.uuid4().hex[:6]})
+        identity: str = json.loads(path.read_text())["id"]
+        return identity
+
+    def _read(self, folder: Path, name: str) -> Record | None:
+        """A sealed JSON file and its history, or None; what is corrupt is set aside with one line."""
+        path = folder / name
+        try:
+            record: Record = json.loads(path.read_bytes())
+            if record.get("sha256") != _seal(record):
+                raise CorruptFile(f"{path}: checksum differs")
+            history = folder / "history.parquet"
+            if hashlib.sha256(history.read_bytes()).hexdigest() != record["history_sha256"]:
+                set_aside(history)
+                raise CorruptFile(f"{history}: checksum differs")
+        except FileNotFoundError as error:
+            if error.filename == str(path):
+                return None
+            problem = f"{error.filename}: missing"
+        except (CorruptFile, ValueError, KeyError, AttributeError) as error:
+            problem = str(error) if isinstance(error, CorruptFile) else f"{path}: {error}"
+        else:
+            return record
+        self._say(f"corrupt, set aside, to be redone: {problem} ({set_aside(path).name})")
+        return None
+
+    def _write(self, folder: Path, name: str, record: Record, rows: list[dict[str, Any]]) -> None:
+        """History first, then the record that vouches for it."""
+        history = history_bytes(rows)
+        record = {"schema": SCHEMA, **record, "history_sha256": hashlib.sha256(history).hexdigest()}
+        record["sha256"] = _seal(record)
+        write_bytes(folder / "history.parquet", history)
+        write_json(folder / name, record)
+
+    def record(self, cell_key: str) -> Record | None:
+        """A cell's record, verified, or None."""
+        return self._read(self.cell_folder(cell_key), "record.json")
+
+    def write_record(self, record: Record, rows: list[dict[str, Any]]) -> None:
+        assert record["status"] in STATUSES
+        self._write(self.cell_folder(record["cell_key"]), "record.json", record, rows)
+
+    def history(self, cell_key: str) -> pd.DataFrame | None:
+        """A cell's history, verified, or None."""
+        if self.record(cell_key) is None:
+            return None
+        return pd.read_parquet(self.cell_folder(cell_key) / "history.parquet")
+
+    def base(self, base_key: str) -> Record | None:
+        """What is known of a base that ended: its status, digests per epoch, cost."""
+        return self._read(self.base_folder(base_key), "base.json")
+
+    def write_base(self, record: Record, rows: list[dict[str, Any]], folder: Path) -> None:
+        self._write(folder, "base.json", record, rows)
+
+    def base_history(self, base_key: str) -> list[dict[str, Any]]:
+        """Training rows of a base that ended."""
+        frame = pd.read_parquet(self.base_folder(base_key) / "history.parquet")
+        return [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
+
+    def write_tables(self, cell_key: str, tables: dict[str, pd.DataFrame]) -> None:
+        """A method's own tables, as `tables/<name>.parquet` in its cell's folder."""
+        for name, table in tables.items():
+            buffer = io.BytesIO()
+            table.to_parquet(buffer, index=False)
+            write_bytes(self.cell_folder(cell_key) / "tables" / f"{name}.parquet", buffer.getvalue())
+
+    def write_plan(self, plan: Record) -> None:
+        write_json(self.suite_folder(plan["suite"]) / "plan.json", plan)
