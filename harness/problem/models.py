@@ -81,8 +81,8 @@ def _arguments(config: ModelConfig, dataset: DatasetConfig) -> dict[str, Any]:
 
 
 def _refused_argument(error: TypeError) -> str | None:
-    """The argument that a Python call did not take."""
-    match = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    """The argument that a call did not take, in Python's words or in those of some timm classes."""
+    match = re.search(r"unexpected keyword argument(?:\(s\): \[| )'(\w+)'", str(error))
     return None if match is None else match.group(1)
 
 
@@ -90,7 +90,8 @@ def _refused_argument(error: TypeError) -> str | None:
 def _takes_img_size(name: str) -> bool:
     """Whether a timm model takes `img_size`; found by trying, since constructors pass keyword arguments on."""
     try:
-        with torch.device("meta"):
+        # forked, so that no model's first weights depend on whether the answer was known before
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
             timm.create_model(name, img_size=224)
     except TypeError as error:
         return _refused_argument(error) != "img_size"

@@ -47,9 +47,12 @@ def check_optimizer(config: OptimizerConfig) -> None:
     cls = _optimizer_class(config)
     key = f"optimizer.{config.name}"
     known = [p for p in inspect.signature(cls).parameters if p != "params"]
-    for name in config.params:
+    for name, value in config.params.items():
         if name not in known:
             raise ConfigError(f"{key} has no key {name!r}{nearest(name, known)}")
+        # torch lets NaN pass its own bounds
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{key}.{name} must be finite, got {value!r}")
     error = _refusal(cls, config.params)
     if error is None:
         return

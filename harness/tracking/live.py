@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config import TrackerConfig
-from harness.tracking.modes import Mode, connect, resolve_mode, user_settings
+from harness.tracking.modes import connect, has_key, resolve_mode, user_settings
 from harness.tracking.offline import read_offline, transaction_logs
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ Warn = Callable[[str], None]
 INIT_SECONDS = 20
 FINISH_SECONDS = 120
 """how long an online run may take to send its last rows; the record has them in any case"""
+CLOSE_SECONDS = 10
 
 _unusable_servers: set[str] = set()
 """servers that failed in this process: said once, tried once"""
@@ -44,7 +46,8 @@ class RunInfo:
     name: str
     group: str
     job_type: str
-    tags: tuple[str, ...]
+    tags: Sequence[str]
+    """beside those of the configuration"""
     config: dict[str, Any]
     """the full resolved configuration as plain values, without secrets"""
     notes: str | None = None
@@ -100,6 +103,7 @@ class WandbRun(CellRun):
                 run.summary[f"tables/{name}"] = wandb.Table(dataframe=table)
             run.finish(exit_code=0 if status in ("done", "diverged") else 1)
             self._run = None
+            _wait_until_closed(Path(run.settings.sync_file))
 
     @contextlib.contextmanager
     def _tracking(self) -> Iterator[wandb.Run | None]:
@@ -127,7 +131,7 @@ def open_run(config: TrackerConfig, folder: Path, info: RunInfo, warn: Warn) -> 
             logged = run.starting_step - 1 if run.starting_step > 0 else None
         else:
             logged = _last_logged(folder, info.run_id)
-            run = _init("offline", config, folder, info)
+            run = _init(config, folder, info)
     except Exception as error:
         warn(f"W&B does not track {info.name}, its record goes on: {_one_line(error)}")
         return CellRun()
@@ -136,12 +140,15 @@ def open_run(config: TrackerConfig, folder: Path, info: RunInfo, warn: Warn) -> 
 
 def _open_online(config: TrackerConfig, folder: Path, info: RunInfo, warn: Warn) -> wandb.Run | None:
     """None where the server cannot be used: said once per process, and then not tried again."""
-    server = str(user_settings().base_url)
+    settings = user_settings()
+    server = str(settings.base_url)
     if server in _unusable_servers:
         return None
     try:
+        if not has_key(settings):
+            raise LookupError("no API key is configured")
         connect(server)
-        return _init("online", config, folder, info)
+        return _init(config, folder, info, server)
     except Exception as error:
         _unusable_servers.add(server)
         warn(f"W&B at {server} cannot be used, runs go on offline in {folder / 'wandb'}: {_one_line(error)}")
@@ -149,7 +156,8 @@ def _open_online(config: TrackerConfig, folder: Path, info: RunInfo, warn: Warn)
         return None
 
 
-def _init(mode: Mode, config: TrackerConfig, folder: Path, info: RunInfo) -> wandb.Run:
+def _init(config: TrackerConfig, folder: Path, info: RunInfo, server: str | None = None) -> wandb.Run:
+    """Start a run at `server`, or offline."""
     # both are read when wandb's service starts: no network call but the runs', no files but the results folder's
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb" / "data"))
@@ -170,7 +178,8 @@ def _init(mode: Mode, config: TrackerConfig, folder: Path, info: RunInfo) -> wan
         x_transaction_log_flush_interval=1.0,
     )
     wandb.setup(settings)
-    if mode == "online":
+    if server is not None:
+        settings.base_url = server
         settings.finish_timeout, settings.finish_timeout_raises = FINISH_SECONDS, True
     run = wandb.init(
         dir=folder,
@@ -180,10 +189,10 @@ def _init(mode: Mode, config: TrackerConfig, folder: Path, info: RunInfo) -> wan
         name=info.name,
         group=info.group,
         job_type=info.job_type,
-        tags=info.tags,
+        tags=tuple(dict.fromkeys([*info.tags, *config.tags])),
         notes=info.notes,
         config=info.config,
-        mode=mode,
+        mode="offline" if server is None else "online",
         resume="allow",
         reinit="create_new",
         settings=settings,
@@ -191,6 +200,15 @@ def _init(mode: Mode, config: TrackerConfig, folder: Path, info: RunInfo) -> wan
     run.define_metric("epoch")
     run.define_metric("*", step_metric="epoch")
     return run
+
+
+def _wait_until_closed(log: Path) -> None:
+    """`finish` returns before wandb-core has written the last records, and a job's process may end right after."""
+    deadline = time.monotonic() + CLOSE_SECONDS
+    while not read_offline(log).finished:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{log} was not closed within {CLOSE_SECONDS} s")
+        time.sleep(0.002)
 
 
 def _leave_service() -> None:

@@ -35,7 +35,7 @@ def resolve_mode(config: TrackerConfig) -> tuple[Mode, str | None]:
             return "disabled", "W&B is disabled by WANDB_MODE or W&B's settings"
         if settings.mode in ("offline", "dryrun"):
             return "offline", "W&B runs offline, as WANDB_MODE or W&B's settings say"
-        if _has_key(settings):
+        if has_key(settings):
             return "online", f"W&B runs online at {settings.base_url}"
     except Exception as error:  # its text may quote a key
         return "offline", f"W&B runs offline: its settings or key cannot be used ({type(error).__name__})"
@@ -54,7 +54,8 @@ def user_settings() -> wandb.Settings:
     return settings
 
 
-def _has_key(settings: wandb.Settings) -> bool:
+def has_key(settings: wandb.Settings) -> bool:
+    """Whether W&B would find credentials for its server; without any it asks for them."""
     from wandb.sdk.lib import wbauth
 
     if settings.api_key or settings.identity_token_file:
