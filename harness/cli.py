@@ -83,9 +83,13 @@ def _parser() -> argparse.ArgumentParser:
         )
         if verb != "report":
             one.add_argument(
-                "--config-dir", action="append", default=[], type=Path, metavar="DIR",
+                "--config-dir",
+                action="append",
+                default=[],
+                type=Path,
+                metavar="DIR",
                 help="a folder with presets (DIR/method/mine.yaml) and modules of your own; repeatable",
-            )  # fmt: skip
+            )
         argument = one.add_argument("overrides", nargs="*", metavar="key=value", help="see below")
         argument.completer = _complete  # type: ignore[attr-defined]
     return parser
@@ -126,8 +130,9 @@ def _interrupt(*_: object) -> None:
 
 
 def _make_plan(parsed: argparse.Namespace, command: str) -> Plan:
-    from harness.compose import Request, resolve
+    from harness.compose import Request
     from harness.plan import make_plan
+    from harness.resolve import resolve
     from harness.store import Store
 
     study = resolve(Request(tuple(parsed.overrides), tuple(parsed.config_dir)), command)

@@ -59,7 +59,7 @@ class Clock:
     def phase(self, name: str, in_step: bool = False) -> Iterator[None]:
         """Charge the seconds of the block to `name`."""
         if in_step and self.device.type == "cuda":
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             begin.record()
             yield
             end.record()

@@ -66,7 +66,8 @@ def set_aside(path: Path) -> Path:
 def _raw(tensor: Tensor) -> memoryview:
     """A tensor's bytes in C order, without a copy where it is contiguous on the CPU."""
     flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    raw: memoryview = flat.view(torch.uint8).numpy().data
+    return raw
 
 
 def digest_tensor(tensor: Tensor) -> str:

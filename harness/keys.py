@@ -118,7 +118,7 @@ def _find(module: str) -> Path | None:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError, AttributeError):
         return None
-    return Path(spec.origin) if spec is not None and spec.origin not in (None, "built-in", "frozen") else None  # type: ignore[arg-type]
+    return Path(spec.origin) if spec is not None and spec.origin not in (None, "built-in", "frozen") else None
 
 
 @cache

@@ -209,12 +209,16 @@ OptimizerFactory = Callable[..., torch.optim.Optimizer]
 class Session(Protocol):
     """All that a brancher gets. Every pass over data is counted and timed by the harness."""
 
-    model: nn.Module
     layout: Layout
     trajectory: Trajectory
     """the base's snapshots 0..prefix"""
-    optimizer: torch.optim.Optimizer
-    """the base's with its state, until `new_optimizer`"""
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The base's with its state, until `new_optimizer`."""
 
     @property
     def theta_N(self) -> Tensor:

@@ -172,8 +172,11 @@ class Plan:
 def labels(base: BaseConfig) -> dict[str, Any]:
     """The coordinates of a base in tables."""
     return {
-        "model": base.model.name, "dataset": base.dataset.name, "optimizer": base.optimizer.name, "seed": base.seed,
-    }  # fmt: skip
+        "model": base.model.name,
+        "dataset": base.dataset.name,
+        "optimizer": base.optimizer.name,
+        "seed": base.seed,
+    }
 
 
 def _plan_cell(base: BaseConfig, key: str, method: MethodConfig, study: Study, N: int) -> CellPlan:
@@ -202,7 +205,8 @@ def make_plan(study: Study, store: Store) -> Plan:
         images = train_images(config.dataset)
         if config.batch_size > images:
             raise ConfigError(
-                f"batch_size must be at most the {images} training images of {config.dataset.name}, got {config.batch_size}"
+                f"batch_size must be at most {images}, the training images of {config.dataset.name}, "
+                f"got {config.batch_size}"
             )
         found = data_digest(config.dataset)
         name = config.dataset.name
@@ -283,6 +287,6 @@ def check_room(plan: Plan, cost: Estimate) -> None:
     free = shutil.disk_usage(root).free
     if cost.disk_bytes > free:
         raise ConfigError(
-            f"results_dir must have {cost.disk_bytes / 1e9:.2f} GB free for this plan, got {free / 1e9:.2f} GB in {root}; "
-            "trajectory.keep=none writes less"
+            f"results_dir must have {cost.disk_bytes / 1e9:.2f} GB free for this plan, got {free / 1e9:.2f} GB "
+            f"in {root}; trajectory.keep=none writes less"
         )

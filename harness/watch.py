@@ -26,10 +26,21 @@ from harness.randomness import generator
 from harness.trajectory import StoredTrajectory
 
 Row = dict[str, Any]
-RESERVED_COLUMNS = frozenset({
-    "epoch", "train_loss", "train_accuracy", "lr", "val_loss", "val_accuracy", "test_loss", "test_accuracy",
-    "train_seconds", "method_seconds", "eval_seconds",
-})  # fmt: skip
+RESERVED_COLUMNS = frozenset(
+    {
+        "epoch",
+        "train_loss",
+        "train_accuracy",
+        "lr",
+        "val_loss",
+        "val_accuracy",
+        "test_loss",
+        "test_accuracy",
+        "train_seconds",
+        "method_seconds",
+        "eval_seconds",
+    }
+)
 
 
 @dataclass

@@ -33,9 +33,12 @@ class FollowJob(Worker):
         train_seconds = rows[-1]["train_seconds"] if rows else 0.0
         for entry in audience.watched:
             cost = {
-                "train_seconds": train_seconds, "epochs": len(rows), "prefix_epochs": 0, "trainable_fraction": 1.0,
+                "train_seconds": train_seconds,
+                "epochs": len(rows),
+                "prefix_epochs": 0,
+                "trainable_fraction": 1.0,
                 **counts.as_dict(),
-            }  # fmt: skip
+            }
             self.end_cell(entry, cost, audience.weights.get(entry.key))
 
 
@@ -138,18 +141,30 @@ class TrainJob(FollowJob):
             if t in self.job.starts or t == self.base.epochs:
                 write_state(restart_path(self.folder, t), state)
             bundle = {
-                "trainer": state, "audience": self.audience.state_dict(), "rows": self.rows, "digests": self.digests,
+                "trainer": state,
+                "audience": self.audience.state_dict(),
+                "rows": self.rows,
+                "digests": self.digests,
                 "seconds": self.clock.seconds,
-            }  # fmt: skip
+            }
             write_state(self.bundle_path, bundle)
 
     def _end_base(self, status: str, reason: str | None) -> None:
         record = {
-            "base_key": self.job.base.key, **labels(self.base), "status": status, "reason": reason,
-            "config": as_plain(self.base), "N": self.job.base.N, "digests": self.digests, "versions": versions(),
-            "sources": {"harness": harness_digest()}, "device": device_name(self.device),
-            "threads": torch.get_num_threads(), "seconds": self.clock.seconds, "counts": self.trainer.counts.as_dict(),
-        }  # fmt: skip
+            "base_key": self.job.base.key,
+            **labels(self.base),
+            "status": status,
+            "reason": reason,
+            "config": as_plain(self.base),
+            "N": self.job.base.N,
+            "digests": self.digests,
+            "versions": versions(),
+            "sources": {"harness": harness_digest()},
+            "device": device_name(self.device),
+            "threads": torch.get_num_threads(),
+            "seconds": self.clock.seconds,
+            "counts": self.trainer.counts.as_dict(),
+        }
         self.store.write_base(record, self.rows, self.folder)
 
 

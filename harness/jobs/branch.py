@@ -41,7 +41,7 @@ class BranchJob(Worker):
         self.trainer = Trainer(self.base, self.images, self.device)
         self._prepare(known)
         base_rows = self.store.base_history(self.job.base.key)
-        self.prefix_seconds = sum(r["train_seconds"] for r in base_rows if r["epoch"] == self.branch.prefix)
+        self.prefix_seconds: float = sum(r["train_seconds"] for r in base_rows if r["epoch"] == self.branch.prefix)
         images = self.branch.prefix * self.trainer.steps_per_epoch() * self.base.batch_size
         self.trainer.counts = Counts(gradients_full=images, forward_passes=images)
         trajectory = StoredTrajectory(self.folder / "trajectory", self.device, 0, self.branch.prefix)
@@ -51,10 +51,13 @@ class BranchJob(Worker):
         entry = self.entry
         fraction = method.scalars().get("trainable_fraction", 1.0) if entry.status == "done" else 1.0
         cost = {
-            "train_seconds": self._train_seconds(), "method_seconds": self.clock.get("method"),
-            "epochs": self.trainer.t, "prefix_epochs": self.branch.prefix, "trainable_fraction": fraction,
+            "train_seconds": self._train_seconds(),
+            "method_seconds": self.clock.get("method"),
+            "epochs": self.trainer.t,
+            "prefix_epochs": self.branch.prefix,
+            "trainable_fraction": fraction,
             **self.trainer.counts.as_dict(),
-        }  # fmt: skip
+        }
         self.end_cell(entry, cost, weights)
         self.bundle_path.unlink(missing_ok=True)
 
@@ -106,9 +109,12 @@ class BranchJob(Worker):
             self._evaluate(last)
         with self.clock.phase("io"):
             state = {
-                "trainer": trainer.state_dict(), "method": self.method.state_dict(), "rows": self.entry.rows,
-                "train_row": self.session.last_row, "seconds": self.clock.seconds,
-            }  # fmt: skip
+                "trainer": trainer.state_dict(),
+                "method": self.method.state_dict(),
+                "rows": self.entry.rows,
+                "train_row": self.session.last_row,
+                "seconds": self.clock.seconds,
+            }
             write_state(self.bundle_path, state)
         self.log_rows([self.entry])
         self._progress()
@@ -123,9 +129,13 @@ class BranchJob(Worker):
             policy = self.cell.method.batchnorm
             metrics = self.evaluator.evaluate(trainer.snapshot(), proposal, policy, splits)
         row = {
-            "epoch": trainer.t, **self.session.last_row, **metrics, "train_seconds": self._train_seconds(),
-            "method_seconds": self.clock.get("method"), "eval_seconds": self.clock.get(f"eval/{self.cell.key}"),
-        }  # fmt: skip
+            "epoch": trainer.t,
+            **self.session.last_row,
+            **metrics,
+            "train_seconds": self._train_seconds(),
+            "method_seconds": self.clock.get("method"),
+            "eval_seconds": self.clock.get(f"eval/{self.cell.key}"),
+        }
         self.entry.add(row, scalars)
 
     def _progress(self) -> None:

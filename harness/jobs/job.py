@@ -96,13 +96,24 @@ def cell_record(job: Job, cell: CellPlan, status: str, reason: str | None, trace
     """What every record of a cell says, however it ended."""
     base = job.base.config
     return {
-        "cell_key": cell.key, "base_key": cell.base_key, **labels(base), "method": cell.method.name,
-        "batchnorm": cell.method.batchnorm, "parameters": cell.method.params, "status": status, "reason": reason,
-        "traceback": trace, "config": {"base": as_plain(base), "method": as_plain(cell.method), "evaluate": as_plain(job.evaluate)},
-        "versions": versions(), "device": device_name(torch.device(base.device)), "threads": torch.get_num_threads(),
+        "cell_key": cell.key,
+        "base_key": cell.base_key,
+        **labels(base),
+        "method": cell.method.name,
+        "batchnorm": cell.method.batchnorm,
+        "parameters": cell.method.params,
+        "status": status,
+        "reason": reason,
+        "traceback": trace,
+        "config": {"base": as_plain(base), "method": as_plain(cell.method), "evaluate": as_plain(job.evaluate)},
+        "versions": versions(),
+        "device": device_name(torch.device(base.device)),
+        "threads": torch.get_num_threads(),
         "sources": {"harness": harness_digest(), "method": source_digest(cell.method.target.rpartition(".")[0])},
-        "summary": {}, "cost": {}, "holds": {"epochs": [], "test_epochs": [], "weights": False},
-    }  # fmt: skip
+        "summary": {},
+        "cost": {},
+        "holds": {"epochs": [], "test_epochs": [], "weights": False},
+    }
 
 
 def next_run(store: Store, cell: CellPlan) -> dict[str, Any]:
@@ -131,9 +142,19 @@ def record_failure(job: Job, store: Store, cells: tuple[CellPlan, ...], reason: 
     if job.kind == "train" and store.base(job.base.key) is None:
         base = job.base.config
         record = {
-            "base_key": job.base.key, **labels(base), "status": "failed", "reason": reason, "traceback": trace,
-            "config": as_plain(base), "N": job.base.N, "digests": [], "versions": versions(),
-            "sources": {"harness": harness_digest()}, "device": device_name(torch.device(base.device)),
-            "threads": torch.get_num_threads(), "seconds": {}, "counts": Counts().as_dict(),
-        }  # fmt: skip
+            "base_key": job.base.key,
+            **labels(base),
+            "status": "failed",
+            "reason": reason,
+            "traceback": trace,
+            "config": as_plain(base),
+            "N": job.base.N,
+            "digests": [],
+            "versions": versions(),
+            "sources": {"harness": harness_digest()},
+            "device": device_name(torch.device(base.device)),
+            "threads": torch.get_num_threads(),
+            "seconds": {},
+            "counts": Counts().as_dict(),
+        }
         store.write_base(record, [], store.base_folder(job.base.key))

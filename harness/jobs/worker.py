@@ -115,9 +115,14 @@ class Worker(ABC):
     def _config(self, cell: CellPlan) -> dict[str, Any]:
         """The cell's resolved configuration."""
         return {
-            **labels(self.base), "method": cell.method.name, "base_key": cell.base_key, "cell_key": cell.key,
-            "base": as_plain(self.base), "method_config": as_plain(cell.method), "evaluate": as_plain(self.job.evaluate),
-        }  # fmt: skip
+            **labels(self.base),
+            "method": cell.method.name,
+            "base_key": cell.base_key,
+            "cell_key": cell.key,
+            "base": as_plain(self.base),
+            "method_config": as_plain(cell.method),
+            "evaluate": as_plain(self.job.evaluate),
+        }
 
     def log_rows(self, watched: list[Watched]) -> None:
         """Send the rows that W&B does not have yet, in order."""
@@ -151,9 +156,11 @@ class Worker(ABC):
         names = ("val_accuracy", "val_loss", "test_accuracy", "test_loss")
         summary = {name: last[name] for name in names if name in last}
         cost = {
-            "method_seconds": self.clock.get(f"method/{cell.key}"), "eval_seconds": self.clock.get(f"eval/{cell.key}"),
-            "peak_memory_bytes": peak_memory_bytes(self.device), **cost,
-        }  # fmt: skip
+            "method_seconds": self.clock.get(f"method/{cell.key}"),
+            "eval_seconds": self.clock.get(f"eval/{cell.key}"),
+            "peak_memory_bytes": peak_memory_bytes(self.device),
+            **cost,
+        }
         holds = {
             "epochs": [row["epoch"] for row in entry.rows],
             "test_epochs": [row["epoch"] for row in entry.rows if "test_accuracy" in row],

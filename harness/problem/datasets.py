@@ -172,10 +172,15 @@ def _split_indices(config: DatasetConfig, split: str) -> Tensor:
 
 def _resize(images_B: Tensor, size: int) -> Tensor:
     """Bilinear, anti-aliased where it shrinks; uint8 again."""
-    return torch.cat([
-        interpolate(chunk.float(), (size, size), mode="bilinear", antialias=True).round().clamp(0, 255).to(torch.uint8)
-        for chunk in torch.split(images_B, RESIZE_IMAGES)
-    ])  # fmt: skip
+    return torch.cat(
+        [
+            interpolate(chunk.float(), (size, size), mode="bilinear", antialias=True)
+            .round()
+            .clamp(0, 255)
+            .to(torch.uint8)
+            for chunk in torch.split(images_B, RESIZE_IMAGES)
+        ]
+    )
 
 
 def _read_part(config: DatasetConfig, part: str) -> tuple[Tensor, Tensor]:

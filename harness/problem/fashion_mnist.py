@@ -31,8 +31,10 @@ from harness.problem.folders import data_root
 
 SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
-NAMES = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-         "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")}  # fmt: skip
+NAMES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
 SOCKET_SECONDS = 15.0
 COMMAND_SECONDS = 300.0
 
@@ -165,9 +167,15 @@ def _from_torchvision(folder: Path) -> Path:
 def _command(*words: str, cwd: Path) -> None:
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(
-        words, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=COMMAND_SECONDS, check=False,
-    )  # fmt: skip
+        words,
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+        check=False,
+    )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
         raise RuntimeError(f"{' '.join(words[:2])}: {lines[-1] if lines else f'exit code {done.returncode}'}")

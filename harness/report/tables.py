@@ -199,9 +199,15 @@ def markdown(frame: pd.DataFrame, metric: str = "test_accuracy") -> str:
 
 
 _LATEX = str.maketrans(
-    {**{c: f"\\{c}" for c in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
-     "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--"}
-)  # fmt: skip
+    {
+        **{c: f"\\{c}" for c in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "–": "--",
+    }
+)
 
 
 def latex(frame: pd.DataFrame, metric: str = "test_accuracy") -> str:

@@ -1,0 +1,35 @@
+# Targets take SUITE= (a suite) and ARGS= (overrides, such as ARGS="seeds=[0] fast=true")
+SUITE ?= quick
+ARGS ?=
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup benchmark test check report
+
+help: ## Show the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@echo '  SUITE=quick|smoke|... chooses a suite, ARGS="key=value ..." overrides anything in it'
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(VENV)/ready ## Create .venv with the tested versions (about 2 minutes)
+
+benchmark: $(VENV)/ready ## Run what is left of SUITE and print its comparison table
+	@$(BIN)/cmdbench run suite=$(SUITE) $(ARGS)
+
+report: $(VENV)/ready ## Rebuild the tables of SUITE from its records
+	@$(BIN)/cmdbench report suite=$(SUITE) $(ARGS)
+
+test: $(VENV)/ready ## Run all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/ready ## Lint, formatting and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy

@@ -1,0 +1,210 @@
+"""From composed values to a validated `Study`: bases, methods and settings, every one checked before training."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.resources import files
+from pathlib import Path
+
+from harness.compose import MANDATORY, KeyPath, Request, Values, as_names, available, compose_values, lay, load_yaml
+from harness.config import (
+    BaseConfig,
+    ConfigError,
+    DatasetConfig,
+    EngineConfig,
+    EvaluateConfig,
+    MethodConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    Settings,
+    Study,
+    TrackerConfig,
+    check_bool,
+    check_whole,
+    from_mapping,
+    nearest,
+)
+from harness.presets import check_allowed, make_method, method_config
+from harness.problem.datasets import check_sizes
+from harness.problem.optimizers import check_optimizer, schedule
+
+REDO = ("failed", "stale", "base", "all")
+BASE_KEYS = (
+    "epochs",
+    "batch_size",
+    "batches_per_epoch",
+    "precision",
+    "compile",
+    "memory_format",
+    "deterministic",
+)
+
+
+def _lay_fast(values: Values, spoken: set[KeyPath]) -> None:
+    fast = load_yaml(Path(str(files("conf"))) / "fast.yaml")
+    for group in ("model", "dataset"):
+        each = fast.pop(group)["each"]
+        for name in values[group]:
+            lay(values[group][name], each, spoken, (group, name))
+    lay(values, fast, spoken)
+    for name, preset in values["method"].items():
+        lay(preset, preset.get("fast") or {}, spoken, ("method", name))
+    if ("seeds",) not in spoken:
+        values["seeds"] = values["seeds"][:1]
+
+
+def _drop_unchosen(values: Values, config_dirs: Iterable[Path]) -> None:
+    """Drop a suite's values for presets that are not chosen, after checking that such presets exist."""
+    for group, key in MANDATORY.items():
+        presets = available(group, config_dirs)
+        for name in list(values[group]):
+            if key not in (values[group][name] or {}):
+                if name not in presets:
+                    raise ConfigError(f"{group}: no preset named {name!r}{nearest(name, presets)}")
+                del values[group][name]
+
+
+def _entries(
+    values: Values, spoken: set[KeyPath], config_dirs: Iterable[Path]
+) -> Iterator[tuple[str, str, str, Values]]:
+    """(model, dataset, optimizer, values) of every base but its seed, in the plan's order."""
+    if values["bases"] is None:
+        for model in values["model"]:
+            for dataset in values["dataset"]:
+                for optimizer in values["optimizer"]:
+                    yield model, dataset, optimizer, values
+        return
+    known = ("model", "dataset", "optimizer", "epochs", "batch_size", "method")
+    methods = available("method", config_dirs)
+    found = False
+    for index, entry in enumerate(values["bases"]):
+        for key in entry:
+            if key not in known:
+                raise ConfigError(f"bases[{index}] has no key {key!r}{nearest(str(key), known)}")
+        for name in entry.get("method") or {}:
+            if name not in methods:
+                raise ConfigError(f"bases[{index}].method: no preset named {name!r}{nearest(name, methods)}")
+        model = str(entry["model"]).replace(".", "_")
+        if model not in values["model"]:
+            continue
+        found = True
+        own = copy.deepcopy(values)
+        lengths = {k: entry[k] for k in ("epochs", "batch_size") if k in entry}
+        chosen = {k: v for k, v in (entry.get("method") or {}).items() if k in own["method"]}
+        lay(own, {**lengths, "method": chosen}, spoken)
+        for dataset in [str(entry["dataset"])] if "dataset" in entry and ("dataset",) not in spoken else own["dataset"]:
+            for optimizer in (
+                [str(entry["optimizer"])] if "optimizer" in entry and ("optimizer",) not in spoken else own["optimizer"]
+            ):
+                yield model, dataset, optimizer, own
+    if not found:
+        raise ConfigError(
+            f"model must be among the suite's bases ({', '.join(str(e['model']) for e in values['bases'])}), "
+            f"got {', '.join(values['model'])}"
+        )
+
+
+def _check_top(values: Values) -> None:
+    known = (
+        set(load_yaml(Path(str(files("conf"))) / "config.yaml")) - {"defaults"} | set(MANDATORY) | {"tracker", "engine"}
+    )
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"no key named {key!r}{nearest(key, known)}")
+    check_bool("fast", values["fast"])
+    seeds = values["seeds"]
+    if not isinstance(seeds, list) or not seeds or len(set(seeds)) != len(seeds):
+        raise ConfigError(f"seeds must be a list of at least 1 different whole number, got {seeds!r}")
+    for seed in seeds:
+        check_whole("seeds", seed, 0)
+
+
+def _device(asked: str) -> str:
+    import torch
+
+    found = torch.cuda.is_available()
+    if asked == "cuda" and not found:
+        raise ConfigError("device must be cpu or auto where no CUDA device is found, got cuda")
+    if asked == "auto":
+        return "cuda" if found else "cpu"
+    return asked
+
+
+def _settings(values: Values, suite: str) -> Settings:
+    redo = values["redo"]
+    redo = () if redo is None else tuple(as_names(redo))
+    for name in redo:
+        if name not in (*REDO, *values["method"]):
+            raise ConfigError(f"redo must name failed, stale, base, all or a chosen method, got {name!r}")
+    trajectory = values["trajectory"]
+    if set(trajectory) != {"keep"}:
+        raise ConfigError(f"trajectory has the key keep only, got {', '.join(trajectory)}")
+    return Settings(
+        suite=suite,
+        results_dir=str(Path(values["results_dir"]).absolute()),
+        tracker=from_mapping(TrackerConfig, "tracker", values["tracker"]),
+        engine=from_mapping(EngineConfig, "engine", values["engine"]),
+        trajectory_keep=trajectory["keep"],
+        save=values["save"],
+        redo=redo,
+    )
+
+
+def _optimizer(name: str, values: Values, epochs: int) -> OptimizerConfig:
+    params = {k: v for k, v in values.items() if k not in ("_target_", "schedule")}
+    shape = from_mapping(ScheduleConfig, f"optimizer.{name}.schedule", values.get("schedule") or {})
+    config = OptimizerConfig(name, values["_target_"], params, shape)
+    check_optimizer(config)
+    schedule(config.schedule, epochs)
+    return config
+
+
+def _methods(values: Values, epochs: int, config_dirs: tuple[Path, ...]) -> tuple[MethodConfig, ...]:
+    configs = []
+    for name, preset in values["method"].items():
+        check_allowed(f"method.{name}._target_", preset["_target_"], config_dirs)
+        config = method_config(name, preset)
+        try:
+            make_method(config).needs(epochs)
+        except ValueError as error:
+            raise ConfigError(f"method.{name}.{error}") from error
+        configs.append(config)
+    return tuple(configs)
+
+
+def resolve(request: Request, command: str) -> Study:
+    """The validated study that the command line asks for; ConfigError in one line where it cannot be."""
+    for folder in request.config_dirs:
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir must be a folder, got {folder}")
+        if str(folder.resolve()) not in sys.path:
+            sys.path.append(str(folder.resolve()))
+    values, suite, spoken, _ = compose_values(request)
+    _check_top(values)
+    _drop_unchosen(values, request.config_dirs)
+    settings = _settings(values, suite)
+    device = _device(values["device"])
+    bases: list[tuple[BaseConfig, tuple[MethodConfig, ...]]] = []
+    for model, dataset, optimizer, entry in _entries(values, spoken, request.config_dirs):
+        own = copy.deepcopy(entry)
+        if values["fast"]:
+            _lay_fast(own, spoken)
+        data = from_mapping(DatasetConfig, f"dataset.{dataset}", own["dataset"][dataset], name=dataset)
+        check_sizes(data)
+        check_whole("epochs", own["epochs"], 1)
+        methods = _methods(own, own["epochs"], request.config_dirs)
+        for seed in own["seeds"]:
+            base = BaseConfig(
+                model=from_mapping(ModelConfig, f"model.{model}", own["model"][model], name=model),
+                dataset=data,
+                optimizer=_optimizer(optimizer, own["optimizer"][optimizer], own["epochs"]),
+                seed=seed,
+                device=device,
+                **{key: own[key] for key in BASE_KEYS},
+            )
+            bases.append((base, methods))
+        evaluate = from_mapping(EvaluateConfig, "evaluate", own["evaluate"])
+    return Study(settings, evaluate, tuple(bases), command, values)
