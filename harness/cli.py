@@ -217,7 +217,7 @@ def _show(root: Path, suite: str, console: Console) -> int:
     for warning in warnings(frame):
         console.print(warning, markup=False, highlight=False, soft_wrap=True)
     console.print(f"tables and frame: {store.suite_folder(suite)}", markup=False, highlight=False, soft_wrap=True)
-    return 1 if frame["status"].isin(["failed", "skipped"]).any() else 0
+    return 1 if (frame["status"] == "failed").any() else 0
 
 
 def _report(parsed: argparse.Namespace, command: str) -> int:

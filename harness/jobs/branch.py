@@ -169,13 +169,14 @@ class BranchJob(Worker):
         return rows
 
     def _missing(self) -> tuple[list[int], bool]:
-        """Snapshots of 0..prefix that are not stored, and whether the start state is not."""
+        """Snapshots that the method reads and are not stored, and whether the start state is not."""
         folder, start = self.folder / "trajectory", self.branch.start
-        lacking = [t for t in range(self.branch.prefix + 1) if not snapshot_path(folder, t).exists()]
+        first, last = self.cell.needs or (0, -1)
+        lacking = [t for t in range(first, last + 1) if not snapshot_path(folder, t).exists()]
         return lacking, start > 0 and not restart_path(self.folder, start).exists()
 
     def _prepare(self, known: Record) -> None:
-        """Bring the trainer to the base's state after epoch `start`, with snapshots 0..prefix in place."""
+        """Bring the trainer to the base's state after epoch `start`, with the snapshots it reads in place."""
         start = self.branch.start
         state = None if start == 0 else read_bundle(restart_path(self.folder, start), self.say)
         if any(self._missing()):
