@@ -111,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for text in unknown:
         if text.startswith("-"):
             parser.error(f"unknown option {text}")
+    # argparse takes one stretch of key=value arguments and leaves those that follow an option
+    parsed.overrides += unknown
     # Hydra's own syntax allows ~key and +key, which argparse takes as positional already.
     verb = {"plan": _plan, "run": _run, "report": _report}[parsed.verb]
     signal.signal(signal.SIGTERM, _interrupt)

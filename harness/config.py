@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ class ConfigError(ValueError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; nearest: a, b` for an error that rejects `name`."""
-    known = sorted(known)
+    known = sorted(set(known))
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"; nearest: {', '.join(close)}" if close else f"; one of: {', '.join(known[:20])}"
 
@@ -243,6 +243,8 @@ class TrackerConfig:
 
     def __post_init__(self) -> None:
         check_choice("tracker.mode", self.mode, ("auto", "offline", "online", "disabled"))
+        if isinstance(self.tags, str) or not isinstance(self.tags, Sequence):
+            raise ConfigError(f"tracker.tags must be a list, got {self.tags!r}")
 
 
 @dataclass(frozen=True)

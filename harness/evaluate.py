@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.config import BaseConfig, EvaluateConfig
-from harness.method import Buffers, Proposal, Snapshot
+from harness.method import Proposal, Snapshot
 from harness.params import FlatModel
 from harness.problem.datasets import ImageSet, load_split
 from harness.problem.models import build_model
@@ -64,19 +64,29 @@ class Evaluator:
         if with_test:
             self._splits["test"] = load_split(base.dataset, "test").to(device)
 
+    def splits(self, last: bool) -> tuple[str, ...]:
+        """The splits to evaluate at an evaluated epoch: test data at the last only, unless asked for at every."""
+        test = "test" in self._splits and (last or self.config.test == "every")
+        return ("val", "test") if test else ("val",)
+
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.base.precision == "bfloat16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
-    def prepare(self, theta_N: torch.Tensor, buffers: Buffers, policy: str, own: Buffers | None = None) -> nn.Module:
-        """The evaluation model at these weights, its buffers set by `policy`; `own` are the proposal's buffers."""
-        if policy == "averaged":
-            if own is None:
+    def prepare(self, snapshot: Snapshot, proposal: Proposal | None, policy: str) -> nn.Module:
+        """The evaluation model at a proposal's weights (None: the base's own), its buffers set by `policy`.
+
+        The base's own weights under `averaged`, which models nothing for them, are recalibrated.
+        """
+        theta_N = snapshot.theta_N if proposal is None else proposal.theta_N
+        buffers = snapshot.buffers
+        if policy == "averaged" and proposal is not None:
+            if proposal.buffers is None:
                 raise ValueError("batchnorm averaged needs a proposal with buffers, got none")
-            buffers = own
+            buffers = proposal.buffers
         self.flat.load(theta_N, buffers)
-        if policy == "recalibrate":
+        if policy == "recalibrate" or (policy == "averaged" and proposal is None):
             with self._autocast():
                 recalibrate(self.flat.model, self._recalibration, self.config.batch_size, self._memory_format)
         return self.flat.model.eval()
@@ -97,12 +107,11 @@ class Evaluator:
         self, snapshot: Snapshot, proposal: Proposal | None, policy: str, splits: tuple[str, ...]
     ) -> dict[str, float]:
         """`<split>_loss` (mean cross-entropy) and `<split>_accuracy` (percent) of a proposal, or of the base's own
-        weights where it is None; NaN losses where the weights are not finite."""
+        weights where it is None; NaN where the weights are not finite."""
         theta_N = snapshot.theta_N if proposal is None else proposal.theta_N
-        own = None if proposal is None else proposal.buffers
         if not bool(theta_N.isfinite().all()):
             return {f"{split}_{metric}": math.nan for split in splits for metric in ("loss", "accuracy")}
-        model = self.prepare(theta_N, snapshot.buffers, policy, own)
+        model = self.prepare(snapshot, proposal, policy)
         row: dict[str, float] = {}
         for split in splits:
             row[f"{split}_loss"], row[f"{split}_accuracy"] = self._score(model, self._splits[split])

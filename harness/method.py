@@ -138,7 +138,10 @@ class Method(ABC):
         return N
 
     def scalars(self) -> dict[str, float]:
-        """Numbers of this epoch for history and tracking, such as mean |rho|."""
+        """Numbers of this epoch for history and tracking, such as mean |rho|.
+
+        A brancher's `trainable_fraction`, where it trains fewer weights, becomes the table's column of that name.
+        """
         return {}
 
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -173,6 +176,9 @@ class Reconstruction(Method):
 
     kind = "reconstruction"
 
+    def needs(self, epochs: int) -> tuple[int, int] | None:
+        return 0, epochs
+
     @abstractmethod
     def fit(self, run: Run) -> None: ...
 
@@ -188,6 +194,12 @@ class Branch:
     start: int
     prefix: int
     epochs: int
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError(f"epochs must leave a branch at least 1, got {self.epochs}")
+        if not 0 <= self.start <= self.prefix:
+            raise ValueError(f"start must be between 0 and the prefix {self.prefix}, got {self.start}")
 
 
 @dataclass(frozen=True)
@@ -207,11 +219,21 @@ OptimizerFactory = Callable[..., torch.optim.Optimizer]
 
 
 class Session(Protocol):
-    """All that a brancher gets. Every pass over data is counted and timed by the harness."""
+    """All that a brancher gets. Every pass over data is counted and timed by the harness.
 
+    torch's random stream is seeded anew before every `train_epoch` of the brancher. A brancher that steps on its
+    own, over `batches`, also follows its own schedule.
+    """
+
+    branch: Branch
     layout: Layout
     trajectory: Trajectory
-    """the base's snapshots 0..prefix"""
+    """the base's snapshots that the method declared in `needs`: 0..prefix unless it says otherwise"""
+    parameters: list[nn.Parameter]
+    """the trainable parameters in Layout order: views into theta_N"""
+    epochs: int
+    """of the base"""
+    steps_per_epoch: int
 
     @property
     def model(self) -> nn.Module: ...
@@ -232,7 +254,7 @@ class Session(Protocol):
 
     @property
     def t(self) -> int:
-        """prefix + own completed epochs."""
+        """prefix + own completed epochs; it moves on between two calls of the brancher's `train_epoch`."""
 
     @property
     def device(self) -> torch.device: ...
@@ -242,7 +264,20 @@ class Session(Protocol):
     def new_optimizer(
         self, factory: OptimizerFactory, schedule: Schedule | None = None, **kwargs: Any
     ) -> torch.optim.Optimizer:
-        """Replace the optimizer by `factory(model.parameters(), **kwargs)`, which ends the base's schedule."""
+        """Replace the optimizer by `factory(parameters, **kwargs)`, which ends the base's schedule.
+
+        In `begin` only, so that resume can make it again; RuntimeError later.
+        """
+
+    def reset_optimizer(self) -> None:
+        """Forget the optimizer's state (momentum, moments), and keep its rate and schedule."""
+
+    @property
+    def gradient_N(self) -> Tensor:
+        """The gradient that the last backward pass left, as a new vector."""
+
+    @gradient_N.setter
+    def gradient_N(self, value_N: Tensor) -> None: ...
 
     def train_epoch(
         self,

@@ -36,6 +36,8 @@ class CellPlan:
     branch: Branch | None
     """of a brancher"""
     memory_floats: int
+    source: str
+    """digest of the method's source when it was planned"""
 
     def replays(self, epochs: int) -> tuple[int, int] | None:
         """The stored snapshots that are enough to run this cell without training; None where nothing is."""
@@ -109,20 +111,29 @@ class Plan:
             return True
         return self.study.settings.save == "final" and not held["weights"]
 
-    def status(self, base: BasePlan, cell: CellPlan, redo: bool = True) -> str:
-        """done, stale, failed, diverged, skipped or left; what `redo` names counts as left."""
+    def status(self, base: BasePlan, cell: CellPlan) -> str:
+        """done, stale, failed, diverged, skipped or left; what `redo` names counts as left.
+
+        Stale: other harness sources than these, or a base that was trained anew since.
+        """
         record = self.store.record(cell.key)
-        if record is None or self.lacks(base, cell, record):
+        if record is None or self.lacks(base, cell, record) or self.retrains(base):
             return "left"
         status: str = record["status"]
-        if status == "done" and record["sources"]["harness"] != harness_digest():
+        known = self.base_records[base.key]
+        moved = known is not None and known["digests"][-1:] != record["base_digest"]
+        if status == "done" and (moved or record["sources"]["harness"] != harness_digest()):
             status = "stale"
-        asked = self.study.settings.redo if redo else ()
-        again = "all" in asked or "base" in asked or cell.method.name in asked
-        again = (
-            again or (status in ("failed", "skipped") and "failed" in asked) or (status == "stale" and "stale" in asked)
-        )
+        asked = self.study.settings.redo
+        again = "all" in asked or cell.method.name in asked
+        again = again or (status in ("failed", "skipped") and "failed" in asked)
+        again = again or (status == "stale" and "stale" in asked)
         return "left" if again else status
+
+    @cached_property
+    def base_records(self) -> dict[str, Record | None]:
+        """What was known of each base when the plan was made."""
+        return {base.key: self.store.base(base.key) for base in self.bases}
 
     @cached_property
     def statuses(self) -> dict[str, str]:
@@ -132,7 +143,7 @@ class Plan:
     def retrains(self, base: BasePlan) -> bool:
         """Whether `redo` asks for this base to be trained anew."""
         asked = self.study.settings.redo
-        known = self.store.base(base.key)
+        known = self.base_records[base.key]
         if known is None:
             return False
         stale = "stale" in asked and known["sources"]["harness"] != harness_digest()
@@ -140,7 +151,7 @@ class Plan:
 
     def base_status(self, base: BasePlan) -> str:
         """done, failed or diverged where it ended, `half-trained` where it can go on, otherwise left."""
-        known = self.store.base(base.key)
+        known = self.base_records[base.key]
         if known is not None:
             return str(known["status"])
         return (
@@ -155,6 +166,10 @@ class Plan:
             "command": self.study.command,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "config": self.study.composed,
+            "bases": [
+                {"base_key": base.key, "keeps": sorted(base.kept(self.study.settings.trajectory_keep))}
+                for base in self.bases
+            ],
             "cells": [
                 {
                     "cell_key": cell.key,
@@ -181,16 +196,20 @@ def labels(base: BaseConfig) -> dict[str, Any]:
 
 def _plan_cell(base: BaseConfig, key: str, method: MethodConfig, study: Study, N: int) -> CellPlan:
     made = make_method(method)
+    cadence = made.cadence if isinstance(made, Observer) else None
+    if cadence is not None and cadence != "epoch" and not (isinstance(cadence, int) and cadence >= 1):
+        raise ConfigError(f"method.{method.name} must have a cadence of epoch or at least 1 step, got {cadence!r}")
     source = source_digest(method.target.rpartition(".")[0])
     return CellPlan(
         key=cell_key(key, method, study.evaluate, base.dataset.test_size, source),
         base_key=key,
         method=method,
         kind=made.kind,
-        cadence=made.cadence if isinstance(made, Observer) else None,
+        cadence=cadence,
         needs=made.needs(base.epochs),
         branch=made.branch(base.epochs) if isinstance(made, Brancher) else None,
         memory_floats=made.memory_floats(N),
+        source=source,
     )
 
 
@@ -235,12 +254,14 @@ class Estimate:
     disk_bytes: int
     memory_bytes: int
     """of the largest job, beside its images and activations"""
+    rederived_epochs: int = 0
+    """of bases run again for restart states and snapshots that branchers need and that are gone"""
 
 
 def estimate(plan: Plan) -> Estimate:
     """Epochs to train, disk that will be written, and memory of the largest job."""
     keep, save = plan.study.settings.trajectory_keep, plan.study.settings.save
-    base_epochs = branch_epochs = shadow_epochs = disk = memory = 0
+    base_epochs = branch_epochs = shadow_epochs = rederived = disk = memory = 0
     for base in plan.bases:
         left = [c for c in base.cells if plan.statuses[c.key] == "left"]
         if not left:
@@ -248,7 +269,8 @@ def estimate(plan: Plan) -> Estimate:
         snapshot = 4 * (base.N + base.buffer_floats)
         wanted = base.snapshots(left, keep)
         folder = plan.store.base_folder(base.key) / "trajectory"
-        if plan.base_status(base) not in ("done", "diverged") or plan.retrains(base):
+        trained = plan.base_status(base) in ("done", "diverged") and not plan.retrains(base)
+        if not trained:
             base_epochs += base.config.epochs
             disk += (len(wanted) + 4) * snapshot
         elif needs_shadow(base, [c for c in left if c.kind != "brancher"], folder):
@@ -257,12 +279,14 @@ def estimate(plan: Plan) -> Estimate:
         for cell in left:
             if cell.branch is not None:
                 branch_epochs += cell.branch.epochs
+                if trained and branch_lacks(cell, plan.store.base_folder(base.key)):
+                    rederived += cell.branch.prefix
                 disk += 3 * snapshot
             disk += snapshot if save == "final" else 0
         held = [c.memory_floats for c in left if c.kind != "brancher"]
         branches = [c.memory_floats for c in left if c.kind == "brancher"]
         memory = max(memory, 6 * snapshot + 4 * max(sum(held), *branches, 0))
-    return Estimate(base_epochs, branch_epochs, shadow_epochs, disk, memory)
+    return Estimate(base_epochs, branch_epochs, shadow_epochs, disk, memory, rederived)
 
 
 def needs_shadow(base: BasePlan, cells: list[CellPlan], folder: Path) -> bool:
@@ -274,9 +298,30 @@ def needs_shadow(base: BasePlan, cells: list[CellPlan], folder: Path) -> bool:
     return False
 
 
+def restart_path(folder: Path, t: int) -> Path:
+    """Where the base in `folder` keeps its restart state of epoch t."""
+    return folder / "restart" / f"{t:05d}.safetensors"
+
+
+def branch_lacks(cell: CellPlan, folder: Path) -> list[int]:
+    """The epochs that a brancher needs of the base in `folder`, as snapshot or start, and that are not stored."""
+    assert cell.branch is not None
+    first, last = cell.needs or (0, -1)
+    lacking = {t for t in range(first, last + 1) if not snapshot_path(folder / "trajectory", t).exists()}
+    if cell.branch.start > 0 and not restart_path(folder, cell.branch.start).exists():
+        lacking.add(cell.branch.start)
+    return sorted(lacking)
+
+
 def check_room(plan: Plan, cost: Estimate) -> None:
     """ConfigError where the results folder cannot be written or its disk is too small for the plan."""
     root = plan.store.root
+    free = shutil.disk_usage(next(folder for folder in (root, *root.parents) if folder.exists())).free
+    if cost.disk_bytes > free:
+        raise ConfigError(
+            f"results_dir must have {cost.disk_bytes / 1e9:.2f} GB free for this plan, got {free / 1e9:.2f} GB "
+            f"in {root}; trajectory.keep=none writes less"
+        )
     try:
         root.mkdir(parents=True, exist_ok=True)
         probe = root / ".writable"
@@ -284,9 +329,3 @@ def check_room(plan: Plan, cost: Estimate) -> None:
         probe.unlink()
     except OSError as error:
         raise ConfigError(f"results_dir must be a folder that can be written, got {root} ({error.strerror})") from error
-    free = shutil.disk_usage(root).free
-    if cost.disk_bytes > free:
-        raise ConfigError(
-            f"results_dir must have {cost.disk_bytes / 1e9:.2f} GB free for this plan, got {free / 1e9:.2f} GB "
-            f"in {root}; trajectory.keep=none writes less"
-        )

@@ -27,6 +27,7 @@ from harness.config import (
     from_mapping,
     nearest,
 )
+from harness.method import Brancher
 from harness.presets import check_allowed, make_method, method_config
 from harness.problem.datasets import check_sizes
 from harness.problem.optimizers import check_optimizer, schedule
@@ -61,7 +62,9 @@ def _drop_unchosen(values: Values, config_dirs: Iterable[Path]) -> None:
     for group, key in MANDATORY.items():
         presets = available(group, config_dirs)
         for name in list(values[group]):
-            if key not in (values[group][name] or {}):
+            if not isinstance(values[group][name], dict):
+                raise ConfigError(f"{group}.{name} must be a mapping, got {values[group][name]!r}")
+            if key not in values[group][name]:
                 if name not in presets:
                     raise ConfigError(f"{group}: no preset named {name!r}{nearest(name, presets)}")
                 del values[group][name]
@@ -115,6 +118,9 @@ def _check_top(values: Values) -> None:
         if key not in known:
             raise ConfigError(f"no key named {key!r}{nearest(key, known)}")
     check_bool("fast", values["fast"])
+    bases = values["bases"]
+    if bases is not None and not (isinstance(bases, list) and all(isinstance(e, dict) and "model" in e for e in bases)):
+        raise ConfigError(f"bases must be a list of mappings with the key model, got {bases!r}")
     seeds = values["seeds"]
     if not isinstance(seeds, list) or not seeds or len(set(seeds)) != len(seeds):
         raise ConfigError(f"seeds must be a list of at least 1 different whole number, got {seeds!r}")
@@ -140,8 +146,8 @@ def _settings(values: Values, suite: str) -> Settings:
         if name not in (*REDO, *values["method"]):
             raise ConfigError(f"redo must name failed, stale, base, all or a chosen method, got {name!r}")
     trajectory = values["trajectory"]
-    if set(trajectory) != {"keep"}:
-        raise ConfigError(f"trajectory has the key keep only, got {', '.join(trajectory)}")
+    if not isinstance(trajectory, dict) or set(trajectory) != {"keep"}:
+        raise ConfigError(f"trajectory must be a mapping with the key keep only, got {trajectory!r}")
     return Settings(
         suite=suite,
         results_dir=str(Path(values["results_dir"]).absolute()),
@@ -167,10 +173,14 @@ def _methods(values: Values, epochs: int, config_dirs: tuple[Path, ...]) -> tupl
     for name, preset in values["method"].items():
         check_allowed(f"method.{name}._target_", preset["_target_"], config_dirs)
         config = method_config(name, preset)
+        made = make_method(config)
         try:
-            make_method(config).needs(epochs)
+            made.needs(epochs)
+            prefix = made.branch(epochs).prefix if isinstance(made, Brancher) else 0
         except ValueError as error:
             raise ConfigError(f"method.{name}.{error}") from error
+        if prefix > epochs:
+            raise ConfigError(f"method.{name} must leave its base at an epoch of at most {epochs}, got {prefix}")
         configs.append(config)
     return tuple(configs)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+
+import filelock
 
 from harness.display import Display
 from harness.engine.local import LocalEngine
@@ -12,8 +15,8 @@ from harness.jobs import Job, record_end, record_failure
 from harness.plan import BasePlan, CellPlan, Plan, needs_shadow
 from harness.trajectory import snapshot_path, stored_ts
 
-ATTEMPTS = 2
-"""how often a job is run in one go: a second time where a stored file turned out to be corrupt"""
+ATTEMPTS = 5
+"""how often a job is run in one go: again where a stored file turned out to be corrupt and was set aside"""
 
 
 class Scheduler:
@@ -98,14 +101,18 @@ class Scheduler:
             return
         followers = tuple(c for c in cells if c.kind != "brancher")
         known = None if base.key in self.retrain else self.store.base(base.key)
-        if known is None or (known["status"] == "failed" and self._may(base, "train")):
+        first = self._attempts[(base.key, "train", "")] == 0
+        if known is None or (known["status"] == "failed" and first):
             if active:
                 return
             if self._may(base, "train"):
                 yield self._job("train", base, followers)
-                return
-            self._give_up(base, cells, "failed", "its base could not be trained")
+            else:
+                self._give_up(base, cells, "failed", "its base could not be trained")
             return
+        if known["status"] == "failed":
+            self._give_up(base, list(followers), "failed", f"its base failed: {known['reason']}")
+            followers = ()
         for cell in cells:
             if cell.branch is None or any(job.kind == "branch" and job.cells == (cell,) for job in active):
                 continue
@@ -133,7 +140,7 @@ class Scheduler:
             self._give_up(base, list(followers), "failed", "neither a replay nor a shadow run produced it")
 
     def _may(self, base: BasePlan, kind: str, cell_key: str = "") -> bool:
-        return self._attempts[(base.key, kind, cell_key)] < (1 if kind == "train" else ATTEMPTS)
+        return self._attempts[(base.key, kind, cell_key)] < ATTEMPTS
 
     def _give_up(self, base: BasePlan, cells: list[CellPlan], status: str, reason: str) -> None:
         job = self._job("branch", base, tuple(cells))
@@ -145,6 +152,7 @@ class Scheduler:
     def _job(self, kind: str, base: BasePlan, cells: tuple[CellPlan, ...]) -> Job:
         study = self.plan.study
         pending = [cell for cell in base.cells if cell.key in self.open]
+        records = {cell.key: self.store.record(cell.key) for cell in cells}
         starts = {c.branch.start for c in pending if c.branch is not None and c.branch.start > 0}
         return Job(
             kind=kind,
@@ -157,15 +165,23 @@ class Scheduler:
             settings=study.settings,
             composed=study.composed,
             python_path=self.python_path,
+            generations={key: None if record is None else record["generation"] for key, record in records.items()},
         )
 
     def _prune(self, base: BasePlan) -> None:
-        """Drop the snapshots that `trajectory.keep` does not keep, once no cell of the plan is open."""
+        """Drop the snapshots that no suite keeps, once no suite's last plan has an open cell on this base."""
         if any(cell.key in self.open for cell in base.cells):
             return
-        folder = self.store.base_folder(base.key) / "trajectory"
-        for t in set(stored_ts(folder)) - base.kept(self.plan.study.settings.trajectory_keep):
-            snapshot_path(folder, t).unlink()
+        kept = base.kept(self.plan.study.settings.trajectory_keep)
+        for path in self.store.root.glob("suites/*/plan.json"):
+            plan = json.loads(path.read_text())
+            if any(c["base_key"] == base.key and self.store.record(c["cell_key"]) is None for c in plan["cells"]):
+                return
+            kept.update(*(other["keeps"] for other in plan["bases"] if other["base_key"] == base.key))
+        folder = self.store.base_folder(base.key)
+        with filelock.FileLock(folder / ".lock"):
+            for t in set(stored_ts(folder / "trajectory")) - kept:
+                snapshot_path(folder / "trajectory", t).unlink()
         for leftover in (f"{base.key}.redo", f"{base.key}.old"):
             shutil.rmtree(self.store.base_folder(leftover), ignore_errors=True)
 

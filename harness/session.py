@@ -36,7 +36,13 @@ class BranchSession:
         self.branch = branch
         self.trajectory = trajectory
         self.layout: Layout = trainer.flat.layout
+        self.parameters = trainer.flat.parameters
+        self.epochs = trainer.base.epochs
+        self.steps_per_epoch = trainer.steps_per_epoch()
+        self.begun = False
+        """set by the harness after `begin`"""
         self.last_row: dict[str, float] = {}
+        """what the harness's loop reported of this epoch"""
 
     @property
     def model(self) -> nn.Module:
@@ -72,7 +78,21 @@ class BranchSession:
     def new_optimizer(
         self, factory: OptimizerFactory, schedule: Schedule | None = None, **kwargs: Any
     ) -> torch.optim.Optimizer:
+        if self.begun:
+            raise RuntimeError("new_optimizer may be called in begin only, so that resume can make it again")
         return self._trainer.new_optimizer(factory, schedule, **kwargs)
+
+    def reset_optimizer(self) -> None:
+        self._trainer.optimizer.state.clear()
+
+    @property
+    def gradient_N(self) -> Tensor:
+        return self._trainer.flat.gradient_N()
+
+    @gradient_N.setter
+    def gradient_N(self, value_N: Tensor) -> None:
+        for parameter, offset in zip(self.parameters, self.layout.offsets, strict=True):
+            parameter.grad = value_N[offset : offset + parameter.numel()].view(parameter.shape)
 
     def train_epoch(
         self,
@@ -81,10 +101,12 @@ class BranchSession:
         after_backward: Callable[[], None] | None = None,
         after_step: Callable[[], None] | None = None,
     ) -> None:
+        t = self._trainer.t
         with self._clock.phase("train"):
             self.last_row = self._trainer.train_epoch(
                 batch_size, augment, self._charged(after_backward), self._charged(after_step)
             )
+        self._trainer.t = t
 
     def _charged(self, hook: Callable[[], None] | None) -> Callable[[], None] | None:
         """The hook, its seconds charged to the method."""
@@ -98,15 +120,18 @@ class BranchSession:
         return charged
 
     def batches(self, batch_size: int | None = None, augment: bool = True) -> Iterator[Batch]:
-        base = self._trainer.base
-        return self._trainer.images.train_batches(
-            batch_size or base.batch_size,
-            base.seed,
-            self.t,
-            augment,
-            self._trainer.memory_format,
-            base.batches_per_epoch,
+        base, trainer = self._trainer.base, self._trainer
+        size = base.batch_size if batch_size is None else batch_size
+        trainer.check_batch(size)
+        made = trainer.images.train_batches(
+            size, base.seed, self.t, augment, trainer.memory_format, base.batches_per_epoch
         )
+        while True:
+            with self._clock.phase("train"):
+                batch = next(made, None)
+            if batch is None:
+                return
+            yield batch
 
     @contextlib.contextmanager
     def _undisturbed(self, seed: int) -> Iterator[None]:

@@ -81,7 +81,7 @@ class Store:
             if hashlib.sha256(history.read_bytes()).hexdigest() != record["history_sha256"]:
                 set_aside(history)
                 raise CorruptFile(f"{history}: checksum differs")
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             if error.filename == str(path):
                 return None
             problem = f"{error.filename}: missing"

@@ -65,7 +65,13 @@ class Trainer:
         return torch.channels_last if self.base.memory_format == "channels_last" else torch.contiguous_format
 
     def steps_per_epoch(self, batch_size: int | None = None) -> int:
-        return self.images.steps(batch_size or self.base.batch_size, self.base.batches_per_epoch)
+        size = self.base.batch_size if batch_size is None else batch_size
+        return self.images.steps(size, self.base.batches_per_epoch)
+
+    def check_batch(self, batch_size: int) -> None:
+        """ValueError where an epoch would have no full batch."""
+        if not 1 <= batch_size <= len(self.images):
+            raise ValueError(f"batch_size must be between 1 and {len(self.images)} training images, got {batch_size}")
 
     def _set_optimizer(self, optimizer: torch.optim.Optimizer, factor: Schedule | None) -> None:
         self.optimizer = optimizer
@@ -98,6 +104,10 @@ class Trainer:
         elif backward:
             self.counts.gradients_subspace += images
 
+    def seed_epoch(self) -> None:
+        """Seed torch's stream for epoch t: dropout needs no stored state."""
+        torch.manual_seed(derive(self.base.seed, "train", self.t))
+
     def train_epoch(
         self,
         batch_size: int | None = None,
@@ -110,7 +120,8 @@ class Trainer:
         Raises Diverged where loss or weights are not finite afterwards.
         """
         size = self.base.batch_size if batch_size is None else batch_size
-        torch.manual_seed(derive(self.base.seed, "train", self.t))
+        self.check_batch(size)
+        self.seed_epoch()
         self.model.train()
         steps = self.steps_per_epoch(size)
         loss_sum = torch.zeros((), device=self.device)

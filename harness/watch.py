@@ -18,10 +18,9 @@ import torch
 from harness.clock import Clock
 from harness.config import BaseConfig
 from harness.evaluate import Evaluator
-from harness.files import CorruptFile
+from harness.files import CorruptFile, pack
 from harness.method import Method, Observer, Proposal, Reconstruction, Run, Snapshot, State
 from harness.plan import CellPlan
-from harness.presets import make_method
 from harness.randomness import generator
 from harness.trajectory import StoredTrajectory
 
@@ -64,11 +63,11 @@ class Watched:
         self.traceback = "".join(traceback.format_exception(error))
 
     def add(self, row: Row, scalars: dict[str, float]) -> None:
-        """Append an evaluated epoch's row; a loss that is not finite ends the cell as diverged."""
+        """Append an epoch's row; a validation loss that is not finite ends the cell as diverged."""
         taken = RESERVED_COLUMNS & scalars.keys()
         if taken:
             raise ValueError(f"scalars must not be named {', '.join(sorted(taken))}")
-        self.rows.append({**row, **scalars})
+        self.rows.append({**row, **{name: float(value) for name, value in scalars.items()}})
         if not math.isfinite(row.get("val_loss", 0.0)):
             self.status = "diverged"
             self.reason = f"validation loss not finite at epoch {row['epoch']}"
@@ -80,7 +79,7 @@ class Audience:
     def __init__(
         self,
         base: BaseConfig,
-        cells: Sequence[CellPlan],
+        watched: Sequence[Watched],
         evaluator: Evaluator,
         clock: Clock,
         trajectory: StoredTrajectory,
@@ -94,7 +93,7 @@ class Audience:
         self.steps_per_epoch = steps_per_epoch
         self.save_final = save_final
         self.epochs = evaluator.config.epochs(base.epochs)
-        self.watched = [Watched(cell, make_method(cell.method)) for cell in cells]
+        self.watched = list(watched)
         self.weights: dict[str, dict[str, torch.Tensor]] = {}
         """state dicts of final models, by cell key, where `save=final`"""
 
@@ -130,12 +129,12 @@ class Audience:
     @property
     def every_step(self) -> bool:
         """Whether anyone watches optimizer steps."""
-        return any(method.cadence != "epoch" for _, method in self.observers())
+        return any(watched.cell.cadence != "epoch" for watched, _ in self.observers())
 
     def step(self, snapshot: Snapshot) -> None:
         """Feed the state after an optimizer step to those whose cadence it meets."""
         for watched, method in self.observers():
-            if method.cadence == "epoch" or snapshot.step % method.cadence != 0:
+            if watched.cell.cadence == "epoch" or snapshot.step % int(watched.cell.cadence or 1) != 0:
                 continue
             with self._guarded(watched), self.clock.phase(f"method/{watched.key}", in_step=True):
                 method.observe(snapshot)
@@ -150,26 +149,28 @@ class Audience:
             method.observe(snapshot)
 
     def epoch(self, snapshot: Snapshot, train: Row) -> None:
-        """Feed the state after an epoch, and evaluate where it is an evaluated one. `train` is the base's row."""
+        """Feed the state after an epoch, add everyone's row, evaluated where due. `train` is the base's row."""
         for watched, method in self.observers():
-            if method.cadence == "epoch":
+            if watched.cell.cadence == "epoch":
                 self._observe(watched, method, snapshot)
-        if snapshot.t not in self.epochs:
-            return
         own: dict[str, Row] = {}
         for watched, method in self.observers():
             with self._guarded(watched):
+                metrics = self._proposed(watched, method, snapshot, own) if snapshot.t in self.epochs else {}
                 with self.clock.phase(f"method/{watched.key}"):
-                    proposal = method.propose()
                     scalars = method.scalars()
-                policy = watched.cell.method.batchnorm
-                if proposal is None and policy in own:
-                    metrics = own[policy]
-                else:
-                    metrics = self._evaluate(watched, snapshot, proposal)
-                    if proposal is None:
-                        own[policy] = metrics
                 watched.add({**train, **metrics, **self._seconds(watched)}, scalars)
+
+    def _proposed(self, watched: Watched, method: Observer, snapshot: Snapshot, own: dict[str, Row]) -> Row:
+        """Metrics of what a method proposes; `own` remembers those of the base's weights, by BatchNorm policy."""
+        with self.clock.phase(f"method/{watched.key}"):
+            proposal = method.propose()
+        if proposal is not None:
+            return self._evaluate(watched, snapshot, proposal)
+        policy = watched.cell.method.batchnorm
+        if policy not in own:
+            own[policy] = self._evaluate(watched, snapshot, None)
+        return own[policy]
 
     def _seconds(self, watched: Watched) -> Row:
         return {
@@ -178,8 +179,7 @@ class Audience:
         }
 
     def _evaluate(self, watched: Watched, snapshot: Snapshot, proposal: Proposal | None) -> Row:
-        last = snapshot.t == self.base.epochs
-        splits = ("val", "test") if last or self.evaluator.config.test == "every" else ("val",)
+        splits = self.evaluator.splits(snapshot.t == self.base.epochs)
         with self.clock.phase(f"eval/{watched.key}"):
             return self.evaluator.evaluate(snapshot, proposal, watched.cell.method.batchnorm, splits)
 
@@ -216,9 +216,7 @@ class Audience:
     def _keep(self, watched: Watched, snapshot: Snapshot, proposal: Proposal | None) -> None:
         if not self.save_final:
             return
-        theta_N = snapshot.theta_N if proposal is None else proposal.theta_N
-        own = None if proposal is None else proposal.buffers
-        model = self.evaluator.prepare(theta_N, snapshot.buffers, watched.cell.method.batchnorm, own)
+        model = self.evaluator.prepare(snapshot, proposal, watched.cell.method.batchnorm)
         self.weights[watched.key] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
     def diverge(self, reason: str) -> None:
@@ -230,21 +228,32 @@ class Audience:
     def state_dict(self) -> State:
         return {
             w.key: {
+                "method": self._method_state(w),
                 "status": w.status,
                 "reason": w.reason,
                 "traceback": w.traceback,
                 "rows": w.rows,
-                "method": w.method.state_dict() if isinstance(w.method, Observer) and w.status == "running" else None,
             }
             for w in self.watched
         }
+
+    def _method_state(self, watched: Watched) -> State | None:
+        """An observer's state, tried: one that cannot be stored is its own cell's failure."""
+        if watched.status == "running" and isinstance(watched.method, Observer):
+            with self._guarded(watched):
+                state = watched.method.state_dict()
+                pack(state)
+                return state
+        return None
 
     def load_state_dict(self, state: State) -> None:
         """Take up the cells that the state knows; the others missed the beginning and are dropped."""
         self.watched = [w for w in self.watched if w.key in state]
         for watched in self.watched:
             saved = state[watched.key]
-            watched.status, watched.reason, watched.traceback = saved["status"], saved["reason"], saved["traceback"]
+            if watched.status == "running":
+                watched.status, watched.reason, watched.traceback = saved["status"], saved["reason"], saved["traceback"]
             watched.rows = saved["rows"]
             if isinstance(watched.method, Observer) and saved["method"] is not None:
-                watched.method.load_state_dict(saved["method"])
+                with self._guarded(watched):
+                    watched.method.load_state_dict(saved["method"])

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import torch
 
 from harness.clock import Counts
 from harness.files import digest_tensor, write_state
-from harness.jobs.job import Log, Refused, device_name, read_bundle, restart_path, versions
+from harness.jobs.job import Log, Refused, device_name, read_bundle, versions
 from harness.jobs.worker import Worker
-from harness.keys import harness_digest
-from harness.method import Snapshot
-from harness.plan import labels
-from harness.presets import as_plain, make_method
+from harness.method import Snapshot, State
+from harness.plan import labels, restart_path
+from harness.presets import as_plain
 from harness.store import Record
 from harness.train import Diverged, Trainer
 from harness.trajectory import StoredTrajectory, read_snapshot, snapshot_path, write_snapshot
-from harness.watch import Audience, Row, Watched
+from harness.watch import Audience, Row
 
 
 class FollowJob(Worker):
@@ -26,7 +26,8 @@ class FollowJob(Worker):
     def _audience(self, trajectory: StoredTrajectory) -> Audience:
         steps = self.images.steps(self.base.batch_size, self.base.batches_per_epoch)
         keep = self.job.settings.save == "final"
-        return Audience(self.base, self.job.cells, self.evaluator, self.clock, trajectory, steps, keep)
+        watched = [self.watch(cell) for cell in self.job.cells]
+        return Audience(self.base, watched, self.evaluator, self.clock, trajectory, steps, keep)
 
     def _end_cells(self, audience: Audience, rows: list[Row], counts: Counts) -> None:
         """Write the records of observers and reconstructions."""
@@ -72,6 +73,8 @@ class TrainJob(FollowJob):
         self.audience = self._audience(self.trajectory)
         self.rows: list[Row] = []
         self.digests: list[str] = []
+        self.resumed: list[dict[str, Any]] = []
+        """epochs after which the run went on with other versions or threads than before"""
         self._begin()
         self.open_runs(self.audience.watched)
         diverged: str | None = None
@@ -84,6 +87,7 @@ class TrainJob(FollowJob):
         else:
             self.audience.reconstruct(self.rows)
             self.audience.finish(self.trainer.snapshot())
+        self.base_digest = (self.digests if self.expected is None else self.expected["digests"])[-1:]
         self._end_cells(self.audience, self.rows, self.trainer.counts)
         if self.expected is None:
             self._end_base("done" if diverged is None else "diverged", diverged)
@@ -93,7 +97,7 @@ class TrainJob(FollowJob):
     def _begin(self) -> None:
         """At w(0), or at the bundle's epoch where there is one."""
         trainer, audience = self.trainer, self.audience
-        bundle = read_bundle(self.bundle_path, self.say)
+        bundle = self._bundle()
         self.trajectory.rewind(0 if bundle is None else bundle["trainer"]["t"])
         audience.begin()
         if bundle is None:
@@ -104,7 +108,28 @@ class TrainJob(FollowJob):
         audience.load_state_dict(bundle["audience"])
         self.rows, self.digests = bundle["rows"], bundle["digests"]
         self.clock.seconds.update(bundle["seconds"])
+        self.resumed = bundle["resumed"]
+        if bundle["versions"] != versions() or bundle["threads"] != torch.get_num_threads():
+            self.resumed.append({"epoch": trainer.t, "versions": bundle["versions"], "threads": bundle["threads"]})
+            torch.set_num_threads(bundle["threads"])
         self.log.line(f"goes on after epoch {trainer.t}")
+
+    def _bundle(self) -> State | None:
+        """The stored state to go on from, unless something it stands on has changed or is gone."""
+        bundle = read_bundle(self.bundle_path, self.say)
+        if bundle is None:
+            return None
+        t = bundle["trainer"]["t"]
+        needs = [cell.needs for cell in self.job.cells if cell.key in bundle["audience"] and cell.needs is not None]
+        wanted = {s for first, last in needs for s in range(first, min(last, t) + 1)}
+        lost = [s for s in sorted(wanted) if not snapshot_path(self.trajectory.folder, s).exists()]
+        if bundle["harness"] != self.job.harness:
+            self.say(f"starts over: the harness's sources changed since epoch {t}")
+            return None
+        if lost:
+            self.say(f"starts over: of the snapshots up to epoch {t}, {', '.join(map(str, lost))} are gone")
+            return None
+        return bundle
 
     def _epoch(self) -> None:
         """One epoch: training, snapshot, observers, evaluation, bundle, rows to W&B."""
@@ -138,14 +163,20 @@ class TrainJob(FollowJob):
         with self.clock.phase("io"):
             state = self.trainer.state_dict()
             t = self.trainer.t
-            if t in self.job.starts or t == self.base.epochs:
-                write_state(restart_path(self.folder, t), state)
+            restart = restart_path(self.folder, t)
+            wanted = t in self.job.starts or t == self.base.epochs
+            if wanted and (self.expected is None or not restart.exists()):
+                write_state(restart, state)
             bundle = {
                 "trainer": state,
                 "audience": self.audience.state_dict(),
                 "rows": self.rows,
                 "digests": self.digests,
                 "seconds": self.clock.seconds,
+                "harness": self.job.harness,
+                "versions": versions(),
+                "threads": torch.get_num_threads(),
+                "resumed": self.resumed,
             }
             write_state(self.bundle_path, bundle)
 
@@ -159,7 +190,8 @@ class TrainJob(FollowJob):
             "N": self.job.base.N,
             "digests": self.digests,
             "versions": versions(),
-            "sources": {"harness": harness_digest()},
+            "sources": {"harness": self.job.harness},
+            "resumed": self.resumed,
             "device": device_name(self.device),
             "threads": torch.get_num_threads(),
             "seconds": self.clock.seconds,
@@ -187,30 +219,33 @@ class ReplayJob(FollowJob):
         known = self.store.base(self.job.base.key)
         if known is None:
             raise Refused("the base has no record to replay")
-        if known["status"] == "diverged":
-            self._diverge(known)
-            return
-        rows = self.store.base_history(self.job.base.key)
-        trajectory = StoredTrajectory(self.folder / "trajectory", self.device)
-        audience = self._audience(trajectory)
+        self.base_digest = known["digests"][-1:]
+        self.rows = self.store.base_history(self.job.base.key)
+        folder = self.folder / "trajectory"
+        audience = self._audience(StoredTrajectory(folder, self.device))
         self.open_runs(audience.watched)
+        if all(snapshot_path(folder, t).exists() for t in range(len(self.rows) + 1)):
+            self._feed(audience)
+        if known["status"] == "diverged":
+            audience.diverge(known["reason"])
+        else:
+            audience.trajectory = StoredTrajectory(folder, self.device)
+            audience.reconstruct(self.rows)
+            audience.finish(read_snapshot(folder, self.base.epochs, self.device))
+        self._end_cells(audience, self.rows, Counts(**known["counts"]))
+
+    def _feed(self, audience: Audience) -> None:
+        """Show every stored snapshot to the observers, the present moving with it as it did live."""
+        trajectory = audience.trajectory
         trajectory.rewind(0)
+        for entry in audience.watched:
+            if entry.cell.kind == "observer" and entry.cell.cadence != "epoch":
+                entry.status, entry.reason = "diverged", "its base diverged, and it watches optimizer steps"
         audience.begin()
-        for t in range(self.base.epochs + 1) if audience.observers() else ():
+        for t in range(len(self.rows) + 1) if audience.observers() else ():
             snapshot = read_snapshot(trajectory.folder, t, self.device)
             if t == 0:
                 audience.start(snapshot)
             else:
                 trajectory.extend(t)
-                audience.epoch(snapshot, rows[t - 1])
-        audience.trajectory = StoredTrajectory(self.folder / "trajectory", self.device)
-        audience.reconstruct(rows)
-        audience.finish(read_snapshot(trajectory.folder, self.base.epochs, self.device))
-        self.log_rows(audience.watched)
-        self._end_cells(audience, rows, Counts(**known["counts"]))
-
-    def _diverge(self, known: Record) -> None:
-        """Cells that were planned after their base had diverged."""
-        for cell in self.job.cells:
-            entry = Watched(cell, make_method(cell.method), status="diverged", reason=known["reason"])
-            self.end_cell(entry, {"epochs": len(known["digests"]) - 1, "prefix_epochs": 0}, None)
+                audience.epoch(snapshot, self.rows[t - 1])

@@ -9,15 +9,15 @@ import torch
 
 from harness.clock import Counts
 from harness.files import CorruptFile, digest_tensor, write_state
-from harness.jobs.job import Refused, read_bundle, restart_path
+from harness.jobs.job import Refused, read_bundle
 from harness.jobs.worker import Worker
-from harness.method import Brancher
-from harness.presets import make_method
+from harness.method import Brancher, State
+from harness.plan import branch_lacks, restart_path
 from harness.session import BranchSession
 from harness.store import Record
 from harness.train import Diverged, Trainer
 from harness.trajectory import StoredTrajectory, read_snapshot, snapshot_path, write_snapshot
-from harness.watch import Row, Watched
+from harness.watch import Row
 
 
 class BranchJob(Worker):
@@ -34,17 +34,18 @@ class BranchJob(Worker):
             raise Refused("the base has no record to branch from")
         self.branch = cell.branch
         self.cell = cell
-        method = make_method(cell.method)
-        assert isinstance(method, Brancher)
-        self.method = method
-        self.entry = Watched(cell, method)
+        self.entry = self.watch(cell)
+        assert isinstance(self.entry.method, Brancher)
+        self.method = method = self.entry.method
+        self.base_digest = known["digests"][-1:]
         self.trainer = Trainer(self.base, self.images, self.device)
         self._prepare(known)
         base_rows = self.store.base_history(self.job.base.key)
         self.prefix_seconds: float = sum(r["train_seconds"] for r in base_rows if r["epoch"] == self.branch.prefix)
         images = self.branch.prefix * self.trainer.steps_per_epoch() * self.base.batch_size
         self.trainer.counts = Counts(gradients_full=images, forward_passes=images)
-        trajectory = StoredTrajectory(self.folder / "trajectory", self.device, 0, self.branch.prefix)
+        first, last = cell.needs or (0, -1)
+        trajectory = StoredTrajectory(self.folder / "trajectory", self.device, first, last)
         self.session = BranchSession(self.trainer, self.branch, trajectory, self.clock, method.gradient_space)
         self.bundle_path = self.store.cell_folder(cell.key) / "restart" / "latest.safetensors"
         weights = self._train()
@@ -87,47 +88,58 @@ class BranchJob(Worker):
         """At the start state, and on to the bundle's where there is one."""
         with self.clock.phase("method"):
             self.method.begin(self.session)
+        self.session.begun = True
         bundle = read_bundle(self.bundle_path, self.say)
+        if bundle is not None and (bundle["harness"], bundle["base"]) != (self.job.harness, self.base_digest):
+            self.say("starts over: the harness's sources or its base changed since it was interrupted")
+            bundle = None
         if bundle is None:
             self.entry.rows = self._prefix_rows()
             return
         self.trainer.load_state_dict(bundle["trainer"])
         self.method.load_state_dict(bundle["method"])
         self.entry.rows = bundle["rows"]
+        self.entry.status, self.entry.reason = bundle["status"], bundle["reason"]
         self.session.last_row = bundle["train_row"]
         self.clock.seconds.update(bundle["seconds"])
 
     def _epoch(self, last: int) -> None:
         """One epoch of the branch: training, evaluation, bundle, rows to W&B."""
         trainer, before = self.trainer, self.trainer.t
+        self.session.last_row = {}
+        trainer.seed_epoch()
         with self.clock.phase("method"):
             self.method.train_epoch(self.session)
         trainer.t = before + 1
         if not bool(trainer.flat.theta_N.isfinite().all()):
             raise Diverged(f"weights not finite in epoch {trainer.t}")
-        if trainer.t in self.job.evaluate.epochs(last):
-            self._evaluate(last)
+        self._add_row(last)
         with self.clock.phase("io"):
             state = {
                 "trainer": trainer.state_dict(),
                 "method": self.method.state_dict(),
                 "rows": self.entry.rows,
                 "train_row": self.session.last_row,
+                "status": self.entry.status,
+                "reason": self.entry.reason,
+                "harness": self.job.harness,
+                "base": self.base_digest,
                 "seconds": self.clock.seconds,
             }
             write_state(self.bundle_path, state)
         self.log_rows([self.entry])
         self._progress()
 
-    def _evaluate(self, last: int) -> None:
-        trainer = self.trainer
-        with self.clock.phase("method"):
-            proposal = self.method.propose(self.session)
-            scalars = self.method.scalars()
-        splits = ("val", "test") if trainer.t == last or self.job.evaluate.test == "every" else ("val",)
-        with self.clock.phase(f"eval/{self.cell.key}"):
-            policy = self.cell.method.batchnorm
-            metrics = self.evaluator.evaluate(trainer.snapshot(), proposal, policy, splits)
+    def _add_row(self, last: int) -> None:
+        """The epoch's row, evaluated where it is due."""
+        trainer, policy = self.trainer, self.cell.method.batchnorm
+        metrics: Row = {}
+        if trainer.t in self.job.evaluate.epochs(last):
+            with self.clock.phase("method"):
+                proposal = self.method.propose(self.session)
+            with self.clock.phase(f"eval/{self.cell.key}"):
+                splits = self.evaluator.splits(trainer.t == last)
+                metrics = self.evaluator.evaluate(trainer.snapshot(), proposal, policy, splits)
         row = {
             "epoch": trainer.t,
             **self.session.last_row,
@@ -136,7 +148,7 @@ class BranchJob(Worker):
             "method_seconds": self.clock.get("method"),
             "eval_seconds": self.clock.get(f"eval/{self.cell.key}"),
         }
-        self.entry.add(row, scalars)
+        self.entry.add(row, self.method.scalars())
 
     def _progress(self) -> None:
         own = self.trainer.t - self.branch.prefix
@@ -145,65 +157,72 @@ class BranchJob(Worker):
 
     def _final_weights(self) -> dict[str, torch.Tensor]:
         proposal = self.method.propose(self.session)
-        theta_N = self.trainer.flat.theta_N if proposal is None else proposal.theta_N
-        own = None if proposal is None else proposal.buffers
-        model = self.evaluator.prepare(theta_N, self.trainer.flat.buffers, self.cell.method.batchnorm, own)
+        model = self.evaluator.prepare(self.trainer.snapshot(), proposal, self.cell.method.batchnorm)
         return dict(model.state_dict())
 
     def _prefix_rows(self) -> list[Row]:
-        """Rows up to the prefix: the recalibrated base's."""
-        wanted = [t for t in self.job.evaluate.epochs(self.base.epochs) if t <= self.branch.prefix]
+        """Rows up to the prefix: the recalibrated base's, from its record where that holds what is asked for."""
+        prefix, evaluated = self.branch.prefix, self.job.evaluate.epochs(self.base.epochs)
+        wanted = {t for t in evaluated if t <= prefix}
+        column = "test_accuracy" if self.job.evaluate.test == "every" else "val_accuracy"
         control = self.job.base.control
         history = self.store.history(control.key) if control is not None else None
-        if history is not None and set(wanted) <= set(history["epoch"]):
-            columns = [c for c in history.columns if c not in ("method_seconds", "eval_seconds")]
-            records = history.loc[history["epoch"].isin(wanted), columns].to_dict("records")
-            return [{str(k): v for k, v in row.items() if v == v} for row in records]
-        by_epoch = {row["epoch"]: row for row in self.store.base_history(self.job.base.key)}
-        rows = []
-        for t in wanted:
-            snapshot = read_snapshot(self.folder / "trajectory", t, self.device)
-            with self.clock.phase(f"eval/{self.cell.key}"):
-                metrics = self.evaluator.evaluate(snapshot, None, "recalibrate", ("val",))
-            rows.append({**by_epoch[t], **metrics})
+        if history is not None and column in history:
+            known = history[history["epoch"] <= prefix]
+            if wanted <= set(known.loc[known[column].notna(), "epoch"]):
+                columns = [name for name in known.columns if name not in ("method_seconds", "eval_seconds")]
+                records = known[columns].to_dict("records")
+                return [{str(k): v for k, v in row.items() if v == v} for row in records]
+        rows = [dict(row) for row in self.store.base_history(self.job.base.key) if row["epoch"] <= prefix]
+        for row in rows:
+            if row["epoch"] in wanted:
+                snapshot = read_snapshot(self.folder / "trajectory", row["epoch"], self.device)
+                splits = self.evaluator.splits(last=False)
+                with self.clock.phase(f"eval/{self.cell.key}"):
+                    row |= self.evaluator.evaluate(snapshot, None, "recalibrate", splits)
         return rows
 
-    def _missing(self) -> tuple[list[int], bool]:
-        """Snapshots that the method reads and are not stored, and whether the start state is not."""
-        folder, start = self.folder / "trajectory", self.branch.start
-        first, last = self.cell.needs or (0, -1)
-        lacking = [t for t in range(first, last + 1) if not snapshot_path(folder, t).exists()]
-        return lacking, start > 0 and not restart_path(self.folder, start).exists()
+    def _missing(self) -> list[int]:
+        """Epochs of the base that are needed, as start or snapshot, and not stored."""
+        folder, evaluated = self.folder, self.job.evaluate.epochs(self.base.epochs)
+        curve = {
+            t for t in evaluated if t <= self.branch.prefix and not snapshot_path(folder / "trajectory", t).exists()
+        }
+        return sorted(curve.union(branch_lacks(self.cell, folder)))
 
     def _prepare(self, known: Record) -> None:
         """Bring the trainer to the base's state after epoch `start`, with the snapshots it reads in place."""
         start = self.branch.start
-        state = None if start == 0 else read_bundle(restart_path(self.folder, start), self.say)
-        if any(self._missing()):
+        state = self._start_state()
+        if self._missing() or (state is None and start > 0):
             with filelock.FileLock(self.folder / ".lock"):
-                if any(self._missing()):
-                    self._rederive(known, *self._missing())
-            state = None if start == 0 else read_bundle(restart_path(self.folder, start), self.say)
+                if missing := self._missing():
+                    self._rederive(known, missing)
+            state = self._start_state()
         if state is not None:
             self.trainer.load_state_dict(state)
 
-    def _rederive(self, known: Record, lacking: list[int], no_start: bool) -> None:
+    def _start_state(self) -> State | None:
+        start = self.branch.start
+        return None if start == 0 else read_bundle(restart_path(self.folder, start), self.say)
+
+    def _rederive(self, known: Record, missing: list[int]) -> None:
         """Run the base again, from the nearest earlier restart state, for what is missing."""
-        start, prefix, folder = self.branch.start, self.branch.prefix, self.folder / "trajectory"
+        start, folder = self.branch.start, self.folder / "trajectory"
         again = Trainer(self.base, self.images, self.device)
-        for t in range(min([*lacking, *([start] if no_start else [])]), 0, -1):
+        for t in range(missing[0], 0, -1):
             state = read_bundle(restart_path(self.folder, t), self.say)
             if state is not None:
                 again.load_state_dict(state)
                 break
-        self.say(f"re-deriving the base from epoch {again.t} to {prefix}")
+        self.say(f"runs its base again from epoch {again.t} to {missing[-1]} for states that are gone")
         while True:
             self.check_digest(digest_tensor(again.flat.theta_N), again.t, known)
-            if again.t in lacking:
+            if again.t in missing and not snapshot_path(folder, again.t).exists():
                 write_snapshot(folder, again.snapshot())
-            if again.t == start and no_start:
+            if again.t == start > 0 and not restart_path(self.folder, start).exists():
                 write_state(restart_path(self.folder, start), again.state_dict())
-            if again.t >= prefix:
+            if again.t >= missing[-1]:
                 return
             with self.clock.phase("rederive"):
                 again.train_epoch()

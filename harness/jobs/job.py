@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from harness.clock import Counts
 from harness.config import EvaluateConfig, Settings
 from harness.files import CorruptFile, read_state, set_aside
-from harness.keys import harness_digest, source_digest
+from harness.keys import harness_digest
 from harness.method import State
 from harness.plan import BasePlan, CellPlan, labels
 from harness.presets import as_plain
@@ -45,6 +45,10 @@ class Job:
     settings: Settings
     composed: dict[str, Any]
     python_path: tuple[str, ...]
+    harness: str = field(default_factory=harness_digest)
+    """digest of the harness's numeric modules when the job was planned"""
+    generations: dict[str, int | None] = field(default_factory=dict)
+    """of each cell's record when the job was planned: another one since then is another process's work"""
 
     @property
     def label(self) -> str:
@@ -73,10 +77,6 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
-def restart_path(folder: Path, t: int) -> Path:
-    return folder / "restart" / f"{t:05d}.safetensors"
-
-
 def read_bundle(path: Path, say: Callable[[str], None]) -> State | None:
     """A stored state, or None where there is none; a corrupt one is set aside with one line."""
     if not path.exists():
@@ -92,7 +92,9 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def cell_record(job: Job, cell: CellPlan, status: str, reason: str | None, trace: str | None) -> Record:
+def cell_record(
+    job: Job, cell: CellPlan, status: str, reason: str | None, trace: str | None, base_digest: list[str]
+) -> Record:
     """What every record of a cell says, however it ended."""
     base = job.base.config
     return {
@@ -109,7 +111,9 @@ def cell_record(job: Job, cell: CellPlan, status: str, reason: str | None, trace
         "versions": versions(),
         "device": device_name(torch.device(base.device)),
         "threads": torch.get_num_threads(),
-        "sources": {"harness": harness_digest(), "method": source_digest(cell.method.target.rpartition(".")[0])},
+        "sources": {"harness": job.harness, "method": cell.source},
+        "base_digest": base_digest,
+        "rederived": False,
         "summary": {},
         "cost": {},
         "holds": {"epochs": [], "test_epochs": [], "weights": False},
@@ -120,7 +124,8 @@ def next_run(store: Store, cell: CellPlan) -> dict[str, Any]:
     """W&B run id and generation of the cell's next record; the generation grows when a cell is redone, since
     W&B's history only appends."""
     earlier = store.record(cell.key)
-    generation = 0 if earlier is None else earlier["generation"] + 1
+    lost = len(list(store.cell_folder(cell.key).glob("record.json.corrupt-*")))
+    generation = lost if earlier is None else earlier["generation"] + 1
     suffix = f"-{generation}" if generation > 0 else ""
     return {"run_id": f"{cell.key[:12]}-{store.store_id}{suffix}", "generation": generation}
 
@@ -130,7 +135,7 @@ def record_end(
 ) -> None:
     """Record cells that ended without running: failed with their base, or skipped."""
     for cell in cells:
-        record = cell_record(job, cell, status, reason, trace) | next_run(store, cell)
+        record = cell_record(job, cell, status, reason, trace, []) | next_run(store, cell)
         store.write_record(record, [])
         if trace is not None:
             Log(store.cell_folder(cell.key) / "log.txt").line(trace)
@@ -151,7 +156,7 @@ def record_failure(job: Job, store: Store, cells: tuple[CellPlan, ...], reason: 
             "N": job.base.N,
             "digests": [],
             "versions": versions(),
-            "sources": {"harness": harness_digest()},
+            "sources": {"harness": job.harness},
             "device": device_name(torch.device(base.device)),
             "threads": torch.get_num_threads(),
             "seconds": {},

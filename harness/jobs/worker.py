@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import traceback
 from abc import ABC, abstractmethod
 from functools import cached_property
@@ -17,8 +18,9 @@ from harness.config import BaseConfig
 from harness.evaluate import Evaluator
 from harness.files import CorruptFile, set_aside, write_bytes
 from harness.jobs.job import Job, Log, Refused, Tell, cell_record, next_run, record_failure, versions
+from harness.keys import source_digest
 from harness.plan import CellPlan, labels
-from harness.presets import as_plain
+from harness.presets import as_plain, make_method
 from harness.problem.datasets import ImageSet, load_split
 from harness.store import Record, Store
 from harness.tracking import CellRun, RunInfo, open_run
@@ -37,6 +39,10 @@ class Worker(ABC):
         self.store = Store(Path(job.settings.results_dir), self.say)
         self.clock = Clock(self.device)
         self.folder = self.store.base_folder(job.base.key)
+        self.base_digest: list[str] = []
+        """of the base's last weights, once they are known"""
+        self.rederived = False
+        """whether a repeated base differed from the recorded one, which is refused on the CPU only"""
         self._runs: dict[str, CellRun] = {}
         self._ended: set[str] = set()
 
@@ -68,7 +74,9 @@ class Worker(ABC):
         self.lock_folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(self.lock_folder / ".lock"):
             try:
-                self.work()
+                self.job = self._unfinished()
+                if self.job.cells or self.job.kind == "train":
+                    self.work()
             except CorruptFile as error:
                 path = Path(str(error).split(": ")[0])
                 aside = set_aside(path).name if path.exists() else "gone"
@@ -83,9 +91,31 @@ class Worker(ABC):
             for run in self._runs.values():
                 run.finish({}, status="failed")
 
+    def _unfinished(self) -> Job:
+        """The job without the cells that another process has ended since it was planned."""
+        cells = []
+        for cell in self.job.cells:
+            record = self.store.record(cell.key)
+            if (None if record is None else record["generation"]) == self.job.generations.get(cell.key):
+                cells.append(cell)
+            elif record is not None:
+                status = {"status": record["status"], "reason": record["reason"]}
+                self.tell({"kind": "cell", "cell_key": cell.key, **status})
+        return dataclasses.replace(self.job, cells=tuple(cells))
+
+    def watch(self, cell: CellPlan) -> Watched:
+        """The cell with a fresh method; failed where its source is no longer what was planned."""
+        entry = Watched(cell, make_method(cell.method))
+        if source_digest(cell.method.target.rpartition(".")[0]) != cell.source:
+            entry.fail(Refused("the method's source changed while the suite ran: run it again"))
+        return entry
+
     def check_digest(self, digest: str, t: int, expected: Record | None) -> str:
-        """On the CPU a repeated base must be the recorded one to the last bit."""
-        if expected is not None and digest != expected["digests"][t] and self.device.type == "cpu":
+        """On the CPU a repeated base must be the recorded one to the last bit; elsewhere a difference is recorded."""
+        if expected is not None and digest != expected["digests"][t]:
+            if self.device.type != "cpu":
+                self.rederived = True
+                return digest
             then, now = expected["versions"], versions()
             changed = [f"{k} {then.get(k)} -> {now[k]}" for k in now if then.get(k) != now[k]]
             threads = f"threads {expected['threads']} -> {torch.get_num_threads()}"
@@ -145,9 +175,10 @@ class Worker(ABC):
         if entry.status == "done":
             try:
                 tables = entry.method.tables()
+                self.store.write_tables(cell.key, tables)
             except Exception as error:
+                tables = {}
                 entry.fail(error)
-        self.store.write_tables(cell.key, tables)
         if weights is not None and entry.status == "done":
             write_bytes(
                 folder / "weights.safetensors", save_safetensors({k: v.contiguous() for k, v in weights.items()})
@@ -162,12 +193,13 @@ class Worker(ABC):
             **cost,
         }
         holds = {
-            "epochs": [row["epoch"] for row in entry.rows],
+            "epochs": [row["epoch"] for row in entry.rows if "val_accuracy" in row],
             "test_epochs": [row["epoch"] for row in entry.rows if "test_accuracy" in row],
             "weights": weights is not None,
         }
-        record = cell_record(self.job, cell, entry.status, entry.reason, entry.traceback)
-        record |= {"summary": summary, "cost": cost, "holds": holds, **next_run(self.store, cell)}
+        record = cell_record(self.job, cell, entry.status, entry.reason, entry.traceback, self.base_digest)
+        record |= {"summary": summary, "cost": cost, "holds": holds, "rederived": self.rederived}
+        record |= next_run(self.store, cell)
         self.store.write_record(record, entry.rows)
         self._ended.add(cell.key)
         log = Log(folder / "log.txt")
@@ -175,5 +207,6 @@ class Worker(ABC):
         if entry.traceback is not None:
             log.line(entry.traceback)
         if cell.key in self._runs:
+            self.log_rows([entry])  # those of a reconstruction come with its end
             self._runs.pop(cell.key).finish({**summary, **cost}, tables, entry.status)
         self.tell({"kind": "cell", "cell_key": cell.key, "status": entry.status, "reason": entry.reason})

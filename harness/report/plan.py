@@ -52,6 +52,8 @@ def plan_text(plan: Plan, cost: Estimate) -> str:
     epochs = [f"{cost.base_epochs} of bases", f"{cost.branch_epochs} of branches"]
     if cost.shadow_epochs:
         epochs.append(f"{cost.shadow_epochs} of bases run again for cells that snapshots cannot serve")
+    if cost.rederived_epochs:
+        epochs.append(f"{cost.rederived_epochs} of bases run again for restart states that are gone")
     lines = [
         f"methods: {', '.join(methods)}",
         f"{len(plan.bases)} bases, {len(plan.statuses)} cells: {sums}",

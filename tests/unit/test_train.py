@@ -103,7 +103,7 @@ def test_recalibration_gives_the_mean_of_batch_statistics(images):
     evaluator = Evaluator(base, config, images, CPU)
     trainer = trainer_of(images)
     trainer.train_epoch()
-    model = evaluator.prepare(trainer.flat.theta_N, trainer.flat.buffers, "recalibrate")
+    model = evaluator.prepare(trainer.snapshot(), None, "recalibrate")
     norm = next(m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
     seen = []
     hook = norm.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].mean((0, 2, 3))))

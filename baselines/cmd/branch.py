@@ -1,0 +1,75 @@
+"""Embedded CMD as the harness runs it: a brancher from the end of the base's warm-up.
+
+Brokman et al., Enhancing Neural Training via a Correlated Dynamics Model (ICLR 2024); see `embedded`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import pandas as pd
+
+from baselines.cmd.embedded import EmbeddedCMD, PercentOf, check_embedding
+from baselines.cmd.embedding import Rule
+from baselines.cmd.windows import Movement
+from harness.method import Branch, Brancher, Session, State
+
+
+@dataclass(eq=False)
+class CMDEmbedded(Brancher):
+    """Embedded CMD from the end of the base's warm-up on, with the base's own optimizer and schedule.
+
+    Starts at the base's state after epoch F + 1, F = `warmup`; the other parameters are `EmbeddedCMD`'s. Its gradients
+    are counted as full ones: those of all weights are still computed. ValueError where modes is below 1 or above
+    samples, warmup below 2 or not below epochs - 1, every below 1, percent not in (0, 100], or a choice is not known.
+    """
+
+    modes: int = 10
+    samples: int = 1000
+    warmup: int = 20
+    every: int = 10
+    percent: float = 10.0
+    percent_of: PercentOf = "all"
+    rule: Rule = "projected"
+    movement: Movement = "coefficients"
+
+    def __post_init__(self) -> None:
+        check_embedding(**self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def branch(self, epochs: int) -> Branch:
+        if self.warmup >= epochs - 1:
+            raise ValueError(f"warmup must be below epochs - 1 = {epochs - 1}, got {self.warmup}")
+        prefix = self.warmup + 1
+        return Branch(start=prefix, prefix=prefix, epochs=epochs - prefix)
+
+    def needs(self, epochs: int) -> tuple[int, int]:
+        return 1, self.branch(epochs).prefix
+
+    def memory_floats(self, N: int) -> int:
+        """Mean, covariance, last window's two coefficients, and labels; an embedded weight holds as much."""
+        return (6 if self.movement == "scale_free" else 5) * N
+
+    def begin(self, session: Session) -> None:
+        self.embedded = EmbeddedCMD(session.model, session.optimizer, **self._settings())
+        self.embedded.generator = session.rng("cmd/sample")
+        self.embedded.fix_modes(session.trajectory.window(1, self.warmup + 1))
+
+    def train_epoch(self, session: Session) -> None:
+        session.train_epoch(after_backward=self.embedded.after_backward, after_step=self.embedded.after_step)
+        self.embedded.after_epoch()
+
+    def scalars(self) -> dict[str, float]:
+        return self.embedded.scalars()
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        return self.embedded.tables()
+
+    def state_dict(self) -> State:
+        return self.embedded.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        self.embedded.load_state_dict(state)

@@ -1,0 +1,232 @@
+"""Embedded CMD: training that stops for more and more weights, which then follow the reference of their mode.
+
+Brokman et al., Enhancing Neural Training via a Correlated Dynamics Model (ICLR 2024). After a warm-up of F + 1 epochs
+the modes are fixed; from then on, at every epoch that L divides, the P percent of weights whose coefficients moved
+least since the last such window are embedded. Deviations: the constraint holds after every optimizer step, not at the
+ends of epochs alone; references also take in what their weights ask for, unless `rule` says otherwise (`embedding`);
+weights that never moved are not embedded, since they would fill the first windows. `EmbeddedCMD` stands in anyone's
+own loop; `branch.CMDEmbedded` is the same in the harness.
+
+Shape suffixes: N trainable weights, M modes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from baselines.cmd.embedding import RULES, Embedding, Rule
+from baselines.cmd.fit import BLOCK_BYTES, fit
+from baselines.cmd.posthoc import check_modes
+from baselines.cmd.report import ModeReport
+from baselines.cmd.sampling import constant_weights, non_finite, sample_weights
+from baselines.cmd.windows import MOVEMENTS, FreeFit, Movement, WarmUp
+from baselines.parameters import check_between, check_whole
+from harness.method import Layout, Snapshot, State, Trajectory
+
+PercentOf = Literal["all", "remaining"]
+WINDOW_COLUMNS = ("epoch", "embedded_now", "embedded", "trainable_fraction", "largest_movement")
+
+
+def check_embedding(
+    modes: int, samples: int, warmup: int, every: int, percent: float, percent_of: str, rule: str, movement: str
+) -> None:
+    """What both forms ask of their parameters; ValueError."""
+    check_modes(modes, samples, include_initial=False)
+    # F + 1 snapshots, and among fewer than 3 every correlation is 1
+    check_whole("warmup", warmup, 2)
+    check_whole("every", every, 1)
+    check_between("percent", percent, 0)
+    if percent > 100:
+        raise ValueError(f"percent must be at most 100, got {percent!r}")
+    choices = {
+        "percent_of": (percent_of, get_args(PercentOf)),
+        "rule": (rule, RULES),
+        "movement": (movement, MOVEMENTS),
+    }
+    for name, (value, known) in choices.items():
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+
+class EmbeddedCMD:
+    """Embedded CMD in your own loop, around any `torch.optim` optimizer that steps without a closure.
+
+    Call `after_backward()` between the last backward pass and `optimizer.step()` (gradients unscaled and complete),
+    `after_step()` after it, and `after_epoch()` at the end of every epoch. Epochs 1..F+1, F = `warmup`, are the
+    warm-up, whose weights are kept in memory; then `modes` references are chosen out of `samples` clustered weights.
+    At every later epoch that `every` divides, `percent` percent of all weights (or of those that `remaining` says are
+    not embedded yet), rounded down, are embedded. `rule` and `movement` are explained in `embedding` and `windows`.
+    Weights are read and written in the model's own parameters, which are neither flattened nor replaced. Gradients of
+    all weights are still computed. Optimizers with their own kind of weight decay need the rule `projected`, where it
+    needs no treatment. ValueError, naming the parameter, for values out of bounds and weights that are not float32.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        modes: int = 10,
+        samples: int = 1000,
+        warmup: int = 20,
+        every: int = 10,
+        percent: float = 10.0,
+        percent_of: PercentOf = "all",
+        rule: Rule = "projected",
+        movement: Movement = "coefficients",
+        seed: int = 0,
+    ) -> None:
+        check_embedding(modes, samples, warmup, every, percent, percent_of, rule, movement)
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        for name, parameter in named:
+            if parameter.dtype != torch.float32:
+                raise ValueError(f"parameter {name} must be float32, got {parameter.dtype}")
+        if not named:
+            raise ValueError("model must have at least 1 trainable parameter, got 0")
+        self.parameters = [parameter for _, parameter in named]
+        self.layout = Layout(tuple(name for name, _ in named), tuple(tuple(p.shape) for p in self.parameters))
+        self.optimizer = optimizer
+        self.modes, self.samples, self.warmup = modes, samples, warmup
+        self.every, self.percent, self.percent_of = every, percent, percent_of
+        self.rule, self.movement = rule, movement
+        self.generator = torch.Generator().manual_seed(seed)
+        self.t = 0
+        """completed epochs"""
+        self.seen = WarmUp()
+        self.free: FreeFit | None = None
+        self.embedding: Embedding | None = None
+        self.report: ModeReport | None = None
+        self.embedded_epochs = 0
+        """sum over epochs of the weights embedded while it was trained"""
+        self.windows: list[dict[str, float]] = []
+
+    @property
+    def device(self) -> torch.device:
+        return self.parameters[0].device
+
+    @property
+    def embedded(self) -> int:
+        """Weights embedded now."""
+        return 0 if self.embedding is None else len(self.embedding)
+
+    @property
+    def trainable_fraction(self) -> float:
+        """Share of all weights that are not embedded now: 1 before the first window."""
+        return 1 - self.embedded / self.layout.N
+
+    @property
+    def saved(self) -> float:
+        """Percent of all weights times all epochs so far, the warm-up's included, that went without training."""
+        return 0.0 if self.t == 0 else 100 * self.embedded_epochs / (self.layout.N * self.t)
+
+    def after_backward(self) -> None:
+        """Give references the gradient that the rule says."""
+        if self.embedding is not None:
+            self.embedding.after_backward(self.rule)
+
+    def after_step(self) -> None:
+        """Bring references and embedded weights to the constraint."""
+        if self.embedding is not None:
+            self.embedding.after_step(self.rule)
+
+    @torch.no_grad()
+    def after_epoch(self) -> None:
+        """Take in the epoch's weights; fix the modes at the end of the warm-up, and embed where a window closes.
+
+        ValueError, naming epoch and tensor, where a weight is not finite.
+        """
+        theta_N = torch.cat([p.detach().reshape(-1) for p in self.parameters])
+        if not all(torch.isfinite(bound) for bound in theta_N.aminmax()):
+            weight = int((~torch.isfinite(theta_N)).nonzero()[0])
+            raise ValueError(non_finite(self.t + 1, self.layout, weight))
+        self.embedded_epochs += self.embedded
+        self.t += 1
+        if self.free is None:
+            self.seen = WarmUp((*self.seen.snapshots, Snapshot(self.t, self.t, theta_N, {})))
+            if self.t == self.warmup + 1:
+                self.fix_modes(self.seen)
+                self.seen = WarmUp()
+            return
+        self.free.update(theta_N)
+        if self.t % self.every == 0:
+            self._embed()
+
+    def fix_modes(self, warmup: Trajectory) -> None:
+        """Choose modes and references from these snapshots; the epochs counted so far become those of the last."""
+        constant_C = constant_weights(warmup, self.layout, BLOCK_BYTES // 2)
+        sample_K = sample_weights(self.layout.N, self.layout, self.samples, constant_C, self.generator)
+        model = fit(warmup, self.modes, sample_K)
+        self.t = warmup.ts[-1]
+        self.report = ModeReport.of(model)
+        self.free = FreeFit(model, warmup, self.movement, BLOCK_BYTES)
+        self._follow(model.reference_M)
+
+    def _follow(self, reference_M: Tensor) -> None:
+        self.reference_M = reference_M.clone()
+        self.embedding = Embedding(self.parameters, self.layout, reference_M, self.optimizer)
+
+    def _embed(self) -> None:
+        """Close a window."""
+        assert self.free is not None
+        assert self.embedding is not None
+        of = self.layout.N - (self.embedded if self.percent_of == "remaining" else 0)
+        before = self.embedded
+        index, a, wbar, mode, largest = self.free.release(int(self.percent * of / 100))
+        self.embedding.add(index, a, wbar, mode, self.free.online.mu_M)
+        values = (self.t, self.embedded - before, self.embedded, self.trainable_fraction, largest)
+        self.windows.append(dict(zip(WINDOW_COLUMNS, values, strict=True)))
+
+    def scalars(self) -> dict[str, float]:
+        """Of this epoch: embedded weights, those that never moved, what goes on training, and the modes' own."""
+        numbers = {
+            "trainable_fraction": self.trainable_fraction,
+            "saved": self.saved,
+            "embedded": float(self.embedded),
+        }
+        if self.free is None or self.report is None:
+            return numbers
+        return {**numbers, "constant": float((~self.free.moved_F).sum()), **self.report.scalars()}
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The modes with the weights embedded in each, and one row per window."""
+        if self.report is None or self.embedding is None:
+            return {}
+        modes = self.report.table(self.layout)
+        mode_E = self.embedding.group_E.cpu().long() % len(modes)
+        modes["embedded"] = torch.bincount(mode_E, minlength=len(modes)).numpy()
+        return {"modes": modes, "windows": pd.DataFrame(self.windows, columns=list(WINDOW_COLUMNS))}
+
+    def state_dict(self) -> State:
+        """A copy of everything but the settings, the model's weights and the optimizer's state."""
+        state: State = {
+            "t": self.t,
+            "embedded_epochs": self.embedded_epochs,
+            "windows": [dict(row) for row in self.windows],
+            "seen": [snapshot.theta_N.clone() for snapshot in self.seen.snapshots],
+        }
+        if self.free is not None and self.embedding is not None and self.report is not None:
+            state |= {
+                "free": self.free.state_dict(),
+                "embedding": self.embedding.state_dict(),
+                "reference_M": self.reference_M.clone(),
+                "report": self.report.state_dict(),
+            }
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there, with the model and the optimizer as they were then."""
+        self.t = state["t"]
+        self.embedded_epochs = state["embedded_epochs"]
+        self.windows = [dict(row) for row in state["windows"]]
+        seen = (theta_N.to(self.device, copy=True) for theta_N in state["seen"])
+        self.seen = WarmUp(tuple(Snapshot(t, t, theta_N, {}) for t, theta_N in enumerate(seen, start=1)))
+        if "free" in state:
+            self.free = FreeFit.from_state(state["free"], self.device)
+            self._follow(state["reference_M"])
+            assert self.embedding is not None
+            self.embedding.load_state_dict(state["embedding"])
+            self.report = ModeReport(**state["report"])

@@ -1,0 +1,118 @@
+"""Checks of a method inside the harness's own jobs: repeated, stopped after every epoch, and charged."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from harness.conformance.clauses import Clause, breach
+from harness.conformance.tiny import Subject, file_digests, quiet, recorded, temporary_folder
+from harness.jobs import run_job
+from harness.store import Record, Store
+
+
+class Stopped(BaseException):
+    """Someone stopped the job, as Ctrl-C does."""
+
+
+def _stop(event: dict[str, Any]) -> None:
+    if event["kind"] == "epoch":
+        raise Stopped
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a cell's job left."""
+
+    record: Record
+    rows: pd.DataFrame
+    """its history but for the clocks"""
+    files: dict[str, str]
+    """digests of final weights and tables"""
+
+    def differences(self, other: Outcome) -> str:
+        """What differs by a bit, by name."""
+        columns = sorted({*self.rows.columns, *other.rows.columns})
+        ours, theirs = (rows.reindex(columns=columns) for rows in (self.rows, other.rows))
+        found = [name for name in columns if not ours[name].equals(theirs[name])]
+        found += [name for name in sorted({*self.files, *other.files}) if self.files.get(name) != other.files.get(name)]
+        return ", ".join(found)
+
+
+def _again(subject: Subject) -> str:
+    """The job that adds the cell to a base that is trained already."""
+    if subject.cell.kind == "brancher":
+        return "branch"
+    return "shadow" if subject.cell.kind == "observer" and subject.cell.cadence != "epoch" else "replay"
+
+
+def _run(subject: Subject, kind: str, root: Path, stops: int = 0) -> Outcome:
+    """Run the cell's job, stopped after each of so many epochs; fails with the method's traceback where it raises."""
+    job = subject.job(kind, root)
+    for _ in range(stops):
+        with pytest.raises(Stopped):
+            run_job(job, _stop)
+    run_job(job, quiet)
+    store, key = Store(root), subject.cell.key
+    record, rows = store.record(key), store.history(key)
+    assert record is not None, f"the {kind} job left no record"
+    assert rows is not None, f"the {kind} job left no history"
+    assert record["status"] == "done", record["traceback"] or record["reason"]
+    clocks = [name for name in rows.columns if name.endswith("_seconds")]
+    files = file_digests(store.cell_folder(key))
+    kept = {name: digest for name, digest in files.items() if name.startswith(("tables", "weights"))}
+    return Outcome(record, rows.drop(columns=clocks), kept)
+
+
+def _run_first(subject: Subject, stops: int = 0) -> Outcome:
+    """Of the job that the cell has in a new results folder: training with the method, or branching."""
+    if subject.cell.kind == "brancher":
+        return _run(subject, "branch", recorded().root, stops)
+    with tempfile.TemporaryDirectory(dir=temporary_folder()) as root:
+        return _run(subject, "train", Path(root), stops)
+
+
+@cache
+def _finished(subject: Subject) -> Outcome:
+    """What the first job leaves when nothing happens to it."""
+    return _run_first(subject)
+
+
+class JobChecks:
+    """Checks for every kind."""
+
+    def test_job_on_a_trained_base_equals_the_first(self, subject: Subject) -> None:
+        """A replay or shadow run gives what training with the method gave, a branch what it gave before."""
+        kind, first = _again(subject), _finished(subject)
+        before = file_digests(recorded().folder)
+        differing = first.differences(_run(subject, kind, recorded().root))
+        assert not differing, breach(Clause.REPLAYED, f"a {kind} job differs in {differing}")
+        after = file_digests(recorded().folder)
+        changed = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+        assert not changed, breach(Clause.READ_ONLY, f"files of the base have changed: {', '.join(changed)}")
+
+    def test_job_stopped_after_every_epoch_ends_alike(self, subject: Subject) -> None:
+        branch = subject.cell.branch
+        stopped = _run_first(subject, stops=subject.epochs if branch is None else branch.epochs)
+        differing = _finished(subject).differences(stopped)
+        assert not differing, breach(Clause.RESUMED, f"stopped and started again, it differs in {differing}")
+
+    def test_job_is_charged(self, subject: Subject) -> None:
+        """Gradients and forward passes are counted: a brancher's beside its prefix, the base's for all others."""
+        cost, branch = _finished(subject).record["cost"], subject.cell.branch
+        epoch = recorded().steps_per_epoch * subject.base.config.batch_size
+        least = subject.epochs * epoch if branch is None else branch.prefix * epoch + 1
+        gradients = cost["gradients_full"] + cost["gradients_subspace"]
+        assert gradients >= least, breach(Clause.COUNTED, f"{gradients} gradients, at least {least} were needed")
+        assert cost["forward_passes"] >= gradients, breach(
+            Clause.COUNTED, f"{cost['forward_passes']} forward passes for {gradients} gradients"
+        )
+        assert 0 < cost["trainable_fraction"] <= 1, breach(
+            Clause.COUNTED, f"trainable_fraction is {cost['trainable_fraction']}"
+        )

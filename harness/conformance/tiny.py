@@ -1,0 +1,203 @@
+"""The tiny base that the conformance suite runs methods on, recorded once per process."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.compose import Request, Values, available, load_yaml
+from harness.config import BaseConfig, Study
+from harness.files import read_header, read_tensors
+from harness.jobs import Job, run_job
+from harness.method import Layout, Method, Run, Snapshot, Trajectory
+from harness.plan import BasePlan, CellPlan, make_plan
+from harness.presets import make_method
+from harness.problem.datasets import ImageSet, load_split
+from harness.randomness import generator
+from harness.resolve import resolve
+from harness.store import Record, Store
+from harness.train import Trainer, set_determinism
+from harness.trajectory import StoredTrajectory, read_snapshot
+
+CPU = torch.device("cpu")
+TINY = (
+    "model=[test_resnet]",
+    "dataset=[digits]",
+    "optimizer=[sgd_momentum_schedule]",
+    "fast=true",
+    "device=cpu",
+    "engine.threads=1",
+    "tracker=none",
+    "save=final",
+    # dropout draws from torch's global generator, so that a method which disturbs it changes the training
+    "model.test_resnet.drop_rate=0.1",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A preset with its `fast` values, planned on the tiny base."""
+
+    values: Values
+    """the preset as its file has it"""
+    study: Study
+    base: BasePlan
+    cell: CellPlan
+
+    @property
+    def epochs(self) -> int:
+        return self.base.config.epochs
+
+    @property
+    def needs(self) -> tuple[int, int]:
+        """First and last t of the declared snapshots; none lie in 0..-1."""
+        return (0, -1) if self.cell.needs is None else self.cell.needs
+
+    def make(self) -> Method:
+        return make_method(self.cell.method)
+
+    def job(self, kind: str, root: Path) -> Job:
+        """A job of this cell alone, in a results folder of its own or in that of the recorded base."""
+        return self._job(kind, root, (self.cell,), self.base.snapshots([self.cell], "none"), set())
+
+    def recording(self, root: Path) -> Job:
+        """A training of the base that nobody watches, with every snapshot and restart state kept."""
+        ts = set(range(self.epochs + 1))
+        return self._job("train", root, (), ts, ts)
+
+    def _job(self, kind: str, root: Path, cells: tuple[CellPlan, ...], snapshots: set[int], starts: set[int]) -> Job:
+        return Job(
+            kind=kind,
+            base=replace(self.base, cells=cells),
+            cells=cells,
+            snapshots=frozenset(snapshots),
+            starts=frozenset(starts),
+            retrain=False,
+            evaluate=self.study.evaluate,
+            settings=replace(self.study.settings, results_dir=str(root)),
+            composed={},
+            python_path=(),
+        )
+
+    def run(self, trajectory: Trajectory) -> Run:
+        """What the harness tells an observer or a reconstruction of the tiny base."""
+        tiny = recorded()
+        return Run(
+            layout=tiny.layout,
+            trajectory=trajectory.window(*self.needs),
+            epochs=self.epochs,
+            steps_per_epoch=tiny.steps_per_epoch,
+            device=CPU,
+            rng=lambda purpose: generator(self.base.config.seed, f"method/{purpose}"),
+        )
+
+
+@cache
+def find_subject(preset: str, config_dirs: tuple[Path, ...] = ()) -> Subject:
+    """The preset, composed and validated as the command does it; ConfigError where it cannot be."""
+    study = resolve(Request((*TINY, f"method=[{preset}]"), config_dirs), "conformance")
+    (base,) = make_plan(study, Store(temporary_folder())).bases
+    (cell,) = base.cells
+    return Subject(load_yaml(available("method", config_dirs)[preset])[preset], study, base, cell)
+
+
+@cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="cmdbench-conformance-")
+
+
+def temporary_folder() -> Path:
+    """A folder that vanishes when the process ends."""
+    return Path(_temporary().name)
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file's content below a folder, locks and logs left out.
+
+    A safetensors file with metadata may order its header differently each time: its own digest stands for it.
+    """
+    digests = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if path.suffix == ".safetensors" and "__metadata__" in read_header(path)[0]:
+            digests[str(path.relative_to(folder))] = read_tensors(path)[1]["sha256"]
+        elif path.name not in (".lock", "log.txt"):
+            digests[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return digests
+
+
+@contextlib.contextmanager
+def as_in_a_job(base: BaseConfig) -> Iterator[None]:
+    """One thread and deterministic kernels for the block; afterwards the process is as it was."""
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    torch.set_num_threads(1)
+    set_determinism(base)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+def quiet(event: dict[str, Any]) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """The tiny base after a training that nobody watched."""
+
+    root: Path
+    """the results folder that holds it"""
+    base: BasePlan
+    record: Record
+
+    @property
+    def folder(self) -> Path:
+        return Store(self.root).base_folder(self.base.key)
+
+    @cached_property
+    def images(self) -> ImageSet:
+        return load_split(self.base.config.dataset, "train")
+
+    @cached_property
+    def layout(self) -> Layout:
+        return self.trainer().flat.layout
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.images.steps(self.base.config.batch_size, self.base.config.batches_per_epoch)
+
+    def trainer(self) -> Trainer:
+        """The base at its initial state."""
+        return Trainer(self.base.config, self.images, CPU)
+
+    def trajectory(self, folder: Path | None = None) -> StoredTrajectory:
+        return StoredTrajectory(folder or self.folder / "trajectory", CPU)
+
+    def snapshot(self, t: int) -> Snapshot:
+        return read_snapshot(self.folder / "trajectory", t, CPU)
+
+
+@cache
+def recorded() -> Recorded:
+    """Train the tiny base, with all its snapshots and restart states."""
+    subject = find_subject("base")
+    root = temporary_folder()
+    run_job(subject.recording(root), quiet)
+    record = Store(root).base(subject.base.key)
+    assert record is not None
+    assert record["status"] == "done", record["reason"]
+    return Recorded(root, subject.base, record)

@@ -1,0 +1,122 @@
+"""The command `cmdbench` as a test runs it, and what two results folders must have in common.
+
+`cmdbench` starts the installed command in a process of its own; `here` calls the same `main` in this process, where
+the imports are paid for once (its jobs still are processes of their own).
+"""
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from subprocess import CompletedProcess
+from unittest import mock
+
+import pandas as pd
+
+from harness.cli import main
+
+COMMAND = Path(sys.executable).parent / "cmdbench"
+OWN = Path(__file__).parent / "own"
+"""presets and modules as a user would have them, for --config-dir"""
+RUN_ONLY = ("train_seconds", "method_seconds", "eval_seconds", "peak_memory_bytes", "run_id")
+"""what two runs of the same cells may differ in"""
+SECONDS = 120
+
+
+def environment():
+    """Nothing of the person's own W&B account or data folders."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "CMDBENCH_"))}
+    return {**kept, "NETRC": os.devnull, "WANDB_CONFIG_DIR": "/nonexistent"}
+
+
+def start(*arguments, results):
+    """The command with its jobs in a process group of its own, so that a signal reaches all of them or none else."""
+    words = [str(COMMAND), *map(str, arguments), f"results_dir={results}"]
+    return subprocess.Popen(
+        words,
+        cwd=Path(results).parent,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def cmdbench(*arguments, results, code=0):
+    """Run the command to its end, which must be exit code `code`."""
+    process = start(*arguments, results=results)
+    try:
+        stdout, stderr = process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == code, f"exit code {process.returncode}\n{stdout}\n{stderr}"
+    return CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def here(*arguments, results, code=0):
+    """The command in this process."""
+    words = [*map(str, arguments), f"results_dir={results}"]
+    stdout, stderr = io.StringIO(), io.StringIO()
+    found = None
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with (
+            mock.patch.dict(os.environ, environment(), clear=True),
+            contextlib.redirect_stdout(stdout),
+            contextlib.redirect_stderr(stderr),
+        ):
+            main(words)
+    except SystemExit as end:
+        found = end.code
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert found == code, f"exit code {found}\n{stdout.getvalue()}\n{stderr.getvalue()}"
+    return CompletedProcess(words, found, stdout.getvalue(), stderr.getvalue())
+
+
+def numbers(results, suite):
+    """A suite's frame without what two runs may differ in, by cell key."""
+    frame = pd.read_parquet(Path(results) / "suites" / suite / "frame.parquet")
+    return frame.drop(columns=list(RUN_ONLY)).set_index("cell_key").sort_index()
+
+
+def curves(results, suite):
+    """A suite's history without seconds, by cell key and epoch."""
+    history = pd.read_parquet(Path(results) / "suites" / suite / "history.parquet")
+    kept = sorted(name for name in history.columns if not name.endswith("_seconds"))
+    return history[kept].set_index(["cell_key", "epoch"]).sort_index()
+
+
+def assert_same(expected, got):
+    """Two frames are the same to the last bit, whatever the order in which rows were made."""
+    pd.testing.assert_frame_equal(expected, got, check_exact=True)
+
+
+def state(folder, *patterns):
+    """What lies in a folder and when it was written: equal before and after means that nothing was touched."""
+    paths = [path for pattern in patterns or ("**/*",) for path in Path(folder).glob(pattern)]
+    return {
+        str(path.relative_to(folder)): (path.stat().st_ino, path.stat().st_mtime_ns, path.stat().st_size)
+        for path in paths
+        if path.is_file()
+    }
+
+
+def cell_folder(results, suite, method, seed=0):
+    """The folder of the one cell of a method and a seed."""
+    frame = pd.read_parquet(Path(results) / "suites" / suite / "frame.parquet")
+    (key,) = frame.loc[(frame["method"] == method) & (frame["seed"] == seed), "cell_key"]
+    return Path(results) / "cells" / key
+
+
+def base_folder(results, suite, seed=0):
+    """The folder of the one base of a seed."""
+    frame = pd.read_parquet(Path(results) / "suites" / suite / "frame.parquet")
+    (key,) = set(frame.loc[frame["seed"] == seed, "base_key"])
+    return Path(results) / "bases" / key

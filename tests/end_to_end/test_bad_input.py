@@ -1,0 +1,184 @@
+"""Bad input: exit code 2 and one line on stderr that names key, bound and value, with nothing stored or changed."""
+
+import shutil
+
+import pytest
+from command import OWN, here, state
+
+from harness.problem import fashion_mnist
+
+CASES = [
+    # what is given, and what the line must say
+    ("model=test_resnett", ["model", "'test_resnett'", "test_resnet"]),
+    ("method=[base,cmd_onlin]", ["method", "'cmd_onlin'", "cmd_online"]),
+    ("dataset=digit", ["dataset", "'digit'", "digits"]),
+    ("optimizer=sgd_momentun", ["optimizer", "'sgd_momentun'", "sgd_momentum"]),
+    ("suite=smok", ["suite", "'smok'", "smoke"]),
+    ("tracker=wand", ["tracker", "'wand'", "wandb"]),
+    ("epoch=3", ["'epoch'", "epochs"]),
+    ("evaluate.evry=2", ["'evaluate.evry'", "evaluate.every"]),
+    ("method.cmd_online.mode=3", ["method.cmd_online.mode", "modes"]),
+    ("+method.cmd_online.mode=3", ["method.cmd_online", "'mode'", "modes"]),
+    ("+optimizer.sgd_momentum.beta=3", ["optimizer.sgd_momentum", "'beta'"]),
+    ("method.cmd_online.modes=0", ["method.cmd_online.modes", "at least 1", "got 0"]),
+    ("method.cmd_online.modes=501", ["method.cmd_online.modes", "500", "501"]),
+    ("method.cmd_posthoc.modes=501", ["method.cmd_posthoc.modes", "500", "501"]),
+    ("method.cmd_online.warmup=6", ["method.cmd_online.warmup", "6"]),
+    ("method.lawa.k=0", ["method.lawa.k", "at least 1", "got 0"]),
+    ("method.lawa.k=many", ["method.lawa.k", "'many'"]),
+    ("method.base.batchnorm=averaged", ["method.base.batchnorm", "averaged"]),
+    ("method.swa.batchnorm=guess", ["method.swa.batchnorm", "recalibrate", "guess"]),
+    ("model=test_vit", ["model.test_vit", "8x8", "patch_size"]),
+    ("seeds=[]", ["seeds", "at least 1", "[]"]),
+    ("seeds=[0,0]", ["seeds", "different", "[0, 0]"]),
+    ("seeds=[-1]", ["seeds", "at least 0", "-1"]),
+    ("seeds=3", ["seeds", "list", "got 3"]),
+    ("seeds=[zero]", ["seeds", "whole", "zero"]),
+    ("epochs=0", ["epochs", "at least 1", "got 0"]),
+    ("epochs=abc", ["epochs", "whole number", "'abc'"]),
+    ("epochs=2.5", ["epochs", "whole number", "2.5"]),
+    ("epochs=null", ["epochs", "whole number", "None"]),
+    ("batch_size=0", ["batch_size", "at least 1", "got 0"]),
+    ("batch_size=5000", ["batch_size", "at most 1200", "5000"]),
+    ("batches_per_epoch=0", ["batches_per_epoch", "at least 1", "got 0"]),
+    ("precision=float16", ["precision", "bfloat16", "'float16'"]),
+    ("device=tpu", ["device", "cpu", "tpu"]),
+    ("compile=maybe", ["compile", "true or false", "'maybe'"]),
+    ("fast=3", ["fast", "true or false", "3"]),
+    ("save=all", ["save", "final", "'all'"]),
+    ("redo=swaa", ["redo", "failed", "'swaa'"]),
+    ("trajectory.keep=some", ["trajectory.keep", "warmup", "'some'"]),
+    ("tracker.mode=loud", ["tracker.mode", "offline", "'loud'"]),
+    ("engine.workers=0", ["engine.workers", "at least 1", "got 0"]),
+    ("engine.threads=0", ["engine.threads", "at least 1", "got 0"]),
+    ("evaluate.every=0", ["evaluate.every", "at least 1", "got 0"]),
+    ("evaluate.test=never", ["evaluate.test", "last", "'never'"]),
+    ("optimizer.sgd_momentum.lr=-1", ["optimizer.sgd_momentum.lr", "-1"]),
+    ("optimizer.sgd_momentum.lr=fast", ["optimizer.sgd_momentum.lr", "'fast'"]),
+    ("dataset.digits.val_size=5000", ["dataset.digits.val_size", "at most", "5000"]),
+    ("dataset.digits.source=imagenet", ["dataset.digits.source", "'imagenet'"]),
+    ("dataset.digits=3", ["dataset.digits", "3"]),
+    ("method.swa=null", ["method.swa", "None"]),
+    ("evaluate=3", ["evaluate", "3"]),
+    ("trajectory=all", ["trajectory", "all"]),
+    ("tracker.tags=mine", ["tracker.tags", "mine"]),
+    ("bases=3", ["bases", "3"]),
+    ("model=a,b", ["model", "list", "a,b"]),
+    ("seeds=0,1", ["seeds", "list", "0,1"]),
+    ("-m", ["-m", "list"]),
+    ("--multirun", ["--multirun", "list"]),
+    ("hydra.sweeper=basic", ["hydra.sweeper", "list"]),
+    ("--verbose", ["--verbose"]),
+    ("quick", ["quick", "key=value"]),
+    ("--config-dir=nowhere", ["--config-dir", "nowhere"]),
+]
+
+
+@pytest.fixture
+def untouched(smoke):
+    """A results folder in which nothing may change."""
+    before = state(smoke.results)
+    yield smoke.results
+    assert state(smoke.results) == before
+
+
+def refused(*arguments, results, words):
+    """The command ends with exit code 2, nothing on stdout, and one line that holds `words`."""
+    done = here("run", *arguments, results=results, code=2)
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line, line
+    return line
+
+
+@pytest.mark.parametrize(("given", "words"), CASES, ids=[given for given, _ in CASES])
+def test_bad_input_is_one_line(untouched, given, words):
+    refused("suite=smoke", given, results=untouched, words=words)
+
+
+def test_a_nearest_name_stands_once(untouched):
+    line = refused("model=tset_resnet", results=untouched, words=["'tset_resnet'"])
+    assert line.count("test_resnet") == 1
+
+
+def test_results_folder_that_is_a_file(tmp_path):
+    results = tmp_path / "results"
+    results.write_text("something of mine")
+    refused("suite=smoke", results=results, words=["results_dir", str(results), "folder"])
+    refused("suite=smoke", results=results / "below", words=["results_dir", str(results), "folder"])
+    assert results.read_text() == "something of mine"
+
+
+def test_too_little_disk(tmp_path, monkeypatch):
+    """Two bases of 7 snapshots of at least 0.3 M float32 weights do not fit 1 MB."""
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    results = tmp_path / "results"
+    refused("suite=smoke", results=results, words=["results_dir", "GB free", "0.00 GB", str(results)])
+    assert not results.exists()
+
+
+def test_absent_data(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise OSError("no way")
+
+    monkeypatch.setattr(fashion_mnist, "FETCHERS", (("one way", refuse), ("another", refuse)))
+    monkeypatch.setattr(fashion_mnist, "SYSTEM_FOLDER", tmp_path / "system")
+    results, root = tmp_path / "results", tmp_path / "data"
+    words = ["dataset.fashion_mnist", str(root), str(tmp_path / "system"), "one way (no way)", "another (no way)"]
+    root_key = f"dataset.fashion_mnist.root={root}"
+    refused("suite=quick", root_key, results=results, words=[*words, "dataset=digits"])
+    assert not results.exists()
+    # a plan needs no image
+    assert "not here yet" in here("plan", "suite=quick", root_key, results=results).stdout
+
+
+def test_a_target_outside_the_allowed_packages(untouched, tmp_path):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method/sly.yaml").write_text("sly:\n  _target_: subprocess.Popen\n")
+    refused(
+        f"--config-dir={tmp_path}", "method=[base,sly]", results=untouched, words=["method.sly._target_", "subprocess"]
+    )
+
+
+def test_bad_presets_of_ones_own(untouched, tmp_path):
+    """A module that is not there, a class that is no method, a suite entry with a key that no entry has."""
+    (tmp_path / "method").mkdir()
+    (tmp_path / "suite").mkdir()
+    (tmp_path / "method/gone.yaml").write_text("gone:\n  _target_: nowhere_to_be_found.Method\n")
+    (tmp_path / "method/odd.yaml").write_text("odd:\n  _target_: baselines.ema.math\n")
+    (tmp_path / "suite/wrong.yaml").write_text(
+        "# @package _global_\nbases:\n  - {model: test_resnet, epoch: 3}\n"
+    )
+    own = f"--config-dir={tmp_path}"
+    refused(own, "method=[base,gone]", results=untouched, words=["method.gone._target_", "nowhere_to_be_found"])
+    refused(own, "method=[base,odd]", results=untouched, words=["method.odd._target_", "class"])
+    refused(own, "suite=wrong", results=untouched, words=["bases[0]", "'epoch'", "epochs"])
+
+
+def test_report_of_a_suite_that_never_ran(smoke, tmp_path):
+    for arguments, results in ((["suite=smoek"], smoke.results), (["epochs=3"], smoke.results), ([], tmp_path / "no")):
+        done = here("report", *arguments, results=results, code=2)
+        assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "no").exists()
+
+
+def test_no_verb_and_an_unknown_verb(tmp_path):
+    for words in ([], ["train"]):
+        done = here(*words, results=tmp_path / "results", code=2)
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_own_presets_do_not_leak_into_the_next_command(untouched):
+    """A method found through --config-dir is unknown without it."""
+    assert "last_weights" in here("plan", f"--config-dir={OWN}", "method=last_weights", results=untouched).stdout
+    refused("method=last_weights", results=untouched, words=["method", "'last_weights'"])
+
+
+def test_arguments_after_an_option_count_too(untouched):
+    """key=value may stand on both sides of --config-dir."""
+    planned = here("plan", "dataset=digits", f"--config-dir={OWN}", "method=last_weights", "epochs=5", results=untouched)
+    assert "methods: last_weights" in planned.stdout
+    assert "epochs 5 of bases" in planned.stdout

@@ -1,0 +1,36 @@
+"""A user's own observers that fail, each in its way."""
+
+import os
+
+from harness.method import Observer
+
+
+class Raises(Observer):
+    """Raises at epoch `at`."""
+
+    def __init__(self, at: int = 2) -> None:
+        self.at = at
+
+    def begin(self, run):
+        pass
+
+    def observe(self, snapshot):
+        if snapshot.t == self.at:
+            raise RuntimeError(f"nothing works at t = {snapshot.t}")
+
+    def propose(self):
+        return None
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+class Vanishes(Raises):
+    """Takes its whole process along, as running out of memory does."""
+
+    def observe(self, snapshot):
+        if snapshot.t == self.at:
+            os._exit(3)
