@@ -288,4 +288,4 @@ class Study:
     bases: tuple[tuple[BaseConfig, tuple[MethodConfig, ...]], ...]
     command: str
     composed: dict[str, Any]
-    """the whole composed configuration, for the record"""
+    """what Hydra composed, before `bases` and `fast`: what was asked for, for the plan"""

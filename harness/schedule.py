@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import filelock
 
 from harness.display import Display
-from harness.engine.local import LocalEngine
+from harness.engine import Engine
 from harness.jobs import Job, record_end, record_failure
 from harness.plan import BasePlan, CellPlan, Plan, needs_shadow
 from harness.trajectory import snapshot_path, stored_ts
@@ -22,7 +22,7 @@ ATTEMPTS = 5
 class Scheduler:
     """Runs a plan's open cells on an engine, and says so to a display."""
 
-    def __init__(self, plan: Plan, engine: LocalEngine, display: Display, python_path: tuple[str, ...]) -> None:
+    def __init__(self, plan: Plan, engine: Engine, display: Display, python_path: tuple[str, ...]) -> None:
         self.plan = plan
         self.store = plan.store
         self.engine = engine

@@ -1,5 +1,6 @@
 """Where results live. A cell's `record.json` and the `history.parquet` beside it are the truth; all else can be
-rebuilt from them. Every file is written whole or not at all, and checked when it is read.
+rebuilt from them. Every file is written whole or not at all; records, histories, snapshots and restart states carry
+checksums and are checked when they are read.
 
     bases/<base key>/   base.json, history.parquet, trajectory/, restart/, log.txt
     cells/<cell key>/   record.json, history.parquet, tables/, restart/, weights.safetensors, log.txt

@@ -21,12 +21,13 @@ from harness.conformance.clauses import (
     seeding_nothing,
     table_bits,
 )
+from harness.conformance.showing import Declared
 from harness.conformance.tiny import CPU, Subject, recorded
 from harness.files import read_state
 from harness.method import Brancher, Proposal, Trajectory
 from harness.plan import restart_path
 from harness.session import BranchSession
-from harness.trajectory import MemoryTrajectory, StoredTrajectory
+from harness.trajectory import MemoryTrajectory
 
 MakeBrancher = Callable[[], Brancher]
 
@@ -38,26 +39,34 @@ class Branching:
         tiny, branch = recorded(), method.branch(subject.epochs)
         self.method = method
         self.trainer = tiny.trainer()
-        trajectory: Trajectory
+        (first, last), trajectory = subject.needs, cast(Trajectory, tiny.trajectory())
         if from_file:
-            trajectory = StoredTrajectory(tiny.folder / "trajectory", CPU, 0, branch.prefix)
             if branch.start > 0:
                 self.trainer.load_state_dict(read_state(restart_path(tiny.folder, branch.start)))
         else:
-            trajectory = MemoryTrajectory([tiny.snapshot(t) for t in range(branch.prefix + 1)])
+            trajectory = MemoryTrajectory([tiny.snapshot(t) for t in range(first, last + 1)])
             for _ in range(branch.start):
                 self.trainer.train_epoch()
         self.last = branch.prefix + branch.epochs
-        self.session = BranchSession(self.trainer, branch, trajectory, Clock(CPU), method.gradient_space)
+        declared = Declared(trajectory.window(first, last), subject.needs)
+        self.session = BranchSession(self.trainer, branch, declared, Clock(CPU), method.gradient_space)
 
     def train(self, after: Callable[[], None]) -> None:
         """Begin and train to the end; `after` is called after every epoch."""
-        self.method.begin(self.session)
+        self.begin()
         while self.trainer.t < self.last:
-            before = self.trainer.t
-            self.method.train_epoch(self.session)
-            self.trainer.t = before + 1
+            self.train_epoch()
             after()
+
+    def begin(self) -> None:
+        self.method.begin(self.session)
+        self.session.begun = True
+
+    def train_epoch(self) -> None:
+        t = self.trainer.t
+        self.trainer.seed_epoch()
+        self.method.train_epoch(self.session)
+        self.trainer.t = t + 1
 
     def propose(self) -> Proposal | None:
         return self.method.propose(self.session)
@@ -139,7 +148,7 @@ class BrancherChecks:
         """In `begin` and `propose`; an epoch's training is seeded by the harness."""
         branching = Branching(subject, brancher())
         with seeding_nothing("begin"):
-            branching.method.begin(branching.session)
-        branching.method.train_epoch(branching.session)
+            branching.begin()
+        branching.train_epoch()
         with seeding_nothing("propose"):
             branching.propose()

@@ -74,6 +74,7 @@ class Subject:
         return self._job("train", root, (), ts, ts)
 
     def _job(self, kind: str, root: Path, cells: tuple[CellPlan, ...], snapshots: set[int], starts: set[int]) -> Job:
+        known = [(cell, Store(root).record(cell.key)) for cell in cells]
         return Job(
             kind=kind,
             base=replace(self.base, cells=cells),
@@ -85,6 +86,7 @@ class Subject:
             settings=replace(self.study.settings, results_dir=str(root)),
             composed={},
             python_path=(),
+            generations={cell.key: None if record is None else record["generation"] for cell, record in known},
         )
 
     def run(self, trajectory: Trajectory) -> Run:

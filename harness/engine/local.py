@@ -15,16 +15,16 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.config import EngineConfig
+from harness.engine import Event
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from harness.jobs import Job
 
-Event = dict[str, Any]
 METHOD = "forkserver" if sys.platform != "win32" else "spawn"
 
 

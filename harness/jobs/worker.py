@@ -169,7 +169,10 @@ class Worker(ABC):
         self.tell({"kind": "epoch", "epoch": epoch, "images_per_second": speed, "best_val_accuracy": best})
 
     def end_cell(self, entry: Watched, cost: dict[str, Any], weights: dict[str, torch.Tensor] | None) -> None:
-        """Tables and weights first, then the record that makes the cell ended, then its W&B run."""
+        """Tables and weights first, then its W&B run, then the record that makes the cell ended.
+
+        A process that is lost in between ends the cell again: a record's W&B run lacks nothing.
+        """
         cell, folder = entry.cell, self.store.cell_folder(entry.key)
         tables = {}
         if entry.status == "done":
@@ -200,13 +203,13 @@ class Worker(ABC):
         record = cell_record(self.job, cell, entry.status, entry.reason, entry.traceback, self.base_digest)
         record |= {"summary": summary, "cost": cost, "holds": holds, "rederived": self.rederived}
         record |= next_run(self.store, cell)
+        if cell.key in self._runs:
+            self.log_rows([entry])  # those of a reconstruction come with its end
+            self._runs.pop(cell.key).finish({**summary, **cost}, tables, entry.status)
         self.store.write_record(record, entry.rows)
         self._ended.add(cell.key)
         log = Log(folder / "log.txt")
         log.line(f"{entry.status} {entry.reason or ''}".strip())
         if entry.traceback is not None:
             log.line(entry.traceback)
-        if cell.key in self._runs:
-            self.log_rows([entry])  # those of a reconstruction come with its end
-            self._runs.pop(cell.key).finish({**summary, **cost}, tables, entry.status)
         self.tell({"kind": "cell", "cell_key": cell.key, "status": entry.status, "reason": entry.reason})

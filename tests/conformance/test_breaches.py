@@ -11,6 +11,7 @@ import torch
 from harness.config import MethodConfig
 from harness.conformance import MethodConformance
 from harness.conformance.tiny import as_in_a_job, find_subject
+from harness.keys import source_digest
 from harness.method import Branch, Brancher, Observer, Proposal, Reconstruction
 
 COUNTER = count()
@@ -204,6 +205,15 @@ class Endless(Plain):
         return Branch(2, epochs + 1, 2)
 
 
+class Prying(Plain):
+    def needs(self, epochs):
+        return 2, 3
+
+    def begin(self, session):
+        super().begin(session)
+        session.trajectory.window(0, 3)
+
+
 class Idle(Plain):
     def train_epoch(self, session):
         pass
@@ -244,6 +254,7 @@ RECONSTRUCTIONS = [
 ]
 BRANCHERS = [
     (Endless, "branch_lies_within_the_base", "trains `epochs` of its own"),
+    (Prying, "brancher_proposes_weights_and_reports", "that this method reads"),
     (Restless, "brancher_proposing_changes_nothing", "changes nothing, however often"),
     (Elsewhere, "branch_from_a_restart_state_equals_one_without", "from a restart state"),
 ]
@@ -266,6 +277,7 @@ def planned(cls):
         cadence=getattr(method, "cadence", None),
         needs=method.needs(subject.epochs),
         branch=method.branch(subject.epochs) if cls.kind == "brancher" else None,
+        source=source_digest(cls.__module__),
     )
     return replace(subject, cell=cell, values={"_target_": config.target})
 

@@ -149,9 +149,7 @@ def test_bad_presets_of_ones_own(untouched, tmp_path):
     (tmp_path / "suite").mkdir()
     (tmp_path / "method/gone.yaml").write_text("gone:\n  _target_: nowhere_to_be_found.Method\n")
     (tmp_path / "method/odd.yaml").write_text("odd:\n  _target_: baselines.ema.math\n")
-    (tmp_path / "suite/wrong.yaml").write_text(
-        "# @package _global_\nbases:\n  - {model: test_resnet, epoch: 3}\n"
-    )
+    (tmp_path / "suite/wrong.yaml").write_text("# @package _global_\nbases:\n  - {model: test_resnet, epoch: 3}\n")
     own = f"--config-dir={tmp_path}"
     refused(own, "method=[base,gone]", results=untouched, words=["method.gone._target_", "nowhere_to_be_found"])
     refused(own, "method=[base,odd]", results=untouched, words=["method.odd._target_", "class"])
@@ -179,6 +177,8 @@ def test_own_presets_do_not_leak_into_the_next_command(untouched):
 
 def test_arguments_after_an_option_count_too(untouched):
     """key=value may stand on both sides of --config-dir."""
-    planned = here("plan", "dataset=digits", f"--config-dir={OWN}", "method=last_weights", "epochs=5", results=untouched)
+    planned = here(
+        "plan", "dataset=digits", f"--config-dir={OWN}", "method=last_weights", "epochs=5", results=untouched
+    )
     assert "methods: last_weights" in planned.stdout
     assert "epochs 5 of bases" in planned.stdout

@@ -215,9 +215,7 @@ def test_a_lost_process_fails_its_base_and_the_next_run_can_redo_it(tmp_path):
     here("run", *SMALL, "--config-dir", OWN, "method=[base,swa,vanishes,late]", results=results, code=1)
     assert statuses(results, "adhoc") == {"base": "failed", "swa": "failed", "vanishes": "failed", "late": "skipped"}
     assert "exit code 3" in record(results, "adhoc", "swa")["reason"]
-    here(
-        "run", *SMALL, "--config-dir", OWN, "method=[base,swa,late]", "redo=failed", results=results
-    )
+    here("run", *SMALL, "--config-dir", OWN, "method=[base,swa,late]", "redo=failed", results=results)
     assert set(statuses(results, "adhoc").values()) == {"done"}
 
 
