@@ -113,7 +113,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Proposal:
-    """Weights to evaluate, with their own buffers where a method models those too; never written into."""
+    """Weights to evaluate, with their own buffers where a method models those too; never written into.
+
+    Its tensors are neither the method's state nor the live weights: they must outlive the next call.
+    """
 
     theta_N: Tensor
     buffers: Buffers | None = None

@@ -27,6 +27,7 @@ from harness.trajectory import StoredTrajectory
 Row = dict[str, Any]
 RESERVED_COLUMNS = frozenset(
     {
+        "cell_key",
         "epoch",
         "train_loss",
         "train_accuracy",

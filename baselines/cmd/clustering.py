@@ -1,7 +1,7 @@
 """The modes of CMD: clusters of correlated trajectories, each with the one trajectory that stands for it.
 
-The clustering of Brokman et al. (ICLR 2024). In float64 on the CPU, so that modes are the same on every device;
-products by torch, whose thread count the harness fixes, not by numpy's own BLAS.
+The clustering of Brokman et al. (ICLR 2024), in float64. Products are torch's, whose thread count the harness fixes,
+not numpy's own BLAS, and run on the trajectories' device; the linkage is scipy's and runs on the CPU.
 
 Shape suffixes: T snapshots, K sampled weights, M modes.
 """
@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 from torch import Tensor
+
+ROWS = 512
+"""rows of the distance matrix that are worked on at a time"""
 
 
 def references(x_TK: Tensor, modes: int) -> Tensor:
@@ -32,10 +34,18 @@ def abs_correlation(x_TK: Tensor) -> Tensor:
     """|Pearson correlation| of the columns: (K, K), exactly symmetric; a constant column correlates 0 with all."""
     shifted_TK = x_TK - x_TK[0]
     centred_TK = shifted_TK - shifted_TK.mean(0)
+    # Squares of motions below 1e-160 would vanish
+    scale_K = centred_TK.abs().amax(0)
+    centred_TK /= scale_K.where(scale_K > 0, 1.0)
     norm_K = torch.linalg.vector_norm(centred_TK, dim=0)
     z_TK = centred_TK / norm_K.where(norm_K > 0, 1.0)
-    corr_KK = (z_TK.T @ z_TK).abs_()
-    corr_KK = torch.add(corr_KK, corr_KK.T).div_(2).clamp_(max=1.0)
+    corr_KK: Tensor = (z_TK.T @ z_TK).abs_()
+    for start in range(0, len(corr_KK), ROWS):
+        # In place, a block of rows with its mirror image: K = 10,000 takes 0.8 GB already
+        rows, columns = corr_KK[start : start + ROWS, start:], corr_KK[start:, start : start + ROWS]
+        mean = (rows + columns.T).div_(2).clamp_(max=1.0)
+        rows.copy_(mean)
+        columns.copy_(mean.T)
     corr_KK.diagonal().copy_(norm_K > 0)
     return corr_KK
 
@@ -50,20 +60,30 @@ def cluster(corr_KK: Tensor, modes: int) -> NDArray[np.int64]:
 
 
 def row_distances(rows_KK: Tensor) -> NDArray[np.float64]:
-    """Euclidean distances between rows in scipy's condensed form, from one Gram product: O(K^3) at matmul speed.
+    """Euclidean distances between rows in scipy's condensed form, from a Gram product: O(K^3) at matmul speed.
 
     The product cancels for rows that are nearly equal: what lies within its rounding counts as distance 0, as it
     would be between equal rows, so that duplicates do not fall apart into modes made of rounding.
     """
-    square_KK = rows_KK @ rows_KK.T
-    norm2_K = square_KK.diagonal().clone()
-    square_KK.mul_(-2).add_(norm2_K).add_(norm2_K[:, None])
+    K = len(rows_KK)
+    norm2_K = (rows_KK * rows_KK).sum(1)
     rounding = 16 * torch.finfo(torch.float64).eps
-    square_KK[square_KK <= rounding * (norm2_K[:, None] + norm2_K)] = 0
-    condensed: NDArray[np.float64] = squareform(square_KK.numpy(), checks=False)
-    return np.sqrt(condensed, out=condensed)
+    condensed = torch.empty(K * (K - 1) // 2, dtype=torch.float64)
+    filled = 0
+    for start in range(0, K, ROWS):
+        # The lower half is the upper one's mirror image
+        sum2_RK = norm2_K[start : start + ROWS, None] + norm2_K[start:]
+        square_RK = torch.addmm(sum2_RK, rows_KK[start : start + ROWS], rows_KK[start:].T, alpha=-2)
+        square_RK[square_RK <= rounding * sum2_RK] = 0
+        distance_RK = square_RK.sqrt_().cpu()
+        for row in range(len(distance_RK)):
+            beyond = distance_RK[row, row + 1 :]
+            condensed[filled : filled + len(beyond)] = beyond
+            filled += len(beyond)
+    return condensed.numpy()
 
 
 def _most_central(corr_KK: Tensor, member: Tensor) -> Tensor:
     """The member with the largest mean correlation within its cluster."""
-    return member[corr_KK[member][:, member].mean(1).argmax()]
+    there = member.to(corr_KK.device)
+    return member[int(corr_KK[there][:, there].mean(1).argmax())]

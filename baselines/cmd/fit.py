@@ -2,8 +2,7 @@
 
 Brokman et al., Enhancing Neural Training via a Correlated Dynamics Model (ICLR 2024), post-hoc CMD. Least squares
 within a mode is w^_i(t) = mean(w_i) + a_i (x(t) - mean(x)) with a_i = Cov(w_i, x) / Var(x), which is kept in this
-centred form: a_i x + b_i loses 3e-5 in float32 where |a_i| is 400. Three passes over blocks of weights: what moved,
-the sampled trajectories, the fit; in float64 per block, since sums of raw float32 values lose small motions.
+centred form: a_i x + b_i loses 3e-5 in float32 where |a_i| is 400.
 
 Shape suffixes: N weights, T snapshots, B a block of weights, K sampled weights, M modes.
 """
@@ -11,18 +10,23 @@ Shape suffixes: N weights, T snapshots, B a block of weights, K sampled weights,
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from baselines.cmd.clustering import references
-from harness.method import Trajectory
+from baselines.cmd.projection import NotFinite, Projection
+from baselines.cmd.sampling import first_non_finite, gather
+from baselines.cmd.threads import results, spans, workers
+from harness.method import Layout, Trajectory
 
 BLOCK_BYTES = 256 << 20
-"""bound on what a fit holds beside its results"""
+"""bound on what a fit holds beside its results and the clustering"""
 
-PIECE = 1 << 20
+PIECE = 1 << 16
 """weights that an elementwise pass holds temporaries for"""
 
 
@@ -63,19 +67,34 @@ class CMDModel:
         return self.decode(self.references_TM[index])
 
 
-def fit(trajectory: Trajectory, modes: int, sample_K: Tensor, max_bytes: int = BLOCK_BYTES) -> CMDModel:
-    """Post-hoc CMD over all snapshots given, in blocks such that `max_bytes` bounds what is held beside the result.
+def fit(
+    trajectory: Trajectory,
+    modes: int,
+    sample_K: Tensor,
+    max_bytes: int = BLOCK_BYTES,
+    layout: Layout | None = None,
+    x_TK: Tensor | None = None,
+) -> CMDModel:
+    """Post-hoc CMD over all snapshots given; `max_bytes` bounds what is held beside the result and the clustering.
 
-    `sample_K` is clustered as it is; if it is empty (nothing moved), weight 0 stands as the only reference. Fewer
-    than `modes` modes can come out. Constant weights are their value. ValueError below 3 snapshots, where every
-    correlation is 1. Snapshots must be finite (`sampling.constant_weights` checks).
+    `sample_K` is clustered as it is; if it is empty (nothing moved), weight 0 stands as the only reference. `x_TK` are
+    its trajectories where they are known. Fewer than `modes` modes can come out. Constant weights are their value.
+    ValueError below 3 snapshots, where every correlation is 1, and where a value is not finite, naming the first
+    snapshot and, with a layout, the tensor.
     """
     check_length(len(trajectory))
     if sample_K.numel() == 0:
-        sample_K = torch.zeros(1, dtype=torch.int64)
-    x_TK = gather(trajectory, sample_K, max_bytes // 2)
-    chosen_M = references(x_TK, modes)
-    return _project(trajectory, sample_K[chosen_M], x_TK[:, chosen_M], max_bytes)
+        sample_K, x_TK = torch.zeros(1, dtype=torch.int64), None
+    if x_TK is None:
+        x_TK = gather(trajectory, sample_K, max_bytes)
+    try:
+        if not bool(torch.isfinite(x_TK).all()):
+            raise NotFinite
+        chosen_M = references(x_TK, modes)
+        N = trajectory[0].theta_N.numel() if layout is None else layout.N
+        return _project(trajectory, N, sample_K[chosen_M], x_TK[:, chosen_M.to(x_TK.device)], max_bytes)
+    except NotFinite:
+        raise ValueError(first_non_finite(trajectory, layout, max_bytes)) from None
 
 
 def check_length(T: int) -> None:
@@ -84,72 +103,38 @@ def check_length(T: int) -> None:
         raise ValueError(f"epochs must give CMD at least 3 snapshots, got {T}")
 
 
-def gather(trajectory: Trajectory, index_K: Tensor, max_bytes: int) -> Tensor:
-    """Trajectories of single weights: (T, K) float64 on the CPU."""
-    x_TK = torch.empty(len(trajectory), len(index_K), dtype=torch.float64)
-    for start, stop, W_TB in trajectory.blocks(max_bytes):
-        inside_K = (index_K >= start) & (index_K < stop)
-        local = (index_K[inside_K] - start).to(W_TB.device)
-        x_TK[:, inside_K] = W_TB[:, local].to("cpu", torch.float64)
-    return x_TK
-
-
-def _project(trajectory: Trajectory, reference_M: Tensor, x_TM: Tensor, max_bytes: int) -> CMDModel:
-    """Assign every weight to the reference it correlates with most and fit it there."""
-    mu_M = x_TM.mean(0)
-    d_TM = x_TM - mu_M
-    norm_M = torch.linalg.vector_norm(d_TM, dim=0)
-    T, M = x_TM.shape
-    theta_N = trajectory[0].theta_N
-    wbar_N, a_N, rho_N = (torch.empty_like(theta_N) for _ in range(3))
-    mode_N = torch.empty_like(theta_N, dtype=label_type(M))
-    size_M, sum_abs_rho_M = torch.zeros(M, dtype=torch.int64), torch.zeros(M, dtype=torch.float64)
-    for start, stop, W_TB in trajectory.blocks(_share(max_bytes, T, M)):
-        own = (reference_M >= start) & (reference_M < stop) & (norm_M > 0)
-        own_modes = torch.nonzero(own).squeeze(1)
-        wbar_B, a_B, mode_B, rho_B, moved_B = _fit_block(W_TB, d_TM, norm_M, reference_M[own] - start, own_modes)
-        for vector_N, part_B in ((wbar_N, wbar_B), (a_N, a_B), (mode_N, mode_B), (rho_N, rho_B)):
-            vector_N[start:stop] = part_B
-        size_M += torch.bincount(mode_B[moved_B].cpu(), minlength=M)
-        sum_abs_rho_M.index_add_(0, mode_B.cpu(), rho_B.abs().cpu())
-    mean_abs_rho_M = sum_abs_rho_M / size_M.clamp(min=1)
+def _project(trajectory: Trajectory, N: int, reference_M: Tensor, x_TM: Tensor, max_bytes: int) -> CMDModel:
+    """Assign every weight to the reference it correlates with most and fit it there; one pass."""
+    device, x_TM = x_TM.device, x_TM.cpu()
+    T, mu_M = len(x_TM), x_TM.mean(0)
+    projection = Projection(N, x_TM, mu_M, device)
+    # At most three blocks are alive: one being read, one being fitted, one whose last parts are
+    column_bytes = 4 * T * projection.width
+    read_bytes = max(1, max_bytes // 4 // column_bytes) * column_bytes
+    constant = 0
+    with workers(device) as submit:
+        running: list[Future[int]] = []
+        for start, stop, W_TB in trajectory.blocks(read_bytes):
+            parts = spans(0, stop - start, 8 * projection.width)
+            ahead = [submit(partial(projection.add, W_TB[:, a:b], start + a)) for a, b in parts]
+            constant += sum(results(running))
+            running = ahead
+        constant += sum(results(running))
+    projection.settle(reference_M, mu_M)
+    wbar_N, a_N, mode_N, rho_N = projection.wbar_N, projection.a_N, projection.mode_N, projection.rho_N
+    size_M, mean_abs_rho_M = _statistics(mode_N, rho_N, len(mu_M), constant)
     return CMDModel(wbar_N, a_N, mode_N, rho_N, reference_M, x_TM, mu_M, size_M, mean_abs_rho_M)
 
 
-def _share(max_bytes: int, T: int, M: int) -> int:
-    """Bytes of a float32 block such that the block, its float64 copy and products over M fit `max_bytes`."""
-    per_weight = 4 * T + 8 * T + 2 * 8 * M + 64
-    return max(1, max_bytes * 4 * T // per_weight)
-
-
-def _fit_block(
-    W_TB: Tensor, d_TM: Tensor, norm_M: Tensor, own: Tensor, own_modes: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """wbar, a, mode, rho (float64, int64) and whether it moved, for each weight of a block.
-
-    `own` are the references inside the block, which belong to `own_modes` whatever rounding says.
-    """
-    device = W_TB.device
-    # The float64 mean of equal float32 values is exact, hence constant weights centre to exactly 0.
-    X_TB = W_TB.double()
-    wbar_B = X_TB.mean(0)
-    X_TB -= wbar_B
-    scale_M = norm_M.where(norm_M > 0, 1.0)
-    product_MB = (d_TM / scale_M).T.contiguous().to(device) @ X_TB
-    mode_B = product_MB.abs().argmax(0)
-    mode_B[own.to(device)] = own_modes.to(device)
-    product_B = product_MB.gather(0, mode_B[None])[0]
-    norm_B = torch.linalg.vector_norm(X_TB, dim=0)
-    moved_B = norm_B > 0
-    rho_B = product_B / norm_B.where(moved_B, 1.0)
-    return wbar_B, product_B / scale_M.to(device)[mode_B], mode_B, rho_B, moved_B
-
-
-def label_type(M: int) -> torch.dtype:
-    """The smallest integer type that holds the labels 0..M-1."""
-    if M <= 1 << 8:
-        return torch.uint8
-    return torch.int16 if M <= 1 << 15 else torch.int32
+def _statistics(mode_N: Tensor, rho_N: Tensor, M: int, constant: int) -> tuple[Tensor, Tensor]:
+    """Weights that moved and their mean |rho|, per mode; `constant` weights of mode 0 never did."""
+    size_M = torch.zeros(M, dtype=torch.int64, device=mode_N.device)
+    sum_M = torch.zeros(M, dtype=torch.float64, device=mode_N.device)
+    for piece in pieces(len(mode_N)):
+        size_M += torch.bincount(mode_N[piece], minlength=M)
+        sum_M.index_add_(0, mode_N[piece].int(), rho_N[piece].abs().double())
+    size_M[0] -= constant
+    return size_M.cpu(), (sum_M / size_M.clamp(min=1)).cpu()
 
 
 def spread(values_M: Tensor, mode_N: Tensor) -> Tensor:
@@ -160,12 +145,18 @@ def spread(values_M: Tensor, mode_N: Tensor) -> Tensor:
 
 def pieces(N: int) -> Iterator[slice]:
     """Consecutive slices over N weights, so that temporaries stay small."""
-    return (slice(start, min(start + PIECE, N)) for start in range(0, N, PIECE))
+    return (slice(start, stop) for start, stop in spans(0, N, PIECE))
 
 
 def decode(wbar_N: Tensor, coefficient_N: Tensor, mode_N: Tensor, motion_M: Tensor) -> Tensor:
     """wbar + coefficient * motion of the weight's mode: (N,) float32."""
-    theta_N = wbar_N.clone()
-    for piece in pieces(len(theta_N)):
-        theta_N[piece].addcmul_(coefficient_N[piece], spread(motion_M, mode_N[piece]))
+    theta_N = torch.empty_like(wbar_N)
+    motion32_M = motion_M.to(wbar_N.device, torch.float32)
+
+    def work(piece: slice) -> None:
+        motion = spread(motion32_M, mode_N[piece])
+        torch.addcmul(wbar_N[piece], coefficient_N[piece], motion, out=theta_N[piece])
+
+    with workers(wbar_N.device) as submit:
+        results([submit(partial(work, piece)) for piece in pieces(len(theta_N))])
     return theta_N

@@ -11,31 +11,60 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
+from torch import Tensor
 
+from baselines.cmd.buffers import extended, join, split
 from baselines.cmd.posthoc import check_modes, fit_run
 from baselines.cmd.recursion import OnlineFit
 from baselines.cmd.report import ModeReport
 from baselines.cmd.sampling import non_finite
-from baselines.parameters import check_whole
-from harness.method import Observer, Proposal, Run, Snapshot, State
+from baselines.parameters import check_bool, check_whole
+from harness.method import Layout, Observer, Proposal, Run, Snapshot, State
+
+
+def check_warmup(warmup: int) -> None:
+    """F + 1 snapshots, and among fewer than 3 every correlation is 1; ValueError."""
+    check_whole("warmup", warmup, 2)
+
+
+def check_forgetting(forgetting: float) -> None:
+    """ValueError unless above 0 and at most 1."""
+    number = isinstance(forgetting, int | float) and not isinstance(forgetting, bool)
+    if not number or not 0 < forgetting <= 1:
+        raise ValueError(f"forgetting must be above 0 and at most 1, got {forgetting!r}")
+
+
+def check_finite(theta_N: Tensor, t: int, layout: Layout) -> None:
+    """ValueError naming the snapshot and the tensor where a value is not finite."""
+    if not all(torch.isfinite(bound) for bound in theta_N.aminmax()):
+        weight = int((~torch.isfinite(theta_N)).nonzero()[0])
+        raise ValueError(non_finite(t, layout, weight))
 
 
 @dataclass(eq=False)
 class CMDOnline(Observer):
     """CMD with a warm-up of F = `warmup` epochs; before its end it proposes nothing.
 
-    ValueError where modes is below 1 or above samples, or warmup is below 2 or not below the base's epochs.
+    A snapshot counts `forgetting` ** k after k later ones, those of the warm-up alike. ValueError where modes is below
+    1 or above samples, warmup is below 2 or not below the base's epochs, or forgetting is not above 0 and at most 1.
     """
 
     modes: int = 10
     samples: int = 1000
     warmup: int = 20
     include_initial: bool = False
+    forgetting: float = 1.0
+    model_buffers: bool = False
 
     def __post_init__(self) -> None:
         check_modes(self.modes, self.samples, self.include_initial)
-        # F + 1 snapshots, and among fewer than 3 every correlation is 1
-        check_whole("warmup", self.warmup, 2)
+        check_warmup(self.warmup)
+        check_forgetting(self.forgetting)
+        check_bool("model_buffers", self.model_buffers)
+
+    @property
+    def proposes_buffers(self) -> bool:  # type: ignore[override]
+        return self.model_buffers
 
     def needs(self, epochs: int) -> tuple[int, int]:
         if self.warmup >= epochs:
@@ -51,22 +80,34 @@ class CMDOnline(Observer):
         self.window = self.needs(run.epochs)
         self.online: OnlineFit | None = None
         self.report: ModeReport | None = None
+        self.own: Proposal | None = None
+        """with `model_buffers`, the base's latest buffers, and during the warm-up its weights"""
 
     def observe(self, snapshot: Snapshot) -> None:
         first, last = self.window
+        if self.model_buffers:
+            theta_N = snapshot.theta_N[:0] if snapshot.t >= last else snapshot.theta_N
+            self.own = Proposal(theta_N.clone(), {name: b.clone() for name, b in snapshot.buffers.items()})
         if snapshot.t < last:
             return
         if self.online is None:
-            model = fit_run(self.run, self.run.trajectory.window(first, last), self.modes, self.samples)
+            window = self.run.trajectory.window(first, last)
+            model = fit_run(self.run, window, self.modes, self.samples, self.model_buffers)
             self.report = ModeReport.of(model)
-            self.online = OnlineFit.start(model, snapshot.theta_N.device)
+            self.online = OnlineFit.start(model, snapshot.theta_N.device, self.forgetting)
             return
-        if not all(torch.isfinite(bound) for bound in snapshot.theta_N.aminmax()):
-            weight = int((~torch.isfinite(snapshot.theta_N)).nonzero()[0])
-            raise ValueError(non_finite(snapshot.t, self.run.layout, weight))
-        self.online.update(snapshot.theta_N)
+        theta_N, layout = snapshot.theta_N, self.run.layout
+        if self.model_buffers:
+            theta_N, layout = join(theta_N, snapshot.buffers), extended(layout, snapshot.buffers)
+        check_finite(theta_N, snapshot.t, layout)
+        self.online.update(theta_N)
 
     def propose(self) -> Proposal | None:
+        """During the warm-up None, or with `model_buffers`, where a proposal must carry some, the base's own state."""
+        if self.own is not None and self.own.buffers is not None:
+            if self.online is None:
+                return Proposal(self.own.theta_N.clone(), {n: b.clone() for n, b in self.own.buffers.items()})
+            return split(self.online.model_N(), self.run.layout.N, self.own.buffers)
         return None if self.online is None else Proposal(self.online.model_N())
 
     def scalars(self) -> dict[str, float]:
@@ -76,12 +117,18 @@ class CMDOnline(Observer):
         return {} if self.report is None else {"modes": self.report.table(self.run.layout)}
 
     def state_dict(self) -> State:
-        """Empty during the warm-up, whose snapshots come again with the run's trajectory."""
-        if self.online is None or self.report is None:
-            return {}
-        return {"online": self.online.state_dict(), "report": self.report.state_dict()}
+        """Empty during the warm-up, whose snapshots come again with the run's trajectory, but for the latest's own."""
+        state: State = {}
+        if self.own is not None and self.own.buffers is not None:
+            state["own"] = {"theta_N": self.own.theta_N.clone(), **{n: b.clone() for n, b in self.own.buffers.items()}}
+        if self.online is not None and self.report is not None:
+            state |= {"online": self.online.state_dict(), "report": self.report.state_dict()}
+        return state
 
     def load_state_dict(self, state: State) -> None:
+        if "own" in state:
+            own = {name: tensor.to(self.run.device, copy=True) for name, tensor in state["own"].items()}
+            self.own = Proposal(own.pop("theta_N"), own)
         if "online" in state:
             self.online = OnlineFit.from_state(state["online"], self.run.device)
             self.report = ModeReport(**state["report"])

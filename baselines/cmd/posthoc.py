@@ -9,23 +9,30 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from baselines.cmd.buffers import WithBuffers, extended, split
 from baselines.cmd.fit import BLOCK_BYTES, CMDModel, check_length, fit
 from baselines.cmd.report import ModeReport
-from baselines.cmd.sampling import constant_weights, sample_weights
+from baselines.cmd.sampling import sample_trajectories
 from baselines.parameters import check_bool, check_whole
 from harness.method import Proposal, Reconstruction, Run, Trajectory
 
 
-def fit_run(run: Run, trajectory: Trajectory, modes: int, samples: int) -> CMDModel:
-    """CMD of a window of a run's trajectory, on a sample drawn from the run's own randomness."""
+def fit_run(run: Run, trajectory: Trajectory, modes: int, samples: int, model_buffers: bool = False) -> CMDModel:
+    """CMD of a window of a run's trajectory, on a sample drawn from the run's own randomness.
+
+    With `model_buffers` the model is of weights and buffers, see `buffers`; references are weights.
+    """
     check_length(len(trajectory))
-    constant_C = constant_weights(trajectory, run.layout, BLOCK_BYTES // 2)
-    sample_K = sample_weights(run.layout.N, run.layout, samples, constant_C, run.rng("cmd/sample"))
-    return fit(trajectory, modes, sample_K)
+    layout, rng = run.layout, run.rng("cmd/sample")
+    sample_K, x_TK = sample_trajectories(trajectory, layout.N, layout, samples, rng, BLOCK_BYTES)
+    if not model_buffers:
+        return fit(trajectory, modes, sample_K, BLOCK_BYTES, layout, x_TK)
+    layout_E = extended(layout, trajectory[0].buffers)
+    return fit(WithBuffers(trajectory), modes, sample_K, BLOCK_BYTES, layout_E, x_TK)
 
 
-def check_modes(modes: int, samples: int, include_initial: bool) -> None:
-    """What both forms of CMD ask of their parameters; ValueError."""
+def check_modes(modes: int, samples: int, include_initial: bool = False) -> None:
+    """What all forms of CMD ask of their parameters; ValueError."""
     check_whole("modes", modes, 1)
     check_whole("samples", samples, 1)
     check_bool("include_initial", include_initial)
@@ -35,7 +42,7 @@ def check_modes(modes: int, samples: int, include_initial: bool) -> None:
 
 @dataclass(eq=False)
 class CMDPosthoc(Reconstruction):
-    """CMD of w(1..T), or w(0..T) with `include_initial`: `modes` references out of `samples` clustered weights.
+    """CMD of w(first..T), or w(0..T) with `include_initial`: `modes` references out of `samples` clustered weights.
 
     ValueError where modes is below 1 or above samples, or the run gives fewer than 3 snapshots.
     """
@@ -43,12 +50,22 @@ class CMDPosthoc(Reconstruction):
     modes: int = 10
     samples: int = 1000
     include_initial: bool = False
+    first: int = 1
+    model_buffers: bool = False
 
     def __post_init__(self) -> None:
         check_modes(self.modes, self.samples, self.include_initial)
+        check_whole("first", self.first, 0)
+        check_bool("model_buffers", self.model_buffers)
+        if self.include_initial and self.first > 1:
+            raise ValueError(f"first must be 0 or 1 where include_initial is true, got {self.first}")
+
+    @property
+    def proposes_buffers(self) -> bool:  # type: ignore[override]
+        return self.model_buffers
 
     def needs(self, epochs: int) -> tuple[int, int]:
-        first = 0 if self.include_initial else 1
+        first = 0 if self.include_initial else self.first
         check_length(epochs + 1 - first)
         return first, epochs
 
@@ -58,15 +75,19 @@ class CMDPosthoc(Reconstruction):
 
     def fit(self, run: Run) -> None:
         window = run.trajectory.window(*self.needs(run.epochs))
-        self.ts = window.ts
+        self.window = window
         self.layout = run.layout
-        self.model = fit_run(run, window, self.modes, self.samples)
+        self.model = fit_run(run, window, self.modes, self.samples, self.model_buffers)
         self.report = ModeReport.of(self.model)
 
     def reconstruct(self, t: int) -> Proposal:
-        if t not in self.ts:
-            raise ValueError(f"t must be in {self.ts[0]}..{self.ts[-1]}, got {t}")
-        return Proposal(self.model.reconstruct(self.ts.index(t)))
+        ts = self.window.ts
+        if t not in ts:
+            raise ValueError(f"t must be in {ts[0]}..{ts[-1]}, got {t}")
+        theta_E = self.model.reconstruct(ts.index(t))
+        if not self.model_buffers:
+            return Proposal(theta_E)
+        return split(theta_E, self.layout.N, self.window[ts.index(t)].buffers)
 
     def scalars(self) -> dict[str, float]:
         return self.report.scalars()

@@ -1,7 +1,8 @@
 """Online CMD: the least-squares fit of every weight on its reference, one snapshot at a time, in O(N).
 
 Brokman et al. (ICLR 2024), in the equivalent centred form of Welford's recursion, which keeps no sums of raw values.
-Nothing of the past is kept but means and covariances.
+Nothing of the past is kept but means and covariances. With a forgetting factor below 1 (ours) the fit is weighted: a
+snapshot counts `forgetting` ** k after k later ones.
 
 Shape suffixes: N weights, M modes.
 """
@@ -9,12 +10,14 @@ Shape suffixes: N weights, M modes.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from baselines.cmd.fit import CMDModel, decode, pieces, spread
+from baselines.cmd.threads import results, workers
 
 
 @dataclass
@@ -26,35 +29,46 @@ class OnlineFit:
     """sum over snapshots of (w - mean) (x - mean): covariance with the mode's reference, times n"""
     mode_N: Tensor
     reference_M: Tensor
-    n: int
+    n: float
+    """snapshots taken in, each by its weight"""
     mu_M: Tensor
     S_M: Tensor
     """sum over snapshots of (x - mean)^2"""
     x_M: Tensor
     """references in the latest snapshot"""
+    forgetting: float = 1.0
 
     @classmethod
-    def start(cls, model: CMDModel, device: torch.device) -> OnlineFit:
-        """Go on from a post-hoc fit of the warm-up, whose modes and references stay."""
+    def start(cls, model: CMDModel, device: torch.device, forgetting: float = 1.0) -> OnlineFit:
+        """Go on from a post-hoc fit of the warm-up, whose snapshots count alike; modes and references stay."""
         S_M = ((model.references_TM - model.mu_M) ** 2).sum(0)
         C_N = model.a_N * spread(S_M, model.mode_N)
-        n = len(model.references_TM)
+        n = float(len(model.references_TM))
         x_M = model.references_TM[-1].clone()
         wbar_N, mode_N = model.wbar_N.to(device, copy=True), model.mode_N.to(device, copy=True)
-        return cls(wbar_N, C_N.to(device), mode_N, model.reference_M.clone(), n, model.mu_M.clone(), S_M, x_M)
+        mu_M = model.mu_M.clone()
+        return cls(wbar_N, C_N.to(device), mode_N, model.reference_M.clone(), n, mu_M, S_M, x_M, forgetting)
 
-    @torch.no_grad()
     def update(self, theta_N: Tensor) -> None:
         """Take in the next snapshot."""
-        self.n += 1
+        self.n = self.forgetting * self.n + 1
         self.x_M = theta_N[self.reference_M.to(theta_N.device)].to("cpu", torch.float64)
         d_M = self.x_M - self.mu_M
         self.mu_M += d_M / self.n
-        self.S_M += d_M * (self.x_M - self.mu_M)
-        for piece in pieces(len(theta_N)):
-            w, wbar = theta_N[piece], self.wbar_N[piece]
-            wbar.add_(w - wbar, alpha=1 / self.n)
-            self.C_N[piece].addcmul_(spread(d_M, self.mode_N[piece]), w - wbar)
+        self.S_M.mul_(self.forgetting).add_(d_M * (self.x_M - self.mu_M))
+        d32_M = d_M.to(theta_N.device, torch.float32)
+        with workers(theta_N.device) as submit:
+            results([submit(partial(self._piece, theta_N, d32_M, piece)) for piece in pieces(len(theta_N))])
+
+    @torch.no_grad()
+    def _piece(self, theta_N: Tensor, d32_M: Tensor, piece: slice) -> None:
+        """Mean and covariance of some weights: C += d (w - new mean), where w - new mean = (1 - 1/n)(w - mean)."""
+        change = theta_N[piece] - self.wbar_N[piece]
+        self.wbar_N[piece].add_(change, alpha=1 / self.n)
+        C = self.C_N[piece]
+        if self.forgetting != 1:
+            C.mul_(self.forgetting)
+        C.addcmul_(spread(d32_M, self.mode_N[piece]), change, value=1 - 1 / self.n)
 
     @property
     def a_N(self) -> Tensor:
@@ -80,7 +94,8 @@ class OnlineFit:
     @classmethod
     def from_state(cls, state: dict[str, Any], device: torch.device) -> OnlineFit:
         """The inverse of `state_dict`; vectors over N go to `device`."""
-        return cls(
-            **{k: v.to(device if k.endswith("_N") else "cpu", copy=True) for k, v in state.items() if k != "n"},
-            n=state["n"],
-        )
+        own: dict[str, Any] = {}
+        for name, value in state.items():
+            place = device if name.endswith("_N") else "cpu"
+            own[name] = value.to(place, copy=True) if isinstance(value, Tensor) else value
+        return cls(**own)

@@ -2,9 +2,9 @@
 
 Brokman et al. (ICLR 2024): the sampling called U_B shares one half of the samples equally between the tensors and one
 half in proportion to their sizes. Deviations: seeded; what rounding leaves is spread one by one, not given to a single
-tensor; weights that never moved are not drawn, since they correlate with nothing.
+tensor; weights that never moved are drawn again within their tensor, since they correlate with nothing.
 
-Shape suffixes: T snapshots, B a block of weights, C constant weights, K sampled weights, L tensors.
+Shape suffixes: T snapshots, B a block of weights, C constant weights, D drawn weights, K sampled weights, L tensors.
 """
 
 from __future__ import annotations
@@ -18,25 +18,78 @@ from torch import Tensor
 from harness.method import Layout, Trajectory
 
 
+def sample_trajectories(
+    trajectory: Trajectory, N: int, layout: Layout | None, samples: int, generator: torch.Generator, max_bytes: int
+) -> tuple[Tensor, Tensor]:
+    """`sample_weights` of those that moved, and their trajectories: (K,) int64 on the CPU and (T, K) float64.
+
+    One pass over the trajectory, and another where weights are drawn again. In memory a pass reads little more than
+    the first two snapshots.
+    """
+    index_D = sample_weights(N, layout, samples, torch.empty(0, dtype=torch.int64), generator)
+    constant_C, x_TD = _survey(trajectory, index_D, max_bytes)
+    moved_D = ~torch.isin(index_D, constant_C)
+    if bool(moved_D.all()):
+        return index_D, x_TD
+    kept_D = index_D[moved_D]
+    again_D = sample_weights(N, layout, samples, constant_C, generator, kept_D)
+    x_TK = torch.cat([x_TD[:, moved_D.to(x_TD.device)], gather(trajectory, again_D, max_bytes)], dim=1)
+    index_K, order_K = torch.cat([kept_D, again_D]).sort()
+    return index_K, x_TK[:, order_K.to(x_TK.device)]
+
+
+def _survey(trajectory: Trajectory, index_D: Tensor, max_bytes: int) -> tuple[Tensor, Tensor]:
+    """Constant weights, and the trajectories of given ones, in one pass."""
+    constant: list[Tensor] = []
+    columns: list[Tensor] = []
+    for start, stop, W_TB in trajectory.blocks(max_bytes // 4):
+        constant_B = torch.nonzero(W_TB[0] == W_TB[1]).squeeze(1)
+        for row_B in W_TB[2:]:
+            if len(constant_B) == 0:
+                break
+            constant_B = constant_B[row_B[constant_B] == W_TB[0, constant_B]]
+        constant.append(constant_B.cpu() + start)
+        columns.append(_columns(W_TB, index_D, start, stop))
+    return torch.cat(constant), torch.cat(columns, dim=1)
+
+
+def _columns(W_TB: Tensor, index_D: Tensor, start: int, stop: int) -> Tensor:
+    """The trajectories of those weights that lie in start..stop, of ascending indices."""
+    first, last = torch.searchsorted(index_D, torch.tensor([start, stop])).tolist()
+    # `index_select` would copy the whole block
+    return W_TB[:, (index_D[first:last] - start).to(W_TB.device)].double()
+
+
+def gather(trajectory: Trajectory, index_K: Tensor, max_bytes: int) -> Tensor:
+    """Trajectories of single weights in any order: (T, K) float64 on the snapshots' device."""
+    index_D, order_K = index_K.sort()
+    columns = [_columns(W_TB, index_D, start, stop) for start, stop, W_TB in trajectory.blocks(max_bytes // 4)]
+    x_TD = torch.cat(columns, dim=1)
+    return x_TD[:, order_K.argsort().to(x_TD.device)]
+
+
 def constant_weights(trajectory: Trajectory, layout: Layout | None, max_bytes: int) -> Tensor:
     """Indices of the weights that equal their first value in every snapshot: (C,) int64 on the CPU, ascending.
 
     ValueError, naming the first snapshot and the tensor, where a value is not finite.
     """
-    constant: list[Tensor] = []
-    broken: list[tuple[int, int]] = []
-    for start, _, W_TB in trajectory.blocks(max_bytes):
+    message = first_non_finite(trajectory, layout, max_bytes)
+    if message is not None:
+        raise ValueError(message)
+    return _survey(trajectory, torch.empty(0, dtype=torch.int64), max_bytes)[0]
+
+
+def first_non_finite(trajectory: Trajectory, layout: Layout | None, max_bytes: int) -> str | None:
+    """One line that names the first snapshot with a value that is not finite and its tensor, None without such."""
+    found: list[tuple[int, int]] = []
+    for start, _, W_TB in trajectory.blocks(max_bytes // 4):
         if not all(torch.isfinite(bound) for bound in W_TB.aminmax()):
             index, weight = (~torch.isfinite(W_TB)).nonzero()[0].tolist()
-            broken.append((index, start + weight))
-        constant_C = torch.nonzero(W_TB[0] == W_TB[1]).squeeze(1)
-        for row_B in W_TB[2:]:
-            constant_C = constant_C[row_B[constant_C] == W_TB[0, constant_C]]
-        constant.append(constant_C.cpu() + start)
-    if broken:
-        index, weight = min(broken)
-        raise ValueError(non_finite(trajectory.ts[index], layout, weight))
-    return torch.cat(constant)
+            found.append((index, start + weight))
+    if not found:
+        return None
+    index, weight = min(found)
+    return non_finite(trajectory.ts[index], layout, weight)
 
 
 def non_finite(t: int, layout: Layout | None, weight: int) -> str:
@@ -52,26 +105,43 @@ def tensor_name(layout: Layout, weight: int) -> str:
 
 
 def sample_weights(
-    N: int, layout: Layout | None, samples: int, constant_C: Tensor, generator: torch.Generator
+    N: int,
+    layout: Layout | None,
+    samples: int,
+    constant_C: Tensor,
+    generator: torch.Generator,
+    kept_D: Tensor | None = None,
 ) -> Tensor:
     """`samples` distinct weights that moved, or all of those if fewer: (K,) int64 on the CPU, ascending.
 
-    Stratified by tensor; plainly uniform where no layout is known or a tensor's equal share is below one.
+    Stratified by tensor; plainly uniform where no layout is known or a tensor's equal share is below one. `kept_D` are
+    moving weights drawn before by the same shares: only what is missing beside them is drawn.
     """
     strata = [(0, N)]
     if layout is not None and samples >= 2 * len(layout.names):
         strata = list(zip(layout.offsets, layout.sizes, strict=True))
     bounds_L = torch.tensor([[offset, offset + size] for offset, size in strata])
-    constant_bounds_L = torch.searchsorted(constant_C, bounds_L).tolist()
-    moving_L = [size - (last - first) for (_, size), (first, last) in zip(strata, constant_bounds_L, strict=True)]
+    moving_L = [size - n for (_, size), n in zip(strata, _within(constant_C, bounds_L), strict=True)]
     count_L = stratified_counts([size for _, size in strata], moving_L, samples)
+    excluded_C = constant_C
+    if kept_D is not None:
+        kept_L = _within(kept_D, bounds_L)
+        count_L = [count - kept for count, kept in zip(count_L, kept_L, strict=True)]
+        moving_L = [moving - kept for moving, kept in zip(moving_L, kept_L, strict=True)]
+        excluded_C = torch.cat([constant_C, kept_D]).sort().values
     drawn = []
-    for (offset, _), (first, last), moving, count in zip(strata, constant_bounds_L, moving_L, count_L, strict=True):
-        # The r-th moving weight has before it those constants of which at most r moving weights lie before.
-        moving_before_C = constant_C[first:last] - offset - torch.arange(last - first)
+    excluded_bounds_L = torch.searchsorted(excluded_C, bounds_L).tolist()
+    for (offset, _), (first, last), moving, count in zip(strata, excluded_bounds_L, moving_L, count_L, strict=True):
+        # The r-th weight that may be drawn has before it those excluded of which at most r others lie before.
+        others_before_C = excluded_C[first:last] - offset - torch.arange(last - first)
         rank = draw(moving, count, generator)
-        drawn.append(offset + rank + torch.searchsorted(moving_before_C, rank, right=True))
+        drawn.append(offset + rank + torch.searchsorted(others_before_C, rank, right=True))
     return torch.cat(drawn)
+
+
+def _within(sorted_C: Tensor, bounds_L: Tensor) -> list[int]:
+    """How many of ascending indices lie within each tensor's bounds (L, 2)."""
+    return [last - first for first, last in torch.searchsorted(sorted_C, bounds_L).tolist()]
 
 
 def stratified_counts(size_L: Sequence[int], moving_L: Sequence[int], samples: int) -> list[int]:

@@ -39,16 +39,16 @@ class Branching:
         tiny, branch = recorded(), method.branch(subject.epochs)
         self.method = method
         self.trainer = tiny.trainer()
-        (first, last), trajectory = subject.needs, cast(Trajectory, tiny.trajectory())
+        trajectory: Trajectory = tiny.trajectory()
         if from_file:
             if branch.start > 0:
                 self.trainer.load_state_dict(read_state(restart_path(tiny.folder, branch.start)))
         else:
-            trajectory = MemoryTrajectory([tiny.snapshot(t) for t in range(first, last + 1)])
+            trajectory = MemoryTrajectory([tiny.snapshot(t) for t in range(subject.epochs + 1)])
             for _ in range(branch.start):
                 self.trainer.train_epoch()
         self.last = branch.prefix + branch.epochs
-        declared = Declared(trajectory.window(first, last), subject.needs)
+        declared = Declared(trajectory.window(*subject.needs), subject.needs)
         self.session = BranchSession(self.trainer, branch, declared, Clock(CPU), method.gradient_space)
 
     def train(self, after: Callable[[], None]) -> None:

@@ -98,13 +98,14 @@ class TrainJob(FollowJob):
         """At w(0), or at the bundle's epoch where there is one."""
         trainer, audience = self.trainer, self.audience
         bundle = self._bundle()
-        self.trajectory.rewind(0 if bundle is None else bundle["trainer"]["t"])
+        self.trajectory.rewind(-1)
         audience.begin()
         if bundle is None:
             self._record(trainer.snapshot())
             audience.start(trainer.snapshot())
             return
         trainer.load_state_dict(bundle["trainer"])
+        self.trajectory.rewind(trainer.t)
         audience.load_state_dict(bundle["audience"])
         self.rows, self.digests = bundle["rows"], bundle["digests"]
         self.clock.seconds.update(bundle["seconds"])
@@ -237,15 +238,15 @@ class ReplayJob(FollowJob):
     def _feed(self, audience: Audience) -> None:
         """Show every stored snapshot to the observers, the present moving with it as it did live."""
         trajectory = audience.trajectory
-        trajectory.rewind(0)
+        trajectory.rewind(-1)
         for entry in audience.watched:
             if entry.cell.kind == "observer" and entry.cell.cadence != "epoch":
                 entry.status, entry.reason = "diverged", "its base diverged, and it watches optimizer steps"
         audience.begin()
         for t in range(len(self.rows) + 1) if audience.observers() else ():
             snapshot = read_snapshot(trajectory.folder, t, self.device)
+            trajectory.extend(t)
             if t == 0:
                 audience.start(snapshot)
             else:
-                trajectory.extend(t)
                 audience.epoch(snapshot, self.rows[t - 1])

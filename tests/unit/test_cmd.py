@@ -10,7 +10,8 @@ from scipy.spatial.distance import pdist
 
 from baselines.cmd import CMDOnline, CMDPosthoc
 from baselines.cmd.clustering import abs_correlation, references, row_distances
-from baselines.cmd.fit import PIECE, fit, label_type
+from baselines.cmd.fit import PIECE, fit
+from baselines.cmd.projection import label_type
 from baselines.cmd.recursion import OnlineFit
 from harness.method import Layout, Run, Snapshot
 from harness.trajectory import MemoryTrajectory
