@@ -13,6 +13,7 @@ that of the anonymous resident size (RssAnon, sampled every 5 ms) over what was 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import tempfile
 import threading
@@ -49,6 +50,8 @@ class Resident:
     """Peak RssAnon while the block runs, over what it was before, in MiB."""
 
     def __enter__(self) -> Resident:
+        # what was freed but not given back would hide as much
+        ctypes.CDLL(None).malloc_trim(0)
         self.before = self.peak = self._now()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch)

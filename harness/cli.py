@@ -7,6 +7,7 @@ import argparse
 import shlex
 import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -44,7 +45,7 @@ EXAMPLES = {
 SUMMARIES = {
     "plan": "show bases and cells, what is done, and what the rest will cost",
     "run": "do what is left of a plan, and print the table",
-    "report": "rebuild a suite's frame and tables from the records, and print the table",
+    "report": "rebuild a suite's frame, tables and figures from the records, and print the table",
 }
 
 
@@ -121,6 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    except OSError as error:
+        print(f"error: {error.strerror or error}: {error.filename}", file=sys.stderr)
+        code = 2
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on from the last finished epoch", file=sys.stderr)
         code = 130
@@ -173,7 +177,10 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
     if "left" in plan.statuses.values():
         _execute(plan, tuple(str(folder.resolve()) for folder in parsed.config_dir), console)
     else:
-        console.print("every cell of this plan is done already; redo=all runs them anew", highlight=False)
+        ended = Counter(plan.statuses.values())
+        again = " (redo=failed runs those again)" if ended["failed"] else ""
+        sums = ", ".join(f"{count} {status}" for status, count in ended.items())
+        console.print(f"nothing is left of this plan: {sums}{again}", highlight=False)
     return _show(plan.store.root, plan.study.settings.suite, console)
 
 
@@ -229,4 +236,11 @@ def _report(parsed: argparse.Namespace, command: str) -> int:
         if key not in values:
             raise ConfigError(f"report takes suite= and results_dir= only, got {text!r}")
         values[key] = value
-    return _show(Path(values["results_dir"]), values["suite"], _console())
+    from harness.report.figures import draw_figures
+    from harness.store import Store
+
+    root, suite, console = Path(values["results_dir"]), values["suite"], _console()
+    code = _show(root, suite, console)
+    for line in draw_figures(Store(root), suite):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return code

@@ -65,6 +65,8 @@ def _parse(overrides: Iterable[str]) -> list[Override]:
             override = OverridesParser.create().parse_override(text)
         except HydraException:
             raise ConfigError(f"not of the form key=value: {text!r}") from None
+        if override.is_sweep_override() and override.key_or_group in SINGLE:
+            raise ConfigError(f"{override.key_or_group} must be one name, got {text.partition('=')[2]}")
         if override.is_sweep_override():
             raise ConfigError(f"{text} is a sweep: give a list instead, such as model=[resnet18,test_vit]")
         parsed.append(override)
@@ -72,7 +74,8 @@ def _parse(overrides: Iterable[str]) -> list[Override]:
 
 
 def _choices(parsed: list[Override], suite: Values, config: Values) -> dict[str, list[str]]:
-    """The chosen presets of every many-choice group: command line before suite before config.yaml."""
+    """The chosen presets of every many-choice group, entries of `bases` aside: command line before suite before
+    config.yaml."""
     chosen: dict[str, list[str]] = {}
     for source in (config.get("defaults", []), suite.get("defaults", [])):
         for entry in source:
@@ -80,15 +83,25 @@ def _choices(parsed: list[Override], suite: Values, config: Values) -> dict[str,
                 group = key.removeprefix("override").strip().lstrip("/")
                 if group in MANDATORY:
                     chosen[group] = as_names(value)
-    spoken = {o.key_or_group: as_names(o.value()) for o in parsed if o.key_or_group in MANDATORY}
-    for entry in suite.get("bases") or []:
-        for group in ("model", "dataset", "optimizer"):
-            if group in entry and group not in spoken:
-                name = str(entry[group])
-                first = entry is suite["bases"][0]
-                chosen[group] = [name] if first else [*chosen[group], *([] if name in chosen[group] else [name])]
-    for group, names in spoken.items():
-        chosen[group] = names
+    for override in parsed:
+        if override.key_or_group in MANDATORY:
+            value = override.value()
+            if override.is_delete() or value is None or value == []:
+                raise ConfigError(f"{override.key_or_group} must name at least 1 preset, got {override.input_line}")
+            chosen[override.key_or_group] = as_names(value)
+    return chosen
+
+
+def _with_entries(choices: dict[str, list[str]], parsed: list[Override], suite: Values) -> dict[str, list[str]]:
+    """The choices and what the entries of `bases` name, where the command line has not chosen."""
+    entries = suite.get("bases") or []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        return choices  # refused when values are checked
+    chosen = dict(choices)
+    for group in {"model", "dataset", "optimizer"} - {o.key_or_group for o in parsed}:
+        named = [str(entry[group]) for entry in entries if group in entry]
+        others = [] if len(named) == len(entries) > 0 else choices[group]
+        chosen[group] = list(dict.fromkeys([*others, *named]))
     return chosen
 
 
@@ -127,7 +140,7 @@ def _check_keys(parsed: list[Override], composed: Values) -> None:
     groups = (*MANDATORY, *SINGLE)
     for override in parsed:
         key = override.key_or_group
-        if key in groups or key in known or override.is_add():
+        if key in groups or key in known or override.is_add() or _opens(key, known):
             continue
         group, _, rest = key.partition(".")
         preset = rest.split(".")[0]
@@ -136,9 +149,14 @@ def _check_keys(parsed: list[Override], composed: Values) -> None:
         raise ConfigError(f"no key named {key!r}{nearest(key, known | set(groups))}")
 
 
+def _opens(key: str, known: set[str]) -> bool:
+    """Whether a key that does not exist yet lies in a model's `kwargs`, which take any key."""
+    return key not in known and key.rpartition(".")[0].endswith(".kwargs") and key.rpartition(".")[0] in known
+
+
 def compose_values(request: Request) -> tuple[Values, str, set[KeyPath], dict[str, list[str]]]:
     """Hydra's composition as plain values, the suite's name, the leaves that the command line spoke of, and
-    the groups it chose from."""
+    the presets that an entry of `bases` takes where it names none."""
     parsed = _parse(request.overrides)
     for override in parsed:
         if override.key_or_group in SINGLE and override.value() is not None:
@@ -151,7 +169,8 @@ def compose_values(request: Request) -> tuple[Values, str, set[KeyPath], dict[st
     )
     suite_values = {} if suite is None else load_yaml(available("suite", request.config_dirs)[suite])
     config = load_yaml(Path(str(files("conf"))) / "config.yaml")
-    chosen = _choices(parsed, suite_values, config)
+    choices = _choices(parsed, suite_values, config)
+    chosen = _with_entries(choices, parsed, suite_values)
     _register(chosen, request.config_dirs)
     search = ",".join(f"'file://{folder.resolve()}'" for folder in request.config_dirs)
     groups = [f"{group}=[{','.join(names)}]" for group, names in chosen.items()]
@@ -160,13 +179,19 @@ def compose_values(request: Request) -> tuple[Values, str, set[KeyPath], dict[st
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
         try:
-            _check_keys(parsed, _container(compose("config", overrides=groups)))
-            values = [o.input_line or "" for o in parsed if o.key_or_group not in (*MANDATORY, *SINGLE)]
+            bare = _container(compose("config", overrides=groups))
+            _check_keys(parsed, bare)
+            known = {".".join(path) for path in _flatten(bare)}
+            values = [
+                ("+" if _opens(o.key_or_group, known) and not o.is_add() else "") + (o.input_line or "")
+                for o in parsed
+                if o.key_or_group not in (*MANDATORY, *SINGLE)
+            ]
             composed = _container(compose("config", overrides=[*groups, *values]))
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(" ".join(str(error).split())) from error
     spoken = {tuple(o.key_or_group.split(".")) for o in parsed}
-    return composed, suite or "adhoc", spoken, chosen
+    return composed, suite or "adhoc", spoken, choices
 
 
 def _container(config: Any) -> Values:

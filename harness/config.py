@@ -122,6 +122,8 @@ class DatasetConfig:
         for name in ("train_size", "test_size", "resize"):
             if getattr(self, name) is not None:
                 check_whole(f"{key}.{name}", getattr(self, name), 1)
+        if any(not value > 0 for value in self.std):
+            raise ConfigError(f"{key}.std must be above 0 in every channel, got {self.std!r}")
         for name in ("mean", "std"):
             if len(getattr(self, name)) != self.channels:
                 raise ConfigError(f"{key}.{name} must have {self.channels} values, got {getattr(self, name)!r}")
@@ -223,6 +225,11 @@ class BaseConfig:
         check_choice("precision", self.precision, ("float32", "bfloat16"))
         check_choice("memory_format", self.memory_format, ("channels_last", "contiguous"))
         check_choice("device", self.device, ("cpu", "cuda"))
+        if self.precision == "bfloat16" and self.device == "cpu":
+            # oneDNN's bfloat16 weight gradients of strided convolutions on 1x1 maps were seen to be garbage
+            raise ConfigError(
+                "precision must be float32 on the cpu, where bfloat16 gradients are unreliable, got bfloat16"
+            )
         check_bool("compile", self.compile)
         check_bool("deterministic", self.deterministic)
 

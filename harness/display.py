@@ -76,6 +76,12 @@ class Display:
     def begin(self, job: Job) -> None:
         self._running[id(job)] = _Line(job, time.monotonic())
 
+    def resumed(self, job: Job, event: Mapping[str, Any]) -> None:
+        """A job goes on after an epoch that it finished earlier."""
+        name = job.base.config.model.name
+        self._running[id(job)].epoch = event["epoch"]
+        self._epochs_left[name] = max(self._epochs_left.get(name, 0) - event["epoch"], 0)
+
     def epoch(self, job: Job, event: Mapping[str, Any]) -> None:
         """A job finished an epoch."""
         line = self._running[id(job)]
@@ -123,7 +129,7 @@ class Display:
         for line in self._running.values():
             table.add_row(
                 line.job.label,
-                f"{line.epoch}/{line.job.epochs}",
+                f"{line.epoch}/{line.job.epochs}" if line.epoch < line.job.epochs else "finishing",
                 f"{line.images_per_second:,.0f}" if line.epoch else "",
                 line.best_text,
                 duration(time.monotonic() - line.since),

@@ -227,6 +227,12 @@ def make_plan(study: Study, store: Store) -> Plan:
                 f"batch_size must be at most {images}, the training images of {config.dataset.name}, "
                 f"got {config.batch_size}"
             )
+        full = images // config.batch_size
+        if config.batches_per_epoch is not None and config.batches_per_epoch > full:
+            raise ConfigError(
+                f"batches_per_epoch must be at most {full}, the full batches of {config.dataset.name}, "
+                f"got {config.batches_per_epoch}"
+            )
         found = data_digest(config.dataset)
         name = config.dataset.name
         if found is None:

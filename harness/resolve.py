@@ -23,6 +23,7 @@ from harness.config import (
     Study,
     TrackerConfig,
     check_bool,
+    check_choice,
     check_whole,
     from_mapping,
     nearest,
@@ -71,7 +72,7 @@ def _drop_unchosen(values: Values, config_dirs: Iterable[Path]) -> None:
 
 
 def _entries(
-    values: Values, spoken: set[KeyPath], config_dirs: Iterable[Path]
+    values: Values, spoken: set[KeyPath], choices: dict[str, list[str]], config_dirs: Iterable[Path]
 ) -> Iterator[tuple[str, str, str, Values]]:
     """(model, dataset, optimizer, values) of every base but its seed, in the plan's order."""
     if values["bases"] is None:
@@ -82,6 +83,15 @@ def _entries(
         return
     known = ("model", "dataset", "optimizer", "epochs", "batch_size", "method")
     methods = available("method", config_dirs)
+
+    def named(entry: Values, group: str) -> list[str]:
+        """What an entry names, or the choice of its suite or the command line."""
+        if group in entry and (group,) not in spoken:
+            if str(entry[group]) not in values[group]:
+                raise ConfigError(f"bases: {group} must be a preset that {group}= chooses, got {entry[group]!r}")
+            return [str(entry[group])]
+        return list(values[group]) if "all" in choices[group] else choices[group]
+
     found = False
     for index, entry in enumerate(values["bases"]):
         for key in entry:
@@ -98,10 +108,8 @@ def _entries(
         lengths = {k: entry[k] for k in ("epochs", "batch_size") if k in entry}
         chosen = {k: v for k, v in (entry.get("method") or {}).items() if k in own["method"]}
         lay(own, {**lengths, "method": chosen}, spoken)
-        for dataset in [str(entry["dataset"])] if "dataset" in entry and ("dataset",) not in spoken else own["dataset"]:
-            for optimizer in (
-                [str(entry["optimizer"])] if "optimizer" in entry and ("optimizer",) not in spoken else own["optimizer"]
-            ):
+        for dataset in named(entry, "dataset"):
+            for optimizer in named(entry, "optimizer"):
                 yield model, dataset, optimizer, own
     if not found:
         raise ConfigError(
@@ -123,7 +131,7 @@ def _check_top(values: Values) -> None:
         raise ConfigError(f"bases must be a list of mappings with the key model, got {bases!r}")
     seeds = values["seeds"]
     if not isinstance(seeds, list) or not seeds or len(set(seeds)) != len(seeds):
-        raise ConfigError(f"seeds must be a list of at least 1 different whole number, got {seeds!r}")
+        raise ConfigError(f"seeds must be a list of at least 1 whole number, all different, got {seeds!r}")
     for seed in seeds:
         check_whole("seeds", seed, 0)
 
@@ -131,6 +139,7 @@ def _check_top(values: Values) -> None:
 def _device(asked: str) -> str:
     import torch
 
+    check_choice("device", asked, ("auto", "cpu", "cuda"))
     found = torch.cuda.is_available()
     if asked == "cuda" and not found:
         raise ConfigError("device must be cpu or auto where no CUDA device is found, got cuda")
@@ -148,6 +157,8 @@ def _settings(values: Values, suite: str) -> Settings:
     trajectory = values["trajectory"]
     if not isinstance(trajectory, dict) or set(trajectory) != {"keep"}:
         raise ConfigError(f"trajectory must be a mapping with the key keep only, got {trajectory!r}")
+    if not values["results_dir"]:
+        raise ConfigError(f"results_dir must name a folder, got {values['results_dir']!r}")
     return Settings(
         suite=suite,
         results_dir=str(Path(values["results_dir"]).absolute()),
@@ -192,13 +203,13 @@ def resolve(request: Request, command: str) -> Study:
             raise ConfigError(f"--config-dir must be a folder, got {folder}")
         if str(folder.resolve()) not in sys.path:
             sys.path.append(str(folder.resolve()))
-    values, suite, spoken, _ = compose_values(request)
+    values, suite, spoken, choices = compose_values(request)
     _check_top(values)
     _drop_unchosen(values, request.config_dirs)
     settings = _settings(values, suite)
     device = _device(values["device"])
     bases: list[tuple[BaseConfig, tuple[MethodConfig, ...]]] = []
-    for model, dataset, optimizer, entry in _entries(values, spoken, request.config_dirs):
+    for model, dataset, optimizer, entry in _entries(values, spoken, choices, request.config_dirs):
         own = copy.deepcopy(entry)
         if values["fast"]:
             _lay_fast(own, spoken)

@@ -6,17 +6,24 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from math import gcd
 
 import filelock
 
+from harness.config import EvaluateConfig
 from harness.display import Display
 from harness.engine import Engine
 from harness.jobs import Job, record_end, record_failure
 from harness.plan import BasePlan, CellPlan, Plan, needs_shadow
+from harness.store import Record
 from harness.trajectory import snapshot_path, stored_ts
 
 ATTEMPTS = 5
 """how often a job is run in one go: again where a stored file turned out to be corrupt and was set aside"""
+
+LOST_RETRIES = 1
+"""how often a job whose process was lost (killed, out of memory) is started again"""
 
 
 class Scheduler:
@@ -73,6 +80,8 @@ class Scheduler:
             case "cell":
                 self._close(str(event["cell_key"]))
                 self.display.cell(job, event)
+            case "resumed":
+                self.display.resumed(job, event)
             case "epoch":
                 self.display.epoch(job, event)
             case "end":
@@ -87,7 +96,10 @@ class Scheduler:
         self.open.discard(cell_key)
 
     def _died(self, job: Job, reason: str) -> None:
-        """The process was lost, and could record nothing."""
+        """The process was lost, and could record nothing: once it is started again, to go on from its last epoch."""
+        if self._attempts[self._name(job)] <= LOST_RETRIES:
+            self.display.line(f"{job.label}: {reason}; it goes on from its last epoch")
+            return
         record_failure(job, self.store, tuple(c for c in job.cells if c.key in self.open), reason, None)
         for cell in job.cells:
             self._close(cell.key)
@@ -161,8 +173,8 @@ class Scheduler:
             snapshots=frozenset(base.snapshots(pending, study.settings.trajectory_keep)),
             starts=frozenset(starts),
             retrain=kind == "train" and base.key in self.retrain,
-            evaluate=study.evaluate,
-            settings=study.settings,
+            evaluate=_with_contents(study.evaluate, list(records.values())),
+            settings=replace(study.settings, save=_saves(study.settings.save, list(records.values()))),
             composed=study.composed,
             python_path=self.python_path,
             generations={key: None if record is None else record["generation"] for key, record in records.items()},
@@ -184,6 +196,24 @@ class Scheduler:
                 snapshot_path(folder / "trajectory", t).unlink()
         for leftover in (f"{base.key}.redo", f"{base.key}.old"):
             shutil.rmtree(self.store.base_folder(leftover), ignore_errors=True)
+
+
+def _with_contents(evaluate: EvaluateConfig, records: list[Record | None]) -> EvaluateConfig:
+    """What is asked for, and what the records that will be replaced already hold."""
+    held = [EvaluateConfig(**r["config"]["evaluate"]) for r in records if r is not None and r["status"] == "done"]
+    return replace(
+        evaluate,
+        every=gcd(evaluate.every, *(one.every for one in held)),
+        test="every" if "every" in (evaluate.test, *(one.test for one in held)) else "last",
+        reconstructions="every"
+        if "every" in (evaluate.reconstructions, *(one.reconstructions for one in held))
+        else "last",
+    )
+
+
+def _saves(save: str, records: list[Record | None]) -> str:
+    """`final` where it is asked for, or where a record that will be replaced holds weights."""
+    return "final" if any(r is not None and r["holds"]["weights"] for r in records) else save
 
 
 def epochs_left(plan: Plan) -> dict[str, int]:

@@ -109,13 +109,13 @@ def _project(trajectory: Trajectory, N: int, reference_M: Tensor, x_TM: Tensor, 
     T, mu_M = len(x_TM), x_TM.mean(0)
     projection = Projection(N, x_TM, mu_M, device)
     # At most three blocks are alive: one being read, one being fitted, one whose last parts are
-    column_bytes = 4 * T * projection.width
+    column_bytes, part = 4 * T * projection.width, 8 * projection.width
     read_bytes = max(1, max_bytes // 4 // column_bytes) * column_bytes
     constant = 0
-    with workers(device) as submit:
+    with workers(device, -(-N // part)) as submit:
         running: list[Future[int]] = []
         for start, stop, W_TB in trajectory.blocks(read_bytes):
-            parts = spans(0, stop - start, 8 * projection.width)
+            parts = spans(0, stop - start, part)
             ahead = [submit(partial(projection.add, W_TB[:, a:b], start + a)) for a, b in parts]
             constant += sum(results(running))
             running = ahead
@@ -157,6 +157,7 @@ def decode(wbar_N: Tensor, coefficient_N: Tensor, mode_N: Tensor, motion_M: Tens
         motion = spread(motion32_M, mode_N[piece])
         torch.addcmul(wbar_N[piece], coefficient_N[piece], motion, out=theta_N[piece])
 
-    with workers(wbar_N.device) as submit:
-        results([submit(partial(work, piece)) for piece in pieces(len(theta_N))])
+    cut = list(pieces(len(theta_N)))
+    with workers(wbar_N.device, len(cut)) as submit:
+        results([submit(partial(work, piece)) for piece in cut])
     return theta_N

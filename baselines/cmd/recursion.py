@@ -57,8 +57,9 @@ class OnlineFit:
         self.mu_M += d_M / self.n
         self.S_M.mul_(self.forgetting).add_(d_M * (self.x_M - self.mu_M))
         d32_M = d_M.to(theta_N.device, torch.float32)
-        with workers(theta_N.device) as submit:
-            results([submit(partial(self._piece, theta_N, d32_M, piece)) for piece in pieces(len(theta_N))])
+        cut = list(pieces(len(theta_N)))
+        with workers(theta_N.device, len(cut)) as submit:
+            results([submit(partial(self._piece, theta_N, d32_M, piece)) for piece in cut])
 
     @torch.no_grad()
     def _piece(self, theta_N: Tensor, d32_M: Tensor, piece: slice) -> None:

@@ -23,17 +23,21 @@ class Submit(Protocol):
 
 
 @contextlib.contextmanager
-def workers(device: torch.device) -> Iterator[Submit]:
-    """Submits work to as many threads as torch may use here; on other devices, or with one, does it at once."""
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1:
+def workers(device: torch.device, parts: int) -> Iterator[Submit]:
+    """Submits work to as many threads as torch may use here; does it at once on other devices, or if it is one part."""
+    if device.type != "cpu":
         yield _at_once
         return
+    threads = torch.get_num_threads()
     try:
+        if min(threads, parts) == 1:
+            torch.set_num_threads(1)
+            yield _at_once
+            return
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield pool.submit
     finally:
-        # The workers' setting reaches the matrix products of this thread
+        # A worker's setting reaches the matrix products of this thread too
         torch.set_num_threads(threads)
 
 

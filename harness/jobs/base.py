@@ -48,6 +48,7 @@ class TrainJob(FollowJob):
 
     expected: Record | None = None
     """the record of the base that a shadow run must repeat"""
+    expected_rows: tuple[Row, ...] | list[Row] = ()
     bundle = "latest.safetensors"
 
     def work(self) -> None:
@@ -113,6 +114,7 @@ class TrainJob(FollowJob):
         if bundle["versions"] != versions() or bundle["threads"] != torch.get_num_threads():
             self.resumed.append({"epoch": trainer.t, "versions": bundle["versions"], "threads": bundle["threads"]})
             torch.set_num_threads(bundle["threads"])
+        self.tell({"kind": "resumed", "epoch": trainer.t})
         self.log.line(f"goes on after epoch {trainer.t}")
 
     def _bundle(self) -> State | None:
@@ -140,7 +142,8 @@ class TrainJob(FollowJob):
             row = trainer.train_epoch(after_step=on_step)
         snapshot = trainer.snapshot()
         self._record(snapshot)
-        self.rows.append({"epoch": snapshot.t, **row, "train_seconds": self.clock.get("train")})
+        row = {"epoch": snapshot.t, **row, "train_seconds": self.clock.get("train")}
+        self.rows.append(row if self.expected is None else self.expected_rows[snapshot.t - 1])
         audience.epoch(snapshot, self.rows[-1])
         self._save()
         self.log_rows(audience.watched)
@@ -210,6 +213,7 @@ class ShadowJob(TrainJob):
         self.expected = self.store.base(self.job.base.key)
         if self.expected is None:
             raise Refused("the base has no record to compare with")
+        self.expected_rows = self.store.base_history(self.job.base.key)
         self.follow()
 
 

@@ -102,6 +102,7 @@ class BranchJob(Worker):
         self.entry.status, self.entry.reason = bundle["status"], bundle["reason"]
         self.session.last_row = bundle["train_row"]
         self.clock.seconds.update(bundle["seconds"])
+        self.tell({"kind": "resumed", "epoch": self.trainer.t - self.branch.prefix})
 
     def _epoch(self, last: int) -> None:
         """One epoch of the branch: training, evaluation, bundle, rows to W&B."""

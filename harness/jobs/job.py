@@ -163,3 +163,4 @@ def record_failure(job: Job, store: Store, cells: tuple[CellPlan, ...], reason: 
             "counts": Counts().as_dict(),
         }
         store.write_base(record, [], store.base_folder(job.base.key))
+        Log(store.base_folder(job.base.key) / "log.txt").line(trace or reason)

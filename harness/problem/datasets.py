@@ -133,8 +133,12 @@ class Sizes(NamedTuple):
 
 def check_sizes(config: DatasetConfig) -> Sizes:
     """The size of every split, without reading an image; ConfigError where one is more than the source has."""
-    train_total, test_total = find_source(config).totals(config)
+    source = find_source(config)
+    train_total, test_total = source.totals(config)
     key = f"dataset.{config.name}"
+    for name, value in zip(("channels", "size", "classes"), source.shape or (), strict=False):
+        if getattr(config, name) != value:
+            raise ConfigError(f"{key}.{name} must be {value}, what {config.source} has, got {getattr(config, name)}")
 
     def at_most(name: str, value: int, bound: int, why: str) -> int:
         if value > bound:

@@ -87,6 +87,8 @@ def _read_idx(path: Path, mtime_ns: int) -> Tensor:
 class FashionMNIST:
     """The source `fashion_mnist`."""
 
+    shape = (1, 28, 10)
+
     def totals(self, config: DatasetConfig) -> tuple[int, int]:
         return 60_000, 10_000
 

@@ -18,6 +18,10 @@ from harness.randomness import generator
 class Source(Protocol):
     """A data set as it is published: a training part and a test part, in files."""
 
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """Channels, height and width, classes, where the source is one data set; None where the preset tells."""
+
     def totals(self, config: DatasetConfig) -> tuple[int, int]:
         """Images in the training and in the test part; reads no image."""
 
@@ -40,6 +44,7 @@ class Digits:
     They come without an official split: a permutation, the same for every `split_seed`, holds out 360 for testing.
     """
 
+    shape = (1, 8, 10)
     TEST_IMAGES = 360
     TOTAL = 1797
 

@@ -63,6 +63,7 @@ CASES = [
     ("trajectory=all", ["trajectory", "all"]),
     ("tracker.tags=mine", ["tracker.tags", "mine"]),
     ("bases=3", ["bases", "3"]),
+    ("bases=[{model: test_resnet, optimizer: adam}]", ["bases", "optimizer", "'adam'"]),
     ("model=a,b", ["model", "list", "a,b"]),
     ("seeds=0,1", ["seeds", "list", "0,1"]),
     ("-m", ["-m", "list"]),
@@ -150,9 +151,11 @@ def test_bad_presets_of_ones_own(untouched, tmp_path):
     (tmp_path / "method/gone.yaml").write_text("gone:\n  _target_: nowhere_to_be_found.Method\n")
     (tmp_path / "method/odd.yaml").write_text("odd:\n  _target_: baselines.ema.math\n")
     (tmp_path / "suite/wrong.yaml").write_text("# @package _global_\nbases:\n  - {model: test_resnet, epoch: 3}\n")
+    (tmp_path / "suite/flat.yaml").write_text("# @package _global_\nbases: [test_resnet]\n")
     own = f"--config-dir={tmp_path}"
     refused(own, "method=[base,gone]", results=untouched, words=["method.gone._target_", "nowhere_to_be_found"])
     refused(own, "method=[base,odd]", results=untouched, words=["method.odd._target_", "class"])
+    refused(own, "suite=flat", results=untouched, words=["bases", "list of mappings", "test_resnet"])
     refused(own, "suite=wrong", results=untouched, words=["bases[0]", "'epoch'", "epochs"])
 
 

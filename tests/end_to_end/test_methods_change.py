@@ -102,6 +102,10 @@ def test_keep_none_leaves_no_snapshot(kept):
     assert set(statuses(kept / "none", "adhoc").values()) == {"done"}
 
 
+def test_tracker_none_writes_nothing_for_wandb(kept):
+    assert not (kept / "none/wandb").exists()
+
+
 def test_keep_warmup_leaves_what_online_cmd_read(kept):
     """With a warm-up of F = 2 modes are fixed after epoch F + 1 = 3 of 4; w(0) belongs to every trajectory."""
     assert snapshots(kept / "warmup", "adhoc") == [0, 1, 2, 3]

@@ -16,11 +16,13 @@ from harness.tracking import offline_runs, read_offline
 from harness.weights import base_from_record
 
 METHODS = ["base", "base_recalibrated", "ema", "swa", "time_mean", "lawa", "cmd_online", "cmd_posthoc", "lookahead"]
-COLUMNS = (
-    "model dataset optimizer seed method batchnorm status val_accuracy val_loss test_accuracy test_loss "
-    "train_seconds method_seconds eval_seconds peak_memory_bytes epochs prefix_epochs gradients_full "
-    "gradients_subspace forward_passes trainable_fraction parameters device versions base_key cell_key run_id"
-).split()
+COLUMNS = [
+    *("model", "dataset", "optimizer", "seed", "method", "batchnorm", "status"),
+    *("val_accuracy", "val_loss", "test_accuracy", "test_loss"),
+    *("train_seconds", "method_seconds", "eval_seconds", "peak_memory_bytes", "epochs", "prefix_epochs"),
+    *("gradients_full", "gradients_subspace", "forward_passes", "trainable_fraction"),
+    *("parameters", "device", "versions", "base_key", "cell_key", "run_id"),
+]
 EPOCHS = 6
 BATCHES, BATCH_SIZE = 6, 64
 

@@ -65,7 +65,7 @@ def interrupted(tmp_path_factory):
         return any(known.get(path) != mark for path, mark in marks(results, bundles).items())
 
     ends = {"first bundle": end_when(results, lambda: bundle_is_new({}), signal.SIGKILL)}
-    half = Path(shutil.copytree(results, results.parent / "half"))
+    half = Path(shutil.copytree(results, results.parent / "half", ignore=shutil.ignore_patterns("wandb")))
     known = marks(results, bundles)
     ends["next bundle"] = end_when(results, lambda: bundle_is_new(known), signal.SIGINT)
     ends["first record"] = end_when(results, lambda: marks(results, "cells/*/record.json"), signal.SIGKILL)

@@ -1,0 +1,152 @@
+"""The figures of CMD in suites/<suite>/figures/, one set per model, dataset and optimizer of the last plan.
+
+What a set shows is post-hoc CMD of one base over its whole run, with the parameters of a cell of the plan. Each
+figure is a PNG, a PDF and the CSV it was drawn from; `<model>-<dataset>-<optimizer>.json` says of which cell they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.files import CorruptFile, replacing, write_json
+from harness.report.frame import read_plan
+from harness.report.tables import ROW
+from harness.store import Record, Store
+from harness.trajectory import StoredTrajectory, stored_ts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from harness.method import Layout
+    from harness.report.decomposition import Tables
+
+FIGURES = ("correlation", "layers", "rho", "weights")
+TABLES = (*FIGURES, "sample")
+
+
+def draw_figures(store: Store, suite: str) -> Iterator[str]:
+    """Draw what stored snapshots allow, and say of each set what it shows or why it is not drawn, one line each.
+
+    Per model, dataset and optimizer: of the cells with modes and samples that are done, one that sees the whole run
+    before one with a warm-up, then the lowest seed with all its snapshots. Figures of cells that the plan no longer
+    has are removed; those of snapshots that are gone since stay.
+    """
+    folder = store.suite_folder(suite) / "figures"
+    cells = [cell for cell in read_plan(store.root, suite)["cells"] if {"modes", "samples"} <= set(cell["parameters"])]
+    _remove_outdated(folder, {cell["cell_key"] for cell in cells})
+    by_row = itemgetter(*ROW)
+    for row, of_row in groupby(sorted(cells, key=by_row), key=by_row):
+        title = f"figures: {' '.join(row)}:"
+        ordered = sorted(of_row, key=lambda cell: ("warmup" in cell["parameters"], cell["seed"]))
+        records = [record for cell in ordered if (record := _finished(store, cell["cell_key"])) is not None]
+        record = next((record for record in records if _has_snapshots(store, record)), None)
+        if record is None:
+            reason = "the base's snapshots are gone; trajectory.keep=all keeps them" if records else "no cell is done"
+            yield f"{title} not drawn, {reason}"
+            continue
+        try:
+            yield f"{title} {_draw(store, record, folder)}"
+        except (CorruptFile, ValueError) as error:
+            yield f"{title} not drawn, {error}"
+
+
+def _finished(store: Store, cell_key: str) -> Record | None:
+    record = store.record(cell_key)
+    return record if record is not None and record["status"] == "done" else None
+
+
+def _window(record: Record) -> tuple[int, int]:
+    """First and last epoch that the figures show."""
+    parameters = record["parameters"]
+    first = 0 if parameters.get("include_initial", False) else parameters.get("first", 1)
+    return first, record["config"]["base"]["epochs"]
+
+
+def _trajectory_folder(store: Store, record: Record) -> Path:
+    return store.base_folder(record["base_key"]) / "trajectory"
+
+
+def _has_snapshots(store: Store, record: Record) -> bool:
+    first, last = _window(record)
+    return set(range(first, last + 1)) <= set(stored_ts(_trajectory_folder(store, record)))
+
+
+def _layout(record: Record) -> Layout:
+    """The layout of the base's weights, from a model without any."""
+    import torch
+
+    from harness.params import FlatModel
+    from harness.problem.models import build_model
+    from harness.weights import base_from_record
+
+    base = base_from_record(record)
+    with torch.device("meta"):
+        return FlatModel(build_model(replace(base.model, pretrained=False), base.dataset, base.seed)).layout
+
+
+def _draw(store: Store, record: Record, folder: Path) -> str:
+    """Write one set, and say what it shows."""
+    import torch
+
+    from harness.report.decomposition import decompose
+
+    first, last = _window(record)
+    modes, samples = record["parameters"]["modes"], record["parameters"]["samples"]
+    window = StoredTrajectory(_trajectory_folder(store, record), torch.device("cpu"), first, last)
+    tables = decompose(window, _layout(record), modes, samples, record["seed"])
+    stem = "-".join(record[name] for name in ROW)
+    _save(tables, record, folder, stem)
+    found = tables.sample["mode"].nunique()
+    origin = {name: record[name] for name in ("cell_key", "base_key", *ROW, "seed", "method")}
+    shown = {"modes": found, "samples": len(tables.sample), "first_epoch": first, "last_epoch": last}
+    write_json(folder / f"{stem}.json", {**origin, **shown})
+    return f"seed {record['seed']}, epochs {first}..{last}, {found} modes of {len(tables.sample)} sampled weights"
+
+
+def _save(tables: Tables, record: Record, folder: Path, stem: str) -> None:
+    """Figures and tables of one set, each file whole or not at all."""
+    import matplotlib as mpl
+
+    from harness.report.drawing import STYLE, draw_correlation, draw_layers, draw_rho, draw_weights
+
+    for name in TABLES:
+        table = getattr(tables, name)
+        with replacing(folder / f"{stem}-{name}.csv") as temporary:
+            table.to_csv(temporary, index=name == "correlation", float_format="%.9g")
+    title = f"{', '.join(record[name] for name in ROW)}, seed {record['seed']}"
+    with mpl.rc_context(STYLE):
+        figures = {
+            "correlation": draw_correlation(tables.correlation, tables.sample, title),
+            "layers": draw_layers(tables.layers, title),
+            "rho": draw_rho(tables.rho, title),
+            "weights": draw_weights(tables.weights, record["optimizer"], title),
+        }
+        for name, figure in figures.items():
+            _write(figure, folder / f"{stem}-{name}", record["cell_key"])
+
+
+def _write(figure: Figure, path: Path, cell_key: str) -> None:
+    """As PNG and PDF, with no date in them, so that one table gives one file."""
+    metadata: dict[str, dict[str, Any]] = {
+        "png": {"Description": f"cell {cell_key}", "Software": None},
+        "pdf": {"Subject": f"cell {cell_key}", "CreationDate": None},
+    }
+    for kind, values in metadata.items():
+        with replacing(path.with_name(f"{path.name}.{kind}")) as temporary:
+            figure.savefig(temporary, format=kind, metadata=values)
+
+
+def _remove_outdated(folder: Path, cell_keys: set[str]) -> None:
+    """Delete the sets whose cell is not one of these."""
+    for origin in folder.glob("*.json"):
+        if json.loads(origin.read_bytes())["cell_key"] not in cell_keys:
+            for name in TABLES:
+                for kind in ("csv", "png", "pdf"):
+                    (folder / f"{origin.stem}-{name}.{kind}").unlink(missing_ok=True)
+            origin.unlink()
