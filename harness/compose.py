@@ -174,7 +174,7 @@ def compose_values(request: Request) -> tuple[Values, str, set[KeyPath], dict[st
     _register(chosen, request.config_dirs)
     search = ",".join(f"'file://{folder.resolve()}'" for folder in request.config_dirs)
     groups = [f"{group}=[{','.join(names)}]" for group, names in chosen.items()]
-    groups += [o.input_line or "" for o in parsed if o.key_or_group in SINGLE]
+    groups += [o.input_line or "" for o in parsed if o.key_or_group in SINGLE and o.value() is not None]
     groups += [f"hydra.searchpath=[{search}]"]
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
