@@ -146,8 +146,7 @@ def draw_rho(rho: pd.DataFrame, title: str) -> Figure:
         axes.stairs(counts.loc[modes].sum() / weights, edges, fill=True, color=colour)
         name = f"random walks assigned in the same way, mean |ρ| {mean[SURROGATE]:.2f}"
         axes.stairs(walks, edges, color=WALK, lw=0.9, label=name)
-        text = f"{label}: {weights:,} weights, mean |ρ| {average:.2f}"
-        axes.text(0.01, 0.9, text, transform=axes.transAxes, va="top", fontsize=6)
+        axes.set_title(f"{label}: {weights:,} weights, mean |ρ| {average:.2f}", loc="left", pad=1, fontsize=6)
         axes.set_yticks([])
         axes.spines[["top", "right", "left"]].set_visible(False)
     grid[-1].set_xlim(0, 1)

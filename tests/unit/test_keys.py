@@ -57,7 +57,7 @@ def test_base_key_ignores_names_and_spelling(base):
         {"compile": True},
         {"memory_format": "contiguous"},
         {"deterministic": False},
-        {"device": "cuda"},
+        {"device": "cpu"},
     ],
 )
 def test_base_key_changes_with_every_field_of_training(base, change):
