@@ -73,6 +73,8 @@ class Worker(ABC):
         set_determinism(self.base)
         self.lock_folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(self.lock_folder / ".lock"):
+            for half in self.lock_folder.rglob(".*.tmp"):  # what a killed process was writing
+                half.unlink()
             try:
                 self.job = self._unfinished()
                 if self.job.cells or self.job.kind == "train":

@@ -138,7 +138,7 @@ def draw_rho(rho: pd.DataFrame, title: str) -> Figure:
     total = counts.sum(axis=1)
     rows = [Shown("all modes", LINE, list(counts.index)), *shown_modes(total)]
     edges = np.append(counts.columns.to_numpy(), 1.0)
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.36 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.44 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (label, colour, modes) in zip(grid, rows, strict=True):
         weights = max(int(total[modes].sum()), 1)

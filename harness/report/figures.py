@@ -14,6 +14,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from harness.files import CorruptFile, replacing, write_json
 from harness.report.frame import read_plan
 from harness.report.tables import ROW
@@ -106,7 +108,21 @@ def _draw(store: Store, record: Record, folder: Path) -> str:
     origin = {name: record[name] for name in ("cell_key", "base_key", *ROW, "seed", "method")}
     shown = {"modes": found, "samples": len(tables.sample), "first_epoch": first, "last_epoch": last}
     write_json(folder / f"{stem}.json", {**origin, **shown})
-    return f"seed {record['seed']}, epochs {first}..{last}, {found} modes of {len(tables.sample)} sampled weights"
+    sampled = f"{found} modes of {len(tables.sample)} sampled weights"
+    return f"seed {record['seed']}, epochs {first}..{last}, {sampled}{_difference(store, record, tables)}"
+
+
+def _difference(store: Store, record: Record, tables: Tables) -> str:
+    """What sets the modes drawn apart from those of the cell's own table, if anything does."""
+    if "warmup" in record["parameters"]:
+        return f"; {record['method']} has those of its warm-up"
+    try:
+        own = pd.read_parquet(store.cell_folder(record["cell_key"]) / "tables" / "modes.parquet")
+    except OSError:
+        return ""
+    if own["reference"].tolist() == tables.sample.loc[tables.sample["reference"], "weight"].tolist():
+        return ""
+    return f"; {record['method']} has others, from other sources or another device: redo={record['method']} fits anew"
 
 
 def _save(tables: Tables, record: Record, folder: Path, stem: str) -> None:

@@ -242,7 +242,7 @@ def test_report_draws_the_modes_of_the_cell_that_saw_the_whole_run(store, layout
     finish(store, ONLINE)
     plan(store, [ONLINE, CELL])
     printed = here("report", "suite=quick", results=store.root).stdout
-    assert "figures: test_vit digits sgd: seed 3, epochs 1..4, 3 modes of 120 sampled weights" in printed
+    assert "figures: test_vit digits sgd: seed 3, epochs 1..4, 3 modes of 120 sampled weights\n" in printed
     assert set(figures(store)) == NAMES
     folder = store.suite_folder("quick") / "figures"
     assert json.loads((folder / "test_vit-digits-sgd.json").read_text())["cell_key"] == "cell"
@@ -262,7 +262,9 @@ def test_report_draws_the_modes_of_the_cell_that_saw_the_whole_run(store, layout
 def test_figures_of_snapshots_that_are_gone_stay_and_those_of_another_plan_go(store):
     here("report", "suite=quick", results=store.root)
     drawn = figures(store)
-    here("report", "suite=quick", results=store.root)
+    store.write_tables("cell", {"modes": pd.DataFrame({"reference": [0, 1, 2]})})
+    printed = here("report", "suite=quick", results=store.root).stdout
+    assert "sampled weights; cmd_posthoc has others" in printed
     assert figures(store) == drawn
     snapshot_path(store.base_folder("base") / "trajectory", 2).unlink()
     printed = here("report", "suite=quick", results=store.root).stdout
@@ -294,6 +296,7 @@ def test_a_cell_with_a_warmup_serves_where_no_other_is_done(store):
     unfinished = {**CELL, "cell_key": "unfinished"}
     finish(store, ONLINE)
     plan(store, [unfinished, ONLINE])
-    here("report", "suite=quick", results=store.root)
+    printed = here("report", "suite=quick", results=store.root).stdout
+    assert "sampled weights; cmd_online has those of its warm-up" in printed
     origin = store.suite_folder("quick") / "figures" / "test_vit-digits-sgd.json"
     assert json.loads(origin.read_text())["cell_key"] == "online"

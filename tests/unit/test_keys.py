@@ -28,7 +28,7 @@ def base():
         False,
         "channels_last",
         True,
-        "cpu",
+        "cuda",
     )
 
 
