@@ -161,7 +161,7 @@ class EmbeddedCMD:
         sample_K = sample_weights(self.layout.N, self.layout, self.samples, constant_C, self.generator)
         model = fit(warmup, self.modes, sample_K)
         self.t = warmup.ts[-1]
-        self.report = ModeReport.of(model)
+        self.report = ModeReport.of(model, self.layout)
         self.free = FreeFit(model, warmup, self.movement, BLOCK_BYTES)
         self._follow(model.reference_M)
 
@@ -192,13 +192,14 @@ class EmbeddedCMD:
         return {**numbers, "constant": float((~self.free.moved_F).sum()), **self.report.scalars()}
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """The modes with the weights embedded in each, and one row per window."""
+        """The modes with the weights embedded in each, their share per layer, and one row per window."""
         if self.report is None or self.embedding is None:
             return {}
-        modes = self.report.table(self.layout)
+        tables = self.report.tables(self.layout)
+        modes = tables["modes"]
         mode_E = self.embedding.group_E.cpu().long() % len(modes)
         modes["embedded"] = torch.bincount(mode_E, minlength=len(modes)).numpy()
-        return {"modes": modes, "windows": pd.DataFrame(self.windows, columns=list(WINDOW_COLUMNS))}
+        return {**tables, "windows": pd.DataFrame(self.windows, columns=list(WINDOW_COLUMNS))}
 
     def state_dict(self) -> State:
         """A copy of everything but the settings, the model's weights and the optimizer's state."""

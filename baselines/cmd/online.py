@@ -93,7 +93,7 @@ class CMDOnline(Observer):
         if self.online is None:
             window = self.run.trajectory.window(first, last)
             model = fit_run(self.run, window, self.modes, self.samples, self.model_buffers)
-            self.report = ModeReport.of(model)
+            self.report = ModeReport.of(model, self.run.layout)
             self.online = OnlineFit.start(model, snapshot.theta_N.device, self.forgetting)
             return
         theta_N, layout = snapshot.theta_N, self.run.layout
@@ -114,7 +114,7 @@ class CMDOnline(Observer):
         return {} if self.report is None else self.report.scalars()
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        return {} if self.report is None else {"modes": self.report.table(self.run.layout)}
+        return {} if self.report is None else self.report.tables(self.run.layout)
 
     def state_dict(self) -> State:
         """Empty during the warm-up, whose snapshots come again with the run's trajectory, but for the latest's own."""

@@ -78,7 +78,7 @@ class CMDPosthoc(Reconstruction):
         self.window = window
         self.layout = run.layout
         self.model = fit_run(run, window, self.modes, self.samples, self.model_buffers)
-        self.report = ModeReport.of(self.model)
+        self.report = ModeReport.of(self.model, run.layout)
 
     def reconstruct(self, t: int) -> Proposal:
         ts = self.window.ts
@@ -93,4 +93,4 @@ class CMDPosthoc(Reconstruction):
         return self.report.scalars()
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        return {"modes": self.report.table(self.layout)}
+        return self.report.tables(self.layout)

@@ -13,6 +13,7 @@ from baselines.cmd.clustering import abs_correlation, references, row_distances
 from baselines.cmd.fit import PIECE, fit
 from baselines.cmd.projection import label_type
 from baselines.cmd.recursion import OnlineFit
+from baselines.cmd.report import ModeReport
 from harness.method import Layout, Run, Snapshot
 from harness.trajectory import MemoryTrajectory
 
@@ -295,3 +296,17 @@ def test_a_snapshot_that_is_not_finite_is_named():
 def test_bad_parameters(make, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         make()
+
+
+def test_layers_table_counts_the_moving_weights_of_each_tensor():
+    torch.manual_seed(0)
+    driver_T = torch.randn(8)
+    snapshots_TN = driver_T[:, None] * torch.randn(30) + 0.01 * torch.randn(8, 30)
+    snapshots_TN[:, 4:9] = 1.0
+    trajectory = MemoryTrajectory([Snapshot(t, t, row_N, {}) for t, row_N in enumerate(snapshots_TN)])
+    layout = Layout(("a", "b"), ((10,), (4, 5)))
+    model = fit(trajectory, 3, torch.tensor([0, 1, 2, 20, 25]))
+    layers = ModeReport.of(model, layout).layers(layout)
+    assert layers.groupby("tensor")["size"].sum().to_dict() == {"a": 5, "b": 20}
+    assert layers.groupby("mode")["size"].sum().tolist() == model.size_M.tolist()
+    assert layers.groupby("tensor")["share"].sum().tolist() == pytest.approx([100, 100])
