@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import torch
@@ -122,15 +123,16 @@ def measure(trajectory: Trajectory, modes: int, samples: int, rounds: int) -> CM
     return cmd
 
 
-def measure_online(cmd: CMD, theta_N: Tensor, rounds: int) -> None:
-    """Print the figures of one update."""
-    online, copy_N = OnlineFit.start(cmd.model, CPU), torch.empty_like(theta_N)
-    copy = best(lambda: copy_N.copy_(theta_N), 5 * rounds)
-    update = best(lambda: online.update(theta_N), 5 * rounds)
+def measure_online(cmd: CMD, snapshots: list[Tensor], rounds: int) -> None:
+    """Print the figures of one update; copies and updates take the snapshots in turn, as they come in training."""
+    online, copy_N = OnlineFit.start(cmd.model, CPU), torch.empty_like(snapshots[0])
+    turns = cycle(snapshots)
+    copy = best(lambda: copy_N.copy_(next(turns)), 5 * rounds)
+    update = best(lambda: online.update(next(turns)), 5 * rounds)
     held = sum(t.numel() * t.element_size() for t in (online.wbar_N, online.C_N, online.mode_N))
     print(f"copy one snapshot               {1e3 * copy:9.2f} ms")
     print(f"online update                   {1e3 * update:9.2f} ms  {update / copy:6.1f} x copying")
-    print(f"online state                    {held / len(theta_N):9.1f} bytes per weight")
+    print(f"online state                    {held / len(copy_N):9.1f} bytes per weight")
 
 
 def in_memory(N: int, T: int, modes: int, samples: int, rounds: int) -> None:
@@ -139,7 +141,7 @@ def in_memory(N: int, T: int, modes: int, samples: int, rounds: int) -> None:
     for t in range(1, T + 1):
         motion.fill(t, W_TN[t - 1])
     cmd = measure(Rows(W_TN), modes, samples, rounds)
-    measure_online(cmd, W_TN[-1], rounds)
+    measure_online(cmd, list(W_TN), rounds)
 
 
 def from_disk(N: int, T: int, modes: int, samples: int, rounds: int, folder: str | None) -> None:
@@ -157,7 +159,7 @@ def from_disk(N: int, T: int, modes: int, samples: int, rounds: int, folder: str
         trajectory = StoredTrajectory(Path(name), CPU)
         read_once(trajectory)
         cmd = measure(trajectory, modes, samples, rounds)
-    measure_online(cmd, theta_N, rounds)
+    measure_online(cmd, [theta_N], rounds)
 
 
 def scaling(modes: int, samples: int, rounds: int) -> None:

@@ -26,7 +26,7 @@ from harness.method import Layout, Trajectory
 BLOCK_BYTES = 256 << 20
 """bound on what a fit holds beside its results and the clustering"""
 
-PIECE = 1 << 16
+PIECE = 1 << 19
 """weights that an elementwise pass holds temporaries for"""
 
 

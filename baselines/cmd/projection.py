@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-CACHE_BYTES = {"cpu": 1 << 21, "cuda": 1 << 26}
+CACHE_BYTES = {"cpu": 1 << 23, "cuda": 1 << 26}
 """size of a float32 block (T, B)"""
 
 SMALL, LARGE = 1e-24, 1e36
