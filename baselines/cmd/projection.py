@@ -2,8 +2,8 @@
 
 Sums of raw float32 values lose small motions (median error of rho 0.09 at std/mean = 1e-3), so a block is shifted by
 its first snapshot, which is exact where the motion is small, then centred, both in float32: rho agrees with float64 to
-1e-6 whatever std/mean is. A block is small enough to stay in a core's cache from the shift to the last product. The few
-weights whose squared motion leaves float32's range are done again in float64.
+1e-6 whatever std/mean is. A block stays in the processor's cache from the shift to the last product. The few weights
+whose squared motion leaves float32's range are done again in float64.
 
 Shape suffixes: N weights, T snapshots, B a block of weights, M modes, H weights done again.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 CACHE_BYTES = {"cpu": 1 << 23, "cuda": 1 << 26}
-"""size of a float32 block (T, B)"""
+"""size of a float32 block (T, B); of 1 to 64 MiB on 2 cores only 16 was faster, which asks for more cache"""
 
 SMALL, LARGE = 1e-24, 1e36
 """squared motion over time that float32 holds to full precision"""

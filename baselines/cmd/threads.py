@@ -1,7 +1,7 @@
 """Work on blocks of weights, side by side on the CPU.
 
-A block that stays in a core's cache is too small to be shared between cores, so that every thread works on blocks of
-its own with one torch thread. What a block gives then depends on no number of threads either.
+A block that stays in cache is too small to be shared between cores, so that every thread works on blocks of its own
+with one torch thread. What a block gives then depends on no number of threads either.
 """
 
 from __future__ import annotations

@@ -117,6 +117,11 @@ class Mine:
 '''
 
 
+def test_stripped_drops_attribute_docstrings_and_keeps_code_beside_a_string():
+    assert keys.stripped('SIZE = 3\n"""what it is,\nin two lines"""\n') == "SIZE = 3"
+    assert keys.stripped("def f(): 'é'; return 1\n") != keys.stripped("def f(): 'é'; return 2\n")
+
+
 def test_stripped_keeps_exactly_what_runs():
     assert keys.stripped(SOURCE) == (
         'import math\nclass Mine:\n    def double(self, x: float) -> str:\n        return "# no comment" + str(2 * x)'
