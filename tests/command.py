@@ -44,6 +44,8 @@ def start(*arguments, results):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # a shell that starts its tests in the background has them ignore Ctrl-C, and their children with them
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
