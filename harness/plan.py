@@ -260,6 +260,8 @@ class Estimate:
     disk_bytes: int
     memory_bytes: int
     """of the largest job, beside its images and activations"""
+    largest: str = ""
+    """the methods that the largest job holds"""
     rederived_epochs: int = 0
     """of bases run again for restart states and snapshots that branchers need and that are gone"""
 
@@ -268,6 +270,7 @@ def estimate(plan: Plan) -> Estimate:
     """Epochs to train, disk that will be written, and memory of the largest job."""
     keep, save = plan.study.settings.trajectory_keep, plan.study.settings.save
     base_epochs = branch_epochs = shadow_epochs = rederived = disk = memory = 0
+    largest = ""
     for base in plan.bases:
         left = [c for c in base.cells if plan.statuses[c.key] == "left"]
         if not left:
@@ -289,10 +292,13 @@ def estimate(plan: Plan) -> Estimate:
                     rederived += cell.branch.prefix
                 disk += 3 * snapshot
             disk += snapshot if save == "final" else 0
-        held = [c.memory_floats for c in left if c.kind != "brancher"]
-        branches = [c.memory_floats for c in left if c.kind == "brancher"]
-        memory = max(memory, 6 * snapshot + 4 * max(sum(held), *branches, 0))
-    return Estimate(base_epochs, branch_epochs, shadow_epochs, disk, memory, rederived)
+        held = {"all that watch": sum(c.memory_floats for c in left if c.kind != "brancher")}
+        held |= {c.method.name: c.memory_floats for c in left if c.kind == "brancher"}
+        most = max(held, key=held.__getitem__)
+        if 6 * snapshot + 4 * held[most] > memory:
+            memory = 6 * snapshot + 4 * held[most]
+            largest = f"{most} on {base.config.model.name}, {held[most] / base.N:.1f} floats per weight"
+    return Estimate(base_epochs, branch_epochs, shadow_epochs, disk, memory, largest, rederived)
 
 
 def needs_shadow(base: BasePlan, cells: list[CellPlan], folder: Path) -> bool:

@@ -22,7 +22,7 @@ from harness.presets import as_plain
 from harness.store import Record, Store
 
 Tell = Callable[[dict[str, Any]], None]
-PACKAGES = ("torch", "timm", "numpy", "scipy", "cmdbench")
+PACKAGES = ("torch", "timm", "numpy", "scipy", "schedulefree", "cmdbench")
 
 
 class Refused(Exception):

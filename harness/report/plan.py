@@ -58,7 +58,8 @@ def plan_text(plan: Plan, cost: Estimate) -> str:
         f"methods: {', '.join(methods)}",
         f"{len(plan.bases)} bases, {len(plan.statuses)} cells: {sums}",
         f"to do: epochs {', '.join(epochs)}; disk about {_size(cost.disk_bytes)}; "
-        f"memory of the largest job about {_size(cost.memory_bytes)} beside libraries, images and activations",
+        f"memory of the largest job about {_size(cost.memory_bytes)} beside libraries, images and activations"
+        + (f" ({cost.largest})" if cost.largest else ""),
         *plan.notes,
     ]
     stale = counts["stale"]

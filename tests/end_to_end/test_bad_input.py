@@ -166,6 +166,12 @@ def test_report_of_a_suite_that_never_ran(smoke, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.parametrize("budget", ["0", "half"])
+def test_report_on_an_impossible_budget(budget, smoke):
+    done = here("report", "suite=smoke", f"tables.budget={budget}", results=smoke.results, code=2)
+    assert done.stderr == f"error: tables.budget must be base or at least 1 gradient evaluation, got {budget!r}\n"
+
+
 def test_no_verb_and_an_unknown_verb(tmp_path):
     for words in ([], ["train"]):
         done = here(*words, results=tmp_path / "results", code=2)
