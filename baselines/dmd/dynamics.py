@@ -201,7 +201,8 @@ def _motion(X_SS: Tensor) -> Tensor:
     """Squared singular values of the motion since the first snapshot, from the weights' own inner products."""
     first_S = X_SS[0]
     shifted_SS = X_SS - first_S - first_S[:, None] + X_SS[0, 0]
-    return torch.linalg.eigvalsh(shifted_SS).flip(0).clamp(min=0)
+    squares_S: Tensor = torch.linalg.eigvalsh(shifted_SS).flip(0).clamp(min=0)
+    return squares_S
 
 
 def _drift(next_SR: Tensor, V_SR: Tensor) -> Tensor:
@@ -209,7 +210,8 @@ def _drift(next_SR: Tensor, V_SR: Tensor) -> Tensor:
     ones_S = torch.ones(len(V_SR), dtype=torch.float64)
     rest_S = ones_S - V_SR @ (V_SR.T @ ones_S)
     # The first coordinates are 0 for a motion since the first snapshot, hence rest_S[0] is 1.
-    return next_SR.T @ rest_S / (rest_S @ rest_S)
+    d_R: Tensor = next_SR.T @ rest_S / (rest_S @ rest_S)
+    return d_R
 
 
 def _residual(gram_TT: Tensor, z_TR: Tensor, A_RR: Tensor, d_R: Tensor) -> float:

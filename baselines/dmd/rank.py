@@ -65,8 +65,10 @@ def carried(squares_S: Tensor) -> int:
 
 def by_energy(squares_S: Tensor, energy: float) -> int:
     """The fewest whose sum is at least this share of all; 0 where all are 0."""
-    share_S = squares_S.cumsum(0) / squares_S.sum()
-    return int((share_S < energy).sum()) + 1 if float(squares_S[0]) > 0 else 0
+    if float(squares_S[0]) == 0:
+        return 0
+    sums_S = squares_S.cumsum(0)
+    return int((sums_S[:-1] < energy * sums_S[-1]).sum()) + 1
 
 
 def by_threshold(squares_S: Tensor, N: int) -> int:
