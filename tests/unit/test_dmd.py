@@ -369,7 +369,7 @@ def test_bad_questions():
 def test_the_snapshot_that_is_not_finite_is_named(value):
     W_TN = walk()
     W_TN[6, 150] = value
-    with pytest.raises(ValueError, match="^snapshot t=6 must be finite, got nan or inf in weight 150$"):
+    with pytest.raises(ValueError, match=r"^snapshot t=6 must be finite, got nan or inf in weight 150$"):
         DMD.fit(W_TN)
-    with pytest.raises(ValueError, match="^snapshot t=6 must be finite, got nan or inf in second$"):
+    with pytest.raises(ValueError, match=r"^snapshot t=6 must be finite, got nan or inf in second$"):
         DMD.fit(W_TN, layout=Layout(("first", "second"), ((100,), (300,))))
