@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -236,11 +237,12 @@ def _report(parsed: argparse.Namespace, command: str) -> int:
         if key not in values:
             raise ConfigError(f"report takes suite= and results_dir= only, got {text!r}")
         values[key] = value
+    from harness.report import eigenvalues
     from harness.report.figures import draw_figures
     from harness.store import Store
 
     root, suite, console = Path(values["results_dir"]), values["suite"], _console()
     code = _show(root, suite, console)
-    for line in draw_figures(Store(root), suite):
+    for line in chain(draw_figures(Store(root), suite), eigenvalues.draw_all(Store(root), suite)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return code
