@@ -21,8 +21,8 @@ BLOCK_BYTES = 16 << 20
 """float32 bytes of a block (T, B) as it is read"""
 
 CACHE_BYTES = 1 << 21
-"""float32 bytes of the pieces that a block is worked on in, on the CPU: of 1/4 to 16 MiB on 2 cores the fastest for 21
-and 100 snapshots, 4 times (products) and 9 times (combinations) faster than 16, which leave the cache in float64"""
+"""float32 bytes of the pieces that a block is worked on in, on the CPU: on 2 cores, with 21 and 100 snapshots, 2 to 4
+times (products) and 7 times (combinations) faster than whole blocks, which leave the cache once they are float64"""
 
 
 def displacements(W_TB: Tensor, shift: bool) -> Tensor:
