@@ -91,7 +91,7 @@ class Subspace:
 
     def project(self, g_N: Tensor) -> Tensor:
         """Coordinates (D,) of a vector's part within the subspace: P g."""
-        return self.P_DN @ g_N
+        return self.P_DN @ g_N.to(self.P_DN)
 
     def lift(self, z_D: Tensor) -> Tensor:
         """The vector (N,) that has these coordinates: P' z."""
