@@ -35,8 +35,8 @@ class Subspace:
 
     P_DN: Tensor
     """float32, rows in order of decreasing singular value, orthonormal to 1e-6"""
-    singular_values_T: Tensor
-    """float64 on the CPU, of all T snapshots, decreasing; those beyond the rank are rounding"""
+    singular_values: Tensor
+    """float64 on the CPU, decreasing: T - 1 of T centred snapshots, T of uncentred ones; beyond the rank, rounding"""
 
     @classmethod
     def fit(
@@ -66,7 +66,7 @@ class Subspace:
         V_TD = V_TT[:, :dimensions] - V_TT[:, :dimensions].mean(0)
         coefficients_DT = (V_TD / values_T[:dimensions]).T
         P_DN = combine(trajectory, coefficients_DT, shift=True, max_bytes=max_bytes)
-        return cls(orthonormalise(P_DN, max_bytes), values_T)
+        return cls(orthonormalise(P_DN, max_bytes), values_T[:-1])
 
     @classmethod
     def span(cls, snapshots: Tensor | NDArray[np.generic] | Trajectory, max_bytes: int = BLOCK_BYTES) -> Subspace:
@@ -99,14 +99,14 @@ class Subspace:
 
     def table(self) -> pd.DataFrame:
         """One row per component: its singular value, its share of the sum of squares, and whether it is used."""
-        squares_T = self.singular_values_T.numpy() ** 2
+        squares = self.singular_values.numpy() ** 2
         return pd.DataFrame(
             {
-                "component": np.arange(1, len(squares_T) + 1),
-                "singular_value": self.singular_values_T.numpy(),
-                "share": squares_T / squares_T.sum(),
-                "cumulative_share": squares_T.cumsum() / squares_T.sum(),
-                "used": np.arange(len(squares_T)) < self.dimensions,
+                "component": np.arange(1, len(squares) + 1),
+                "singular_value": self.singular_values.numpy(),
+                "share": squares / squares.sum(),
+                "cumulative_share": squares.cumsum() / squares.sum(),
+                "used": np.arange(len(squares)) < self.dimensions,
             }
         )
 

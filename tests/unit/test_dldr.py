@@ -255,7 +255,7 @@ def test_p_bfgs_reaches_the_minimiser_within_its_subspace():
     method = PBFGS(warmup=8, dimensions=6)
     method.begin(session)
     P_DN = method.subspace.P_DN.double()
-    method.subspace = Subspace(P_DN, method.subspace.singular_values_T)
+    method.subspace = Subspace(P_DN, method.subspace.singular_values)
     for _ in range(20):
         method.train_epoch(session)
     A_NN, c_N, start_N = session.A_NN, session.c_KN[0], session.snapshots_TN[0].double()
