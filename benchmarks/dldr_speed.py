@@ -1,13 +1,13 @@
 """What low-dimensional training costs: finding the subspace, and a step within it in units of an SGD step.
 
 The subspace against a direct singular value decomposition (`torch.linalg.svd` of the centred float32 snapshots), in
-turns in one run, for every size at which the machine has the memory for one: four times the snapshots. Peak extra memory
-is that of the anonymous resident size over what was resident before (see `cmd_speed`); the result, 4 d bytes per weight,
-is in it. The angle is the largest between the two subspaces.
+turns in one run, for every size at which the machine has the memory for one: four times the snapshots. Peak extra
+memory is that of the anonymous resident size over what was resident before (see `cmd_speed`); the result, 4 d bytes per
+weight, is in it. The angle is the largest between the two subspaces.
 
 Steps are those of real sessions on a timm model and Fashion-MNIST, the same batch size for all, epochs in turn: the
-fastest epoch of each, and the median of the ratios by round. P-BFGS's depend on its line searches, so tries and accepted
-steps are shown, and the cost that its passes alone would have if a forward pass were a third of a step.
+fastest epoch of each, and the median of the ratios by round. P-BFGS's depend on its line searches, so tries and
+accepted steps are shown, and the cost that its passes alone would have if a forward pass were a third of a step.
 
     python benchmarks/dldr_speed.py [--rounds 3]
     python benchmarks/dldr_speed.py --steps [--model test_resnet] [--batch 128] [--dimensions 20] [--rounds 5]
