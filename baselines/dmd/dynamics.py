@@ -29,6 +29,9 @@ from torch import Tensor
 
 from baselines.dmd.rank import ACCURACY, Offset, Rank, choose_rank
 
+STEADY = 1e-3
+"""distance from 1 within which an eigenvalue is not clipped: a step grows by a tenth in 100 snapshots, at most"""
+
 
 @dataclass(frozen=True)
 class Dynamics:
@@ -180,14 +183,14 @@ class Dynamics:
 def geometric_sums(eigenvalues_R: Tensor, h: int, clip: bool) -> Tensor:
     """1 + l + ... + l^(h-1) per eigenvalue; clipped, (c^h - 1) / (l - 1) with c = l / |l| where |l| > 1.
 
-    Eigenvalues are known to 1e-8 at best: closer to the circle than that they count as on it, or a steady motion would
-    go on or stop by the luck of rounding.
+    Eigenvalues within 1e-3 of 1 are a steady motion, which is left as it is: rounding splits those of a steady or an
+    evenly accelerated motion about the circle, with coefficients that cancel, and clipping some would leave anything.
     """
     modulus_R = eigenvalues_R.abs()
     ratio_R, scale_R = eigenvalues_R, torch.ones_like(eigenvalues_R)
     if clip:
-        ratio_R = eigenvalues_R / modulus_R.clamp(min=1)
-        grows_R = modulus_R > 1 + ACCURACY
+        grows_R = (modulus_R > 1).logical_and((eigenvalues_R - 1).abs() > STEADY)
+        ratio_R = (eigenvalues_R / modulus_R.clamp(min=1)).where(grows_R, eigenvalues_R)
         scale_R = ((ratio_R - 1) / (eigenvalues_R - 1).where(grows_R, 1.0)).where(grows_R, scale_R)
     sums_R, power_R = torch.zeros_like(ratio_R), torch.ones_like(ratio_R)
     for _ in range(h):
