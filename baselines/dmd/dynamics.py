@@ -5,8 +5,8 @@ decomposition: theory and applications (J. Comput. Dyn. 2014). With X all snapsh
 the projected map A = U' X_next V S^-1 needs inner products only, and so do the coordinates U' x of every snapshot. What
 comes out are coefficients of snapshots; nothing of size N x r exists.
 
-The offset. Linear dynamics cannot hold a fixed point other than 0, which is where weights do not go. Subtracting the
-mean is no way out: at full rank all eigenvalues become roots of unity (Chen et al., J. Nonlinear Sci. 2012). `first`
+The offset. Linear dynamics rest at 0 alone, unless a mode is spent on resting elsewhere. Subtracting the mean is no way
+out: at full rank all eigenvalues become roots of unity (Chen et al., J. Nonlinear Sci. 2012). `first`
 decomposes the motion since the first snapshot. That motion starts at 0, where a linear map stays, so that what was
 linear becomes affine; `constant`, the default, therefore appends a row of ones to the coordinates: z_next = A z + d,
 fitted together, which recovers linear and affine dynamics exactly and holds any fixed point. The row's own eigenvalue,
@@ -15,7 +15,7 @@ exactly 1, is not reported. `none` decomposes the weights as they are.
 Forecasts are anchored at the last snapshot: z(h) = z + (1 + A + ... + A^(h-1)) u with the next step u = A z + d - z,
 the same as A^h z for d = 0, and without cancellation where an eigenvalue is close to 1.
 
-Shape suffixes: T snapshots, R directions kept, S singular values, N weights, H steps.
+Shape suffixes: T snapshots, R directions kept, S singular values.
 """
 
 from __future__ import annotations
