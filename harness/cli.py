@@ -41,7 +41,7 @@ what to run, as key=value pairs:
 EXAMPLES = {
     "plan": "cmdbench plan suite=quick",
     "run": "cmdbench run suite=quick\n  cmdbench run model=resnet10t dataset=digits method=[base,cmd_online]",
-    "report": "cmdbench report suite=quick",
+    "report": "cmdbench report suite=quick\n  cmdbench report suite=quick tables.budget=base",
 }
 SUMMARIES = {
     "plan": "show bases and cells, what is done, and what the rest will cost",

@@ -95,9 +95,15 @@ def at_budget(frame: pd.DataFrame, history: pd.DataFrame, budget: Mapping[str, f
         raise ConfigError("tables.budget must have histories with counts of gradients, got older ones; redo=all")
     rows: list[dict[str, Any]] = []
     curves = dict(list(history.groupby("cell_key", sort=False)))
+    nothing = history.iloc[:0]
     for cell in done.to_dict("records"):
         limit = budget.get(cell["base_key"], math.nan)
-        curve = curves[cell["cell_key"]]
+        curve = curves.get(cell["cell_key"], nothing)
+        if curve[GRADIENTS].isna().any(axis=None):
+            raise ConfigError(
+                f"tables.budget must have histories with counts of gradients, got an older one of {cell['method']} "
+                f"seed {cell['seed']}; redo={cell['method']}"
+            )
         spent = curve[GRADIENTS].sum(axis=1)
         within = curve[curve["val_accuracy"].notna() & (spent <= limit)]
         found: dict[str, Any] = {"gradients": None, "epoch": None, "val_accuracy": None, "val_loss": None}

@@ -138,3 +138,11 @@ def test_bad_budgets(budget):
 def test_histories_without_counts_are_named(frame, history):
     with pytest.raises(ConfigError, match="must have histories with counts of gradients"):
         at_budget(frame, history.drop(columns="gradients_full"), {})
+    old = history["cell_key"] == "base-1"
+    with pytest.raises(ConfigError, match="got an older one of base seed 1; redo=base"):
+        at_budget(frame, history.assign(gradients_full=history["gradients_full"].mask(old)), {})
+
+
+def test_a_cell_without_rows_is_a_gap(frame, history):
+    table = at_budget(frame, history[history["cell_key"] != "base-1"], dict.fromkeys(("base-0", "base-1"), 1e9))
+    assert table["val_accuracy"].isna().tolist() == [False, True, False, False]
