@@ -366,4 +366,4 @@ class WandbServer:
 
 
 def _collection(given):
-    return (given.get("artifactCollectionNames") or [""])[0]
+    return given["artifactCollectionName"]

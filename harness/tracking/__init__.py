@@ -5,22 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.config import TrackerConfig
-from harness.tracking.csv_files import CsvTracker
-from harness.tracking.live import WandbTracker
 from harness.tracking.modes import forget_single_run, resolve_mode
 from harness.tracking.offline import OfflineRun, offline_runs, read_offline, transaction_logs
 from harness.tracking.tracker import ArtifactFiles, RunEnd, RunInfo, RunState, Say, Tracker
 
 __all__ = [
     "ArtifactFiles",
-    "CsvTracker",
     "OfflineRun",
     "RunEnd",
     "RunInfo",
     "RunState",
     "Say",
     "Tracker",
-    "WandbTracker",
     "offline_runs",
     "open_tracker",
     "read_offline",
@@ -43,12 +39,16 @@ def open_tracker(config: TrackerConfig, results_dir: Path, say: Say, notice: boo
     if not tracks(config):
         return Tracker()
     if config.name == "csv":
+        from harness.tracking.csv_files import CsvTracker
+
         return CsvTracker(results_dir, config.tags, config.notes)
     mode, note = resolve_mode(config)
     if mode == "disabled":
         if notice and note is not None:
             say(note)
         return Tracker()
+    from harness.tracking.live import WandbTracker
+
     tracker = WandbTracker(config, results_dir, say, notice)
     forget_single_run()
     return tracker

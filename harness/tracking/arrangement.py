@@ -94,7 +94,7 @@ def _cell_artifacts(store: Store, record: Record, config: TrackerConfig) -> Iter
 
 
 def _manifest(store: Store, base_key: str) -> dict[str, Any]:
-    """The stored snapshots of a base (epoch, file, bytes, checksum), and the digests of its weights after every epoch."""
+    """The stored snapshots of a base (epoch, file, bytes, checksum), and the digests of its weights at every epoch."""
     from harness.files import read_header
 
     base, snapshots = store.base(base_key), []

@@ -125,27 +125,29 @@ class _Feed:
         return Publisher(Store(self.results_dir, self.say), self.suite, self.config, tracker, self.say)
 
     def run(self) -> None:
-        """Until the run ends, or its process does."""
-        try:
-            while True:
-                kind, *rest = self.connection.recv()
-                if kind == "finish":
-                    break
-                self.lanes[zlib.crc32(rest[0].encode()) % len(self.lanes)].submit(self._take, kind, *rest)
-        except (EOFError, OSError):
-            for lane in self.lanes:
-                lane.shutdown(wait=False, cancel_futures=True)
-            if self.publisher.done():
-                self.publisher.result().tracker.close()
-            return
+        """Until the run ends, or its process does: what was told is given in any case."""
+        finished = self._receive()
         for lane in self.lanes:
             lane.shutdown()
         try:
-            # also what an earlier run, or one that was killed, left out
-            self.publisher.result().all(lambda: self.say(None))
-            self.publisher.result().tracker.close()
+            publisher = self.publisher.result()
+            if finished:
+                # also what an earlier run, or one that was killed, left out
+                publisher.all(lambda: self.say(None))
+            publisher.tracker.close()
         except Exception as error:
             self._failed(error)
+
+    def _receive(self) -> bool:
+        """Hand messages to the lanes until the last; whether the run ended by itself."""
+        while True:
+            try:
+                kind, *rest = self.connection.recv()
+            except (EOFError, OSError):
+                return False
+            if kind == "finish":
+                return True
+            self.lanes[zlib.crc32(rest[0].encode()) % len(self.lanes)].submit(self._take, kind, *rest)
 
     def _take(self, kind: str, cell_key: str, *rest: Any) -> None:
         try:

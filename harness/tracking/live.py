@@ -69,14 +69,18 @@ class WandbTracker(Tracker):
         self._said: set[str] = set()
         self._ended: dict[str, RunState] = {}
         """what runs that were closed here hold: a server may need a while to say so itself"""
+        self._services: list[Any] = []
+        """wandb-cores that take no more runs, and may have some open"""
         mode, note = resolve_mode(config)
         self.target = resolve_target(config)
         self.server: Server | None = None
         self.entity = self.target.entity
         if mode == "online":
             self._connect()
-        if notice and note is not None and (self.server is not None or mode != "online"):
-            self._say(note if self.server is None else f"W&B runs online at {self.where}")
+        if notice and self.server is not None:
+            self._say(f"W&B runs online at {self.where}")
+        elif notice and note is not None and mode == "offline":
+            self._say(f"{note}; they are kept in {self.where}, `cmdbench sync` sends them")
 
     @property
     def where(self) -> str:  # type: ignore[override]
@@ -95,6 +99,14 @@ class WandbTracker(Tracker):
         except Exception as error:
             self._lose(error)
 
+    def _answers(self) -> bool:
+        try:
+            if self.server is not None:
+                self.server.default_entity()
+        except Unavailable:
+            return False
+        return self.server is not None and self.server.key is not None
+
     def _lose(self, error: Exception) -> None:
         """From now on offline; said once. Runs that are open online are left as they are."""
         with self._guard:
@@ -102,6 +114,7 @@ class WandbTracker(Tracker):
             for known in self._runs.values():
                 if known.online:
                     known.run = None
+        self._leave_service(kill=True)
         self._once(
             f"W&B at {self.target.server} cannot be used, runs go on offline in {self.folder / 'wandb'}, "
             f"`cmdbench publish` sends what it misses: {_one_line(error)}",
@@ -149,8 +162,12 @@ class WandbTracker(Tracker):
             try:
                 run = self._init(info, online=True)
             except Exception as error:
+                if self._answers():
+                    self._leave_service()
+                    # such as a run that was deleted there, whose id cannot be used again
+                    self._once(f"W&B refuses {info.name} as {info.run_id}: {_one_line(error)}", info.run_id)
+                    return None
                 self._lose(error)
-                self._leave_service()
             else:
                 # rows are sent in order, so the server's next step says all
                 return _Open(run, info.name, True, run.starting_step - 1 if run.starting_step > 0 else None, lock)
@@ -194,17 +211,25 @@ class WandbTracker(Tracker):
         run.define_metric("*", step_metric="epoch")
         return run
 
-    def _leave_service(self) -> None:
+    def _leave_service(self, kill: bool = False) -> None:
         """Let the next run start a wandb-core of its own.
 
         The present one holds the id of a run that failed to start, and there is no way to have it let go that does
-        not also end, or wait for, the other runs in it.
+        not also end, or wait for, the other runs in it. `kill`: it ends now, before it sends rows behind the back of
+        who gives them anew; the record has them.
         """
         from wandb.sdk import wandb_setup
 
         with self._setup:
-            wandb_setup._singleton = None
+            singleton, wandb_setup._singleton = wandb_setup._singleton, None
+            if singleton is not None and singleton._connection is not None:
+                self._services.append(singleton._connection)
             os.environ.pop("WANDB_SERVICE", None)
+        while kill and self._services:
+            service = self._services.pop()
+            service._finalizer.close()
+            service._cleanup()
+            service._proc._process.kill()
 
     def log(self, run_id: str, rows: Iterable[Row]) -> None:
         for row in rows:

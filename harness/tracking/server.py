@@ -44,13 +44,13 @@ class Server:
     url: str
     key: str | None
 
-    def ask(self, query: str, variables: Mapping[str, Any], seconds: float = SECONDS) -> dict[str, Any]:
+    def ask(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         """The data of a GraphQL answer; Unavailable of one line without any secret."""
         token = base64.b64encode(f"api:{self.key}".encode()).decode()
         headers = {"Content-Type": "application/json", "Authorization": f"Basic {token}"}
         body = json.dumps({"query": query, "variables": variables}).encode()
         try:
-            with urlopen(Request(f"{self.url}/graphql", body, headers), timeout=seconds) as answer:
+            with urlopen(Request(f"{self.url}/graphql", body, headers), timeout=SECONDS) as answer:
                 found = json.loads(answer.read())
         except HTTPError as error:
             raise Unavailable(f"it answers {error.code} {error.reason}") from error

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from harness.config import ConfigError, TrackerConfig
-from harness.publish import SENT, THERE, Publisher, PublishRequest, publish_text
+from harness.publish import OTHER, SENT, THERE, Publisher, PublishRequest, publish_text
 from harness.report.frame import read_plan
 from harness.store import Store
 from harness.tracking.arrangement import suite_info
@@ -42,23 +42,22 @@ def sync(request: PublishRequest, say: Say) -> int:
     run_ids = dict.fromkeys(path.stem.removeprefix("run-") for path in fragments if path not in empty)
     problems: list[str] = []
     given = {**request.given, "name": "wandb", "mode": "online"}
-    outcomes: Counter[str] = Counter()
+    code = 0
     for project, of_project in _by_project(root, run_ids, given).items():
         config = TrackerConfig(**{**given, "project": project})
         tracker = WandbTracker(config, root, problems.append)
         forget_single_run()
         if tracker.server is None:
             raise ConfigError(problems[0].replace("runs go on offline", "runs stay"))
-        outcomes += _send(root, of_project, config, tracker, say)
+        where = tracker.where
+        outcomes = _send(root, of_project, config, tracker, say)
         tracker.close()
-        lost = tracker.server is None
-        say(f"{project}: {publish_text(outcomes, 'lost on the way' if lost else tracker.where)}")
+        say(publish_text(outcomes, where))
         for line in problems:
             say(line)
-        if lost:
-            return 1
+        code = max(code, 1 if problems or outcomes[OTHER] else 0)
     say(f"{len(fragments)} fragments in {root / 'wandb'}, {len(empty)} of them empty and skipped")
-    return 0
+    return code
 
 
 def _by_project(root: Path, run_ids: Iterable[str], given: dict[str, Any]) -> dict[str, list[str]]:
