@@ -51,7 +51,7 @@ class CsvTracker(Tracker):
         earlier = self._read(info.run_id) or {"tags": []}
         tags = list(dict.fromkeys([*earlier["tags"], *info.tags, *self._tags]))
         notes = " ".join(filter(None, (info.notes, self._notes))) or None
-        plain = masked(asdict(info)) | {"tags": tags, "notes": notes, "status": "running"}
+        plain = masked(asdict(info) | {"tags": tags, "notes": notes, "status": "running"})
         self._rows[info.run_id] = _read_rows(self.folder / info.run_id / "history.csv")
         write_json(self.folder / info.run_id / "run.json", plain)
 

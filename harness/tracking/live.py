@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 INIT_SECONDS = 20
 FINISH_SECONDS = 20
 """how long an online run may take to send its last rows; the record has them in any case"""
+HEARD_SECONDS = 5
+"""after so long without an answer a server is asked for one, before a run waits for it to take its last rows"""
 CLOSE_SECONDS = 10
 LOCK_SECONDS = 10
 """how long to wait for another command that writes the same run"""
@@ -69,6 +71,8 @@ class WandbTracker(Tracker):
         self._said: set[str] = set()
         self._ended: dict[str, RunState] = {}
         """what runs that were closed here hold: a server may need a while to say so itself"""
+        self._heard = 0.0
+        """when the server last answered, on the monotonic clock"""
         self._services: list[Any] = []
         """wandb-cores that take no more runs, and may have some open"""
         mode, note = resolve_mode(config)
@@ -94,15 +98,26 @@ class WandbTracker(Tracker):
             if not has_key(settings, url):
                 raise Unavailable("no API key is configured")
             server = Server(url, api_key(settings, url))
-            self.entity = self.entity or server.default_entity()
-            self.server = server
+            entity = server.default_entity()
+            self.entity, self.server = self.entity or entity, server
         except Exception as error:
             self._lose(error)
 
+    def _hear(self, recent: float = 0.0) -> None:
+        """Unavailable where the server was not heard of within `recent` seconds and does not answer now either."""
+        server = self.server
+        if server is None or time.monotonic() - self._heard < recent:
+            return
+        try:
+            server.default_entity()
+        except Unavailable:
+            time.sleep(1.0)
+            server.default_entity()
+        self._heard = time.monotonic()
+
     def _answers(self) -> bool:
         try:
-            if self.server is not None:
-                self.server.default_entity()
+            self._hear()
         except Unavailable:
             return False
         return self.server is not None and self.server.key is not None
@@ -200,7 +215,7 @@ class WandbTracker(Tracker):
             group=info.group,
             job_type=info.job_type,
             tags=tuple(dict.fromkeys([*info.tags, *self.target.tags])),
-            notes="\n".join(filter(None, (info.notes, self.target.notes))) or None,
+            notes=masked_text("\n".join(filter(None, (info.notes, self.target.notes)))) or None,
             config=masked(info.config),
             mode="online" if online else "offline",
             resume="allow",
@@ -256,11 +271,15 @@ class WandbTracker(Tracker):
         run = known.run
         assert run is not None
         try:
+            if known.online:
+                self._hear(recent=HEARD_SECONDS)
             run.finish(exit_code=exit_code)
-        except TimeoutError as error:
+        except (TimeoutError, Unavailable) as error:
             self._lose(error)
             return False
-        if not known.online:
+        if known.online:
+            self._heard = time.monotonic()
+        else:
             _wait_until_closed(Path(run.settings.sync_file))
         return True
 
