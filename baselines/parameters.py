@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -23,7 +24,29 @@ def check_between(name: str, value: Any, low: float, high: float = math.inf) -> 
         raise ValueError(f"{name} must be {bound}, got {value!r}")
 
 
+def check_from(name: str, value: Any, low: float, below: float = math.inf) -> None:
+    """`value` must be a finite number of at least `low`, and below `below`."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not low <= value < below:
+        bound = f"at least {low:g}" + ("" if math.isinf(below) else f" and below {below:g}")
+        raise ValueError(f"{name} must be {bound}, got {value!r}")
+
+
 def check_bool(name: str, value: Any) -> None:
     """`value` must be true or false."""
     if value is not True and value is not False:
         raise ValueError(f"{name} must be true or false, got {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """`value` must be one of `choices`."""
+    choices = tuple(choices)
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
+
+
+def check_percent(name: str, value: Any) -> None:
+    """`value` must be a number above 0 and at most 100."""
+    check_between(name, value, 0)
+    if value > 100:
+        raise ValueError(f"{name} must be at most 100, got {value!r}")

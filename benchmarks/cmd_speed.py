@@ -29,7 +29,7 @@ from torch import Tensor
 from baselines.cmd import CMD
 from baselines.cmd.clustering import references
 from baselines.cmd.recursion import OnlineFit
-from baselines.cmd.snapshots import Rows
+from baselines.snapshots import Rows
 from harness.method import Snapshot, Trajectory
 from harness.trajectory import StoredTrajectory, write_snapshot
 

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -259,18 +260,31 @@ def _show(root: Path, suite: str, console: Console) -> int:
 
 
 def _report(parsed: argparse.Namespace, command: str) -> int:
-    values = {"suite": "adhoc", "results_dir": "results"}
+    values = {"suite": "adhoc", "results_dir": "results", "tables.budget": ""}
     for text in parsed.overrides:
         key, _, value = text.partition("=")
         if key not in values:
-            raise ConfigError(f"report takes suite= and results_dir= only, got {text!r}")
+            raise ConfigError(f"report takes {', '.join(f'{name}=' for name in values)} only, got {text!r}")
         values[key] = value
+    from harness.report import eigenvalues
+    from harness.report.cost import budgets, check_budget, write_budget
     from harness.report.figures import draw_figures
+    from harness.report.frame import load_frame, load_history
     from harness.store import Store
 
     root, suite, console = Path(values["results_dir"]), values["suite"], _console()
+    budget = check_budget(values["tables.budget"]) if values["tables.budget"] else None
     code = _show(root, suite, console)
-    for line in draw_figures(Store(root), suite):
+    if budget is not None:
+        frame, store = load_frame(root, suite), Store(root)
+        text = write_budget(
+            frame,
+            load_history(root, suite),
+            budgets(store, frame, budget),
+            store.suite_folder(suite) / "tables",
+        )
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    for line in chain(draw_figures(Store(root), suite), eigenvalues.draw_all(Store(root), suite)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return code
 

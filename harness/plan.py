@@ -194,8 +194,14 @@ def labels(base: BaseConfig) -> dict[str, Any]:
     }
 
 
-def _plan_cell(base: BaseConfig, key: str, method: MethodConfig, study: Study, N: int) -> CellPlan:
+def _plan_cell(base: BaseConfig, key: str, method: MethodConfig, study: Study, N: int, images: int) -> CellPlan:
     made = make_method(method)
+    own_batch = made.batch_size if isinstance(made, Brancher) else None
+    if own_batch is not None and own_batch > images:
+        raise ConfigError(
+            f"method.{method.name}.batch_size must be at most {images}, the training images of {base.dataset.name}, "
+            f"got {own_batch}"
+        )
     cadence = made.cadence if isinstance(made, Observer) else None
     if cadence is not None and cadence != "epoch" and not (isinstance(cadence, int) and cadence >= 1):
         raise ConfigError(f"method.{method.name} must have a cadence of epoch or at least 1 step, got {cadence!r}")
@@ -241,7 +247,7 @@ def make_plan(study: Study, store: Store) -> Plan:
             notes.append(f"dataset {name} differs from the genuine one: it gets keys of its own")
         facts = describe(config.model, config.dataset)
         key = base_key(config, found or config.dataset.digest, pretrained_digest(config.model))
-        cells = tuple(_plan_cell(config, key, method, study, facts.N) for method in methods)
+        cells = tuple(_plan_cell(config, key, method, study, facts.N, images) for method in methods)
         bases.append(BasePlan(key, config, facts.N, facts.buffer_floats, cells))
     for key, count in Counter(base.key for base in bases).items():
         if count > 1:
@@ -260,6 +266,8 @@ class Estimate:
     disk_bytes: int
     memory_bytes: int
     """of the largest job, beside its images and activations"""
+    largest: str = ""
+    """the methods that the largest job holds"""
     rederived_epochs: int = 0
     """of bases run again for restart states and snapshots that branchers need and that are gone"""
 
@@ -268,6 +276,7 @@ def estimate(plan: Plan) -> Estimate:
     """Epochs to train, disk that will be written, and memory of the largest job."""
     keep, save = plan.study.settings.trajectory_keep, plan.study.settings.save
     base_epochs = branch_epochs = shadow_epochs = rederived = disk = memory = 0
+    largest = ""
     for base in plan.bases:
         left = [c for c in base.cells if plan.statuses[c.key] == "left"]
         if not left:
@@ -289,10 +298,13 @@ def estimate(plan: Plan) -> Estimate:
                     rederived += cell.branch.prefix
                 disk += 3 * snapshot
             disk += snapshot if save == "final" else 0
-        held = [c.memory_floats for c in left if c.kind != "brancher"]
-        branches = [c.memory_floats for c in left if c.kind == "brancher"]
-        memory = max(memory, 6 * snapshot + 4 * max(sum(held), *branches, 0))
-    return Estimate(base_epochs, branch_epochs, shadow_epochs, disk, memory, rederived)
+        held = {"all that watch": sum(c.memory_floats for c in left if c.kind != "brancher")}
+        held |= {c.method.name: c.memory_floats for c in left if c.kind == "brancher"}
+        most = max(held, key=held.__getitem__)
+        if 6 * snapshot + 4 * held[most] > memory:
+            memory = 6 * snapshot + 4 * held[most]
+            largest = f"{most} on {base.config.model.name}, {held[most] / base.N:.1f} floats per weight"
+    return Estimate(base_epochs, branch_epochs, shadow_epochs, disk, memory, largest, rederived)
 
 
 def needs_shadow(base: BasePlan, cells: list[CellPlan], folder: Path) -> bool:

@@ -39,6 +39,9 @@ RESERVED_COLUMNS = frozenset(
         "train_seconds",
         "method_seconds",
         "eval_seconds",
+        "gradients_full",
+        "gradients_subspace",
+        "forward_passes",
     }
 )
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from baselines.cmd.fit import BLOCK_BYTES, CMDModel, fit
 from baselines.cmd.posthoc import check_modes
 from baselines.cmd.sampling import sample_trajectories
-from baselines.cmd.snapshots import Rows
+from baselines.snapshots import Rows
 from harness.method import Layout, Trajectory
 
 

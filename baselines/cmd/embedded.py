@@ -25,7 +25,7 @@ from baselines.cmd.posthoc import check_modes
 from baselines.cmd.report import ModeReport
 from baselines.cmd.sampling import constant_weights, non_finite, sample_weights
 from baselines.cmd.windows import MOVEMENTS, FreeFit, Movement, WarmUp
-from baselines.parameters import check_between, check_whole
+from baselines.parameters import check_choice, check_percent, check_whole
 from harness.method import Layout, Snapshot, State, Trajectory
 
 PercentOf = Literal["all", "remaining"]
@@ -40,17 +40,10 @@ def check_embedding(
     # F + 1 snapshots, and among fewer than 3 every correlation is 1
     check_whole("warmup", warmup, 2)
     check_whole("every", every, 1)
-    check_between("percent", percent, 0)
-    if percent > 100:
-        raise ValueError(f"percent must be at most 100, got {percent!r}")
-    choices = {
-        "percent_of": (percent_of, get_args(PercentOf)),
-        "rule": (rule, RULES),
-        "movement": (movement, MOVEMENTS),
-    }
-    for name, (value, known) in choices.items():
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    check_percent("percent", percent)
+    check_choice("percent_of", percent_of, get_args(PercentOf))
+    check_choice("rule", rule, RULES)
+    check_choice("movement", movement, MOVEMENTS)
 
 
 class EmbeddedCMD:

@@ -29,9 +29,9 @@ from baselines.cmd.posthoc import check_modes
 from baselines.cmd.recursion import OnlineFit
 from baselines.cmd.report import ModeReport
 from baselines.cmd.sampling import sample_trajectories
-from baselines.cmd.snapshots import Rows, on_disk
 from baselines.cmd.weights import check_layout, layout_of, swapped, weights_of
 from baselines.parameters import check_bool
+from baselines.snapshots import Rows, on_disk
 from harness.method import Layout
 
 

@@ -36,7 +36,10 @@ class FollowJob(Worker):
             cost = {
                 "train_seconds": train_seconds,
                 "epochs": len(rows),
+                "epochs_full": len(rows),
+                "epochs_subspace": 0,
                 "prefix_epochs": 0,
+                "prefix_seconds": 0.0,
                 "trainable_fraction": 1.0,
                 **counts.as_dict(),
             }
@@ -147,7 +150,8 @@ class TrainJob(FollowJob):
             row = trainer.train_epoch(after_step=on_step)
         snapshot = trainer.snapshot()
         self._record(snapshot)
-        row = {"epoch": snapshot.t, **row, "train_seconds": self.clock.get("train")}
+        counts = trainer.counts.as_dict()
+        row = {"epoch": snapshot.t, **row, "train_seconds": self.clock.get("train"), **counts}
         self.rows.append(row if self.expected is None else self.expected_rows[snapshot.t - 1])
         audience.epoch(snapshot, self.rows[-1])
         self._save()

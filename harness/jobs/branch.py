@@ -51,11 +51,17 @@ class BranchJob(Worker):
         weights = self._train()
         entry = self.entry
         fraction = method.scalars().get("trainable_fraction", 1.0) if entry.status == "done" else 1.0
+        own = self.trainer.t - self.branch.prefix
+        subspace = own if method.gradient_space == "subspace" else 0
         cost = {
             "train_seconds": self._train_seconds(),
             "method_seconds": self.clock.get("method"),
+            "rederive_seconds": self.clock.get("rederive"),
             "epochs": self.trainer.t,
+            "epochs_full": self.trainer.t - subspace,
+            "epochs_subspace": subspace,
             "prefix_epochs": self.branch.prefix,
+            "prefix_seconds": self.prefix_seconds,
             "trainable_fraction": fraction,
             **self.trainer.counts.as_dict(),
         }
@@ -151,6 +157,7 @@ class BranchJob(Worker):
             "train_seconds": self._train_seconds(),
             "method_seconds": self.clock.get("method"),
             "eval_seconds": self.clock.get(f"eval/{self.cell.key}"),
+            **trainer.counts.as_dict(),
         }
         self.entry.add(row, self.method.scalars())
 

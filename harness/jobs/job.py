@@ -27,7 +27,7 @@ from harness.store import Record, Store
 Tell = Callable[[dict[str, Any]], None]
 GENERATION = "generation.json"
 """in a cell's folder: the least generation of its next record, where rows of an earlier attempt are void"""
-PACKAGES = ("torch", "timm", "numpy", "scipy", "cmdbench")
+PACKAGES = ("torch", "timm", "numpy", "scipy", "schedulefree", "cmdbench")
 
 
 class Refused(Exception):

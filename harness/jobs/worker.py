@@ -180,6 +180,8 @@ class Worker(ABC):
         cost = {
             "method_seconds": self.clock.get(f"method/{cell.key}"),
             "eval_seconds": self.clock.get(f"eval/{cell.key}"),
+            "io_seconds": self.clock.get("io"),
+            "track_seconds": self.clock.get("track"),
             "peak_memory_bytes": peak_memory_bytes(self.device),
             **cost,
         }

@@ -16,6 +16,7 @@ import pandas as pd
 
 from harness.config import ConfigError, nearest
 from harness.files import replacing
+from harness.report.cost import write_costs
 from harness.report.tables import ROW, unfinished, write_tables
 from harness.store import STATUSES as RECORDED
 from harness.store import Store
@@ -143,6 +144,7 @@ def write_views(store: Store, suite: str) -> pd.DataFrame:
     frame = build_frame(store, plan)
     frame.attrs["plan"] = _digest(plan)
     write_tables(frame, folder / "tables")
+    write_costs(frame, folder / "tables")
     # The frame goes last: it names the plan that everything beside it is of.
     for name, view in (("history", build_history(store, plan)), ("frame", frame)):
         with replacing(folder / f"{name}.parquet") as temporary:

@@ -55,6 +55,23 @@ def test_costs_follow_from_the_suite(frame):
     assert (frame["train_seconds"] > 0).all()
 
 
+def test_records_say_what_was_spent_where(records):
+    """Epochs by the space they were in, and seconds by phase."""
+    for record in records:
+        cost = record["cost"]
+        assert (cost["epochs_full"], cost["epochs_subspace"], cost["prefix_epochs"]) == (EPOCHS, 0, 0)
+        assert cost["prefix_seconds"] == 0
+        phases = ("train_seconds", "eval_seconds", "io_seconds", "track_seconds")
+        assert all(cost[phase] > 0 for phase in phases), cost
+        assert cost["method_seconds"] >= 0
+
+
+def test_history_counts_gradients(smoke):
+    history = load_history(smoke.results, "smoke")
+    for _, rows in history.groupby("cell_key"):
+        assert list(rows["gradients_full"]) == [epoch * BATCHES * BATCH_SIZE for epoch in rows["epoch"]]
+
+
 def test_it_learns(frame):
     """Ten classes: guessing gives 10 %; after six short epochs recalibrated weights do far better."""
     assert (frame.loc[frame["method"] == "base_recalibrated", "test_accuracy"] > 40).all()
@@ -159,6 +176,18 @@ def test_report_rebuilds_the_views(smoke_copy, frame):
         path.unlink()
     here("report", "suite=smoke", results=smoke_copy)
     pd.testing.assert_frame_equal(pd.read_parquet(smoke_copy / "suites/smoke/frame.parquet"), frame)
+
+
+def test_report_compares_on_one_budget(smoke_copy, frame):
+    """Half of what the base took: everyone stands at the middle epoch, but for the reconstruction of the last one."""
+    budget = EPOCHS * BATCHES * BATCH_SIZE // 2
+    done = here("report", "suite=smoke", f"tables.budget={budget}", results=smoke_copy)
+    assert f"{budget:,} gradient evaluations" in done.stdout
+    table = pd.read_csv(smoke_copy / "suites/smoke/tables/budget.csv")
+    assert len(table) == len(frame)
+    watching = table["method"] != "cmd_posthoc"
+    assert set(table.loc[watching, "epoch"]) == {EPOCHS // 2}
+    assert table.loc[~watching, "epoch"].isna().all()
 
 
 @pytest.mark.parametrize("method", ["base", "cmd_posthoc", "lookahead"])

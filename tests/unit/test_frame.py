@@ -150,7 +150,13 @@ def test_views_hold_what_the_records_say_and_load_without_them(store, tmp_path_f
     written = write_views(store, "quick")
     folder = store.suite_folder("quick")
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "frame.parquet"), build_frame(store, plan))
-    assert {path.name for path in (folder / "tables").iterdir()} == {"main.md", "main.csv", "main.tex"}
+    assert {path.name for path in (folder / "tables").iterdir()} == {
+        "main.md",
+        "main.csv",
+        "main.tex",
+        "cost.md",
+        "cost.csv",
+    }
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (store.root / "suites").rename(elsewhere / "suites")
     pd.testing.assert_frame_equal(load_frame(elsewhere, "quick"), written)
