@@ -328,6 +328,8 @@ class TuneConfig:
         check_whole("tune.batch", self.batch, 1)
         if self.parameters is not None and (not isinstance(self.parameters, list) or not self.parameters):
             raise ConfigError(f"tune.parameters must be a list of at least 1 name, got {self.parameters!r}")
+        if self.storage is not None and not isinstance(self.storage, str):
+            raise ConfigError(f"tune.storage must be a database URL, got {self.storage!r}")
         if self.name is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", str(self.name)):
             raise ConfigError(f"tune.name must consist of letters, digits, _ and -, got {self.name!r}")
 

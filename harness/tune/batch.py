@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import gcd
-from pathlib import Path
 from typing import Any
 
 from harness.config import Settings
@@ -38,10 +37,6 @@ class Batch:
         """the last look at a setting (its key) on a seed"""
         self.steps = self._branches() if search.prunes else iter([self._all()])
 
-    @property
-    def folder(self) -> Path:
-        return self.search.folder / "work"
-
     def _open(self, base: BasePlan) -> list[Candidate]:
         """One candidate per setting that is not valued on this base yet."""
         seed = base.config.seed
@@ -57,13 +52,13 @@ class Batch:
             cells = [candidate.cells[place] for candidate in open_]
             if self.search.kind == "brancher":
                 jobs += [self._branch(base, cell, _last(cell)) for cell in cells]
-            elif not cells:
                 continue
-            elif cells[0].replays(base.config.epochs) is None:
-                jobs.append(self._job("shadow", base, cells))
-            else:  # as many jobs as fill the slots evenly
-                parts = min(self.slots // gcd(self.slots, len(bases)), len(cells))
-                jobs += [self._job("replay", base, cells[part::parts]) for part in range(parts)]
+            replayed = [cell for cell in cells if cell.replays(base.config.epochs) is not None]
+            watching = [cell for cell in cells if cell not in replayed]
+            jobs += [self._job("shadow", base, watching)] if watching else []
+            # as many jobs as fill the slots evenly
+            parts = min(self.slots // gcd(self.slots, len(bases)), len(replayed))
+            jobs += [self._job("replay", base, replayed[part::parts]) for part in range(parts)]
         return jobs
 
     def _branches(self) -> Iterator[list[TrialJob]]:
@@ -72,7 +67,7 @@ class Batch:
             for rung in range(1, RUNGS + 1):
                 cells = [candidate.cells[place] for candidate in self._open(base)]
                 jobs = [self._branch(base, cell, _rung(cell, rung)) for cell in cells]
-                yield [job for job in jobs if self.lacks(job)]  # a short branch may be there already
+                yield [job for job in jobs if self.untold(job)]  # a short branch may be there already
                 self._look(place, base, rung)
 
     def _look(self, place: int, base: BasePlan, rung: int) -> None:
@@ -100,30 +95,26 @@ class Batch:
             if not self.search.prunes:
                 self.search.keep(candidate, base.config.seed, result)
 
-    def lacks(self, job: TrialJob) -> bool:
-        """Whether a job that ended left something untold."""
-        place = self.search.problem.bases.index(job.base)
-        keys = {cell.key for cell in job.cells}
-        wanted = {c.key for c in self.candidates if c.cells[place].key in keys}
-        told = {
-            key
-            for (key, seed), result in self._latest.items()
-            if seed == job.base.config.seed and (job.kind != "branch" or _reached(result, job.until))
-        }
-        return not wanted <= told
+    def untold(self, job: TrialJob) -> list[CellPlan]:
+        """What a job has not told of its cells."""
+        place, seed = self.search.problem.bases.index(job.base), job.base.config.seed
+        keys = {candidate.cells[place].key: candidate.key for candidate in self.candidates}
+        results = {cell.key: self._latest.get((keys[cell.key], seed)) for cell in job.cells}
+        return [cell for cell in job.cells if not _reached(results[cell.key], job.until)]
+
+    def apart(self, job: TrialJob) -> list[TrialJob]:
+        """What a job has not told, each of it in a job of its own."""
+        return [self._job(job.kind, job.base, [cell], job.until) for cell in self.untold(job)]
 
     def lose(self, job: TrialJob, reason: str) -> None:
         """A job was lost for good, and with it what it has not told."""
         lost = {"status": "failed", "reason": reason, "traceback": None, "epoch": None, "seconds": 0.0}
-        place = self.search.problem.bases.index(job.base)
-        for cell in job.cells:
-            key = next(c.key for c in self.candidates if c.cells[place].key == cell.key)
-            if (key, job.base.config.seed) not in self._latest or job.kind == "branch":
-                self.take(job, cell.key, lost)
+        for cell in self.untold(job):
+            self.take(job, cell.key, {**lost, "val_accuracy": None, "val_loss": None})
 
     def clear(self) -> None:
         """Drop what its jobs would have gone on from."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.search.work, ignore_errors=True)
 
     def _branch(self, base: BasePlan, cell: CellPlan, until: int) -> TrialJob:
         return self._job("branch", base, [cell], until)
@@ -143,7 +134,7 @@ class Batch:
             settings=self._settings,
             composed=self._composed,
             python_path=self._python_path,
-            folder=str(self.folder / f"{kind}-s{base.config.seed}-{digest}"),
+            folder=str(self.search.work / f"{kind}-s{base.config.seed}-{digest}"),
             until=until,
         )
 
@@ -159,5 +150,5 @@ def _rung(cell: CellPlan, rung: int) -> int:
     return cell.branch.prefix + -(-cell.branch.epochs * rung // RUNGS)
 
 
-def _reached(result: Result, until: int) -> bool:
-    return result["status"] != "done" or (result["epoch"] or 0) >= until
+def _reached(result: Result | None, until: int) -> bool:
+    return result is not None and (result["status"] != "done" or (result["epoch"] or 0) >= until)

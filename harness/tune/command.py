@@ -20,7 +20,7 @@ from harness.schedule import prune
 from harness.tune.best import search_folder
 from harness.tune.display import TuneDisplay
 from harness.tune.figures import draw_search
-from harness.tune.results import sentence, spread_text, write_results
+from harness.tune.results import sentence, spread_text, write_results, write_unsearched
 from harness.tune.space import make_space
 from harness.tune.storage import first_line, held, open_storage
 from harness.tune.study import Candidate, Problem, Search, make_search
@@ -73,12 +73,16 @@ def make_searches(
             own = load_yaml(files[cell.method.name]).get(cell.method.name, {}).get("search") or {}
             space, cut = make_space(cell.method, problem.epochs, own, study.tune.parameters)
             lines += cut
-            if space.distributions:
-                spaces.append((cell.method, problem, space))
+            spaces.append((cell.method, problem, space))
+    if not any(space.distributions for *_, space in spaces):
+        raise ConfigError(f"method must have something to search in {plan.bases[0].config.epochs} epochs, got nothing")
     searches = []
     for method, problem, space in spaces:
         folder = search_folder(root, suite, method.name, problem.label, study.tune.name)
-        stack.enter_context(held(folder))
+        if not space.distributions:
+            write_unsearched(folder, method, problem, study)
+            continue
+        stack.enter_context(held(folder, study.tune.storage is not None))
         storage = open_storage(study.tune.storage, folder)
         searches.append(make_search(method, problem, space, study.tune, study.evaluate, suite, folder, storage))
     return searches, list(dict.fromkeys(lines))

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,11 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
+from harness.config import MethodConfig, Study
 from harness.files import write_bytes
 from harness.tune.best import write_best
 from harness.tune.storage import quiet
-from harness.tune.study import DEFAULT, Result, Search, counts, retry_of
+from harness.tune.study import DEFAULT, Problem, Result, Search, counts, retry_of
 
 RESAMPLES = 20
 TREES = 32
@@ -252,6 +254,20 @@ def write_results(search: Search, command: str) -> Outcome | None:
     if found is not None:
         write_best(search.folder / "best.yaml", best_values(search, found), f"made by {command}")
     return found
+
+
+def write_unsearched(folder: Path, method: MethodConfig, problem: Problem, study: Study) -> None:
+    """best.yaml of a method of whose space nothing fits: its setting without tuning, within the same budget."""
+    best = {
+        "method": method.name,
+        "problem": problem.label,
+        "parameters": {},
+        "sentence": f"Nothing of the search space of {method.name} fits {problem.epochs} epochs: it keeps its default.",
+        "seeds": problem.seeds,
+        "epochs": problem.epochs,
+        "budget": study.tune.budget,
+    }
+    write_best(folder / "best.yaml", best, f"made by {study.command}")
 
 
 def best_values(search: Search, found: Outcome) -> dict[str, Any]:

@@ -21,14 +21,12 @@ from harness.randomness import derive
 from harness.tune.space import Space
 
 
-def sampling_seed(config: TuneConfig, number: int) -> int:
-    """32 bits, as samplers take them."""
-    return derive(config.seed, "tune", number) % (1 << 32)
+def make_sampler(config: TuneConfig, number: int, who: str = "", at_random: bool = False) -> BaseSampler:
+    """The sampler for the trial of this number; a grid's points are enqueued, so that its sampler chooses nothing.
 
-
-def make_sampler(config: TuneConfig, number: int) -> BaseSampler:
-    """The sampler for the trial of this number; a grid's points are enqueued, so that its sampler chooses nothing."""
-    seed = sampling_seed(config, number)
+    `who` tells coordinators of one study apart. `at_random`: not where the model of GP would have it.
+    """
+    seed = derive(config.seed, f"tune/{who}", number) % (1 << 32)  # of as many bits as samplers take
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         if config.sampler == "tpe":
@@ -36,7 +34,7 @@ def make_sampler(config: TuneConfig, number: int) -> BaseSampler:
         if config.sampler == "qmc":  # one sequence, whose place the storage keeps
             independent = RandomSampler(seed=seed)
             return QMCSampler(scramble=True, seed=config.seed, independent_sampler=independent)
-        if config.sampler == "gp":
+        if config.sampler == "gp" and not at_random:
             return GPSampler(seed=seed, deterministic_objective=True)
     return RandomSampler(seed=seed)
 

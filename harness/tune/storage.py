@@ -7,6 +7,7 @@ is cleared when the next coordinator takes the study's folder, which only one pr
 from __future__ import annotations
 
 import contextlib
+import socket
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,15 +28,15 @@ HEARTBEAT_SECONDS = 30
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a study's folder; ConfigError where another process does."""
+def held(folder: Path, shared: bool) -> Iterator[None]:
+    """Hold a study's folder, this machine's part of it where its storage is `shared`; ConfigError where it is held."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".lock")
+    lock = filelock.FileLock(folder / (f".lock-{socket.gethostname()}" if shared else ".lock"))
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise ConfigError(
-            f"tune.name must be of a study that no other process works on, got one that is locked: {folder / '.lock'}"
+            f"tune.name must be of a study that no other process works on, got one that is locked: {lock.lock_file}"
         ) from None
     try:
         yield

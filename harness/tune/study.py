@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from harness.config import ConfigError, EvaluateConfig, MethodConfig, TuneConfig
 from harness.keys import harness_digest, source_digest
 from harness.plan import BasePlan, CellPlan, plan_cell
+from harness.presets import check_fits
 from harness.tune.sampling import make_pruner, make_sampler, next_grid_point, setting
 from harness.tune.space import Space
 from harness.tune.storage import quiet
@@ -143,6 +144,7 @@ class Search:
     def cells(self, params: dict[str, Any]) -> tuple[CellPlan, ...]:
         """A setting on every base; ConfigError where it is refused."""
         method = replace(self.method, params={**self.method.params, **params})
+        check_fits(method, self.problem.epochs)
         bases = self.problem.bases
         return tuple(plan_cell(b.config, b.key, method, self.evaluate, b.N) for b in bases)
 
@@ -228,12 +230,22 @@ class Search:
             return
 
     @property
+    def work(self) -> Path:
+        """Where jobs keep what they go on from; other machines may work on the same study in the same folder."""
+        return self.folder / "work" / socket.gethostname()
+
+    @property
     def owner(self) -> str:
         """Who works on a trial: whoever holds this folder on this machine."""
         return f"{socket.gethostname()}:{os.path.realpath(self.folder)}"
 
+    @property
+    def _who(self) -> str:
+        """What else a suggestion depends on: several coordinators may ask for the same number at once."""
+        return "" if self.exclusive else self.owner
+
     def _resume(self, frozen: FrozenTrial) -> Candidate | None:
-        self.study.sampler = make_sampler(self.config, frozen.number)
+        self.study.sampler = make_sampler(self.config, frozen.number, self._who)
         return self._candidate(Trial(self.study, frozen._trial_id))
 
     def _retry(self) -> None:
@@ -261,7 +273,9 @@ class Search:
             if point is None:
                 return None
             self.study.enqueue_trial(point)
-        self.study.sampler = make_sampler(self.config, number)
+        # TPE learns from what is refused, GP would suggest it again
+        refused = bool(trials) and "refused" in trials[-1].user_attrs
+        self.study.sampler = make_sampler(self.config, number, self._who, at_random=refused)
         with quiet():
             trial = self.study.ask()
         if not self.exclusive:
@@ -319,7 +333,7 @@ class Search:
             return
         if step not in self.trials[trial.number].intermediate_values:
             trial.report(value, step)
-        candidate.pruned = trial.should_prune()
+        candidate.pruned = step < self.steps - 1 and trial.should_prune()
 
     def tell(self, candidate: Candidate) -> None:
         """End a trial with what it came to."""
@@ -402,14 +416,23 @@ def open_search(search_name: str, made_with: dict[str, Any], storage: BaseStorag
     if known is None:
         study.set_user_attr("made_with", made_with)
         known = made_with
-    for name in sorted({*known, *made_with}):
+    for name in {**made_with, **known}:
         if known.get(name) != made_with.get(name):
+            then, now = _differing(known.get(name), made_with.get(name))
             raise ConfigError(
-                f"tune.name must be of a study with the same {name}, got {search_name!r}, made with "
-                f"{known.get(name)!r} instead of {made_with.get(name)!r}; "
-                f"tune.name={config.name or 'study'}2 makes a new one"
+                f"tune.name must be of a study with the same {name}, got {search_name!r}, made with {then} instead of "
+                f"{now}; tune.name={config.name or 'study'}2 makes a new one"
             )
     return study
+
+
+def _differing(then: Any, now: Any) -> tuple[str, str]:
+    """Two values in words; of two mappings the entries that differ."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+        one, other = (", ".join(f"{n} {side.get(n, 'not there')}" for n in names) for side in (then, now))
+        return one, other
+    return str(then), str(now)
 
 
 def made_with(

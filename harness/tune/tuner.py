@@ -23,7 +23,10 @@ from harness.tune.study import Candidate, Search
 from harness.tune.workers import TrialJob
 
 ATTEMPTS = 2
-"""how often a job is run: again where its process was lost, or a stored file was corrupt and set aside"""
+"""how often a job is run: again where its process was lost, or a stored file was corrupt and set aside
+
+Candidates whose process was lost are run each on its own, since one of them may have taken the others along.
+"""
 BEAT_SECONDS = 15
 
 
@@ -188,7 +191,7 @@ class Tuner:
             settings=self.settings,
             composed=self._composed,
             python_path=self._python_path,
-            folder=str(search.folder / "work" / f"base-s{base.config.seed}"),
+            folder=str(search.work / f"base-s{base.config.seed}"),
         )
 
     def _owner(self, job: TrialJob) -> _Active | None:
@@ -219,11 +222,13 @@ class Tuner:
         if active is None:
             return
         active.running = [other for other in active.running if other is not job]
-        if not active.batch.lacks(job):
+        if not active.batch.untold(job):
             return
         self._ready.discard(job.base.key)
         self._attempts[job.folder] += 1
-        if self._attempts[job.folder] < ATTEMPTS:
+        if died is not None and len(job.cells) > 1:
+            active.waiting += active.batch.apart(job)
+        elif self._attempts[job.folder] < ATTEMPTS:
             active.waiting.append(job)
         else:
             active.batch.lose(job, died or "its job told nothing")
