@@ -145,7 +145,8 @@ def test_samplers_are_reproducible_and_stay_in_the_space(tuned, tmp_path, sample
 @pytest.mark.parametrize("after", [1, 4, 9])
 def test_a_search_that_is_stopped_goes_on_to_the_same_trials(tuned, tmp_path, monkeypatch, after):
     """Stopped when the so-many-th value comes in: no trial is lost, tried twice, or suggested anew."""
-    whole = tuned(tmp_path / "whole", *CMD, "trials=12", "tune.batch=5").searches[0]
+    given = ("method=swa", "seeds=[0,1]", "trials=12", "tune.batch=5")
+    whole = tuned(tmp_path / "whole", *given).searches[0]
     take, seen = Batch.take, []
 
     def stopping(self, job, key, result):
@@ -156,9 +157,9 @@ def test_a_search_that_is_stopped_goes_on_to_the_same_trials(tuned, tmp_path, mo
 
     monkeypatch.setattr(Batch, "take", stopping)
     with pytest.raises(Stopped):
-        tuned(tmp_path / "stopped", *CMD, "trials=12", "tune.batch=5")
+        tuned(tmp_path / "stopped", *given)
     monkeypatch.undo()
-    again = tuned(tmp_path / "stopped", *CMD, "trials=12", "tune.batch=5").searches[0]
+    again = tuned(tmp_path / "stopped", *given).searches[0]
     pd.testing.assert_frame_equal(table(whole), table(again))
     assert sum(counts(trial) for trial in again.trials) == 12
 
