@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import filelock
 import optuna
@@ -23,6 +25,8 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from harness.config import ConfigError
 
 JOURNAL = "journal.log"
+CONNECTS = 10
+"""attempts at a database whose tables somebody else is making"""
 HEARTBEAT_SECONDS = 30
 """how often a coordinator tells a database that its trials are alive; without for four times as long, they are lost"""
 
@@ -71,21 +75,37 @@ def _database(url: str) -> BaseStorage:
         parsed = make_url(url)
         shown = parsed.render_as_string(hide_password=True)
         # a database file that another process writes to is waited for so long
-        options = (
+        options: dict[str, Any] = (
             {"connect_args": {"timeout": 20}} if parsed.get_backend_name() == "sqlite" else {"pool_pre_ping": True}
         )
-        with quiet():
-            return RDBStorage(
-                url,
-                engine_kwargs=options,
-                heartbeat_interval=HEARTBEAT_SECONDS,
-                grace_period=4 * HEARTBEAT_SECONDS,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=1),
-            )
+        return _connect(url, options)
     except ArgumentError:
         raise ConfigError(f"tune.storage must be a database URL such as sqlite:///tune.db, got {shown!r}") from None
     except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError) as error:
         raise ConfigError(f"tune.storage must be reachable, got {shown!r}: {first_line(error)}") from None
+
+
+def _connect(url: str, options: dict[str, Any]) -> BaseStorage:
+    """Tables are made where there are none; where another machine is making them just now, it is tried again."""
+    for _ in range(CONNECTS - 1):
+        try:
+            return _storage(url, options)
+        except (SQLAlchemyError, StorageInternalError) as error:
+            if "exist" not in first_line(error) and "unique" not in first_line(error).lower():
+                raise
+            time.sleep(0.1)
+    return _storage(url, options)
+
+
+def _storage(url: str, options: dict[str, Any]) -> RDBStorage:
+    with quiet():
+        return RDBStorage(
+            url,
+            engine_kwargs=options,
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            grace_period=4 * HEARTBEAT_SECONDS,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=1),
+        )
 
 
 def first_line(error: BaseException) -> str:

@@ -105,6 +105,8 @@ class Search:
     study: optuna.Study
     storage: BaseStorage
     exclusive: bool
+    leads: bool
+    """whether it may make the setting without tuning the first trial"""
     repeats: int = 0
     ended: str | None = None
     """why it asks for no more trials: its budget is spent, or what stopped it"""
@@ -266,7 +268,7 @@ class Search:
         trials = self.trials
         number = len(trials)
         waiting = any(t.state == TrialState.WAITING for t in trials)
-        if not trials and self.space.holds(self.default_params):
+        if self.leads and not trials and self.space.holds(self.default_params):
             self.study.enqueue_trial(self.default_params)
         elif self.config.sampler == "grid" and not waiting:
             point = next_grid_point(self.config, self.space, trials)
@@ -403,15 +405,24 @@ def counts(trial: FrozenTrial) -> bool:
     return trial.state in (TrialState.COMPLETE, TrialState.RUNNING)
 
 
-def open_search(search_name: str, made_with: dict[str, Any], storage: BaseStorage, config: TuneConfig) -> optuna.Study:
-    """The study of that name, made where there is none; ConfigError, naming what differs, where there is another."""
+def open_search(
+    search_name: str, made_with: dict[str, Any], storage: BaseStorage, config: TuneConfig
+) -> tuple[optuna.Study, bool]:
+    """The study of that name, made where there is none, and whether it was made here.
+
+    ConfigError, naming what differs, where there is another.
+    """
     direction = StudyDirection.MAXIMIZE if config.metric == "accuracy" else StudyDirection.MINIMIZE
+    made = search_name not in {study.study_name for study in storage.get_all_studies()}
     with quiet():
         try:
-            study = optuna.create_study(storage=storage, study_name=search_name, direction=direction)
-            study.set_user_attr("made_with", made_with)
-        except DuplicatedStudyError:
-            study = optuna.load_study(study_name=search_name, storage=storage)
+            study = (
+                optuna.create_study(storage=storage, study_name=search_name, direction=direction)
+                if made
+                else optuna.load_study(study_name=search_name, storage=storage)
+            )
+        except DuplicatedStudyError:  # another machine was faster
+            made, study = False, optuna.load_study(study_name=search_name, storage=storage)
     known = study.user_attrs.get("made_with")
     if known is None:
         study.set_user_attr("made_with", made_with)
@@ -423,7 +434,7 @@ def open_search(search_name: str, made_with: dict[str, Any], storage: BaseStorag
                 f"tune.name must be of a study with the same {name}, got {search_name!r}, made with {then} instead of "
                 f"{now}; tune.name={config.name or 'study'}2 makes a new one"
             )
-    return study
+    return study, made
 
 
 def _differing(then: Any, now: Any) -> tuple[str, str]:
@@ -469,7 +480,10 @@ def make_search(
     """A search on an opened storage."""
     asked = made_with(method, problem, space, evaluate, suite, config.metric)
     name = "/".join([suite, method.name, problem.label, *([] if config.name is None else [config.name])])
-    study = open_search(name, asked, storage, config)
-    search = Search(method, problem, space, config, evaluate, folder, study, storage, config.storage is None)
+    study, made = open_search(name, asked, storage, config)
+    exclusive = config.storage is None
+    search = Search(
+        method, problem, space, config, evaluate, folder, study, storage, exclusive, leads=exclusive or made
+    )
     study.pruner = make_pruner(config, search.steps)
     return search

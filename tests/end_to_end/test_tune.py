@@ -1,4 +1,4 @@
-"""`cmdbench tune` as a person uses it, killed and interrupted, from several machines, and what `tuned=true` makes of it."""
+"""`cmdbench tune` as a person uses it: killed, interrupted, on several machines, and what `tuned=true` makes of it."""
 
 import json
 import os
@@ -145,10 +145,12 @@ def test_tuned_refuses_tuned_seeds_and_methods_that_were_not_tuned(tuned):
 
 
 BAD = {
-    "unknown parameter": (("method=ema", "+method.ema.search.halflife={type:float,low:1,high:2}"), ["'halflife'", "half_life"]),
+    "unknown parameter": (
+        ("method=ema", "+method.ema.search.halflife={type:float,low:1,high:2}"), ["'halflife'", "half_life"],
+    ),
     "empty range": (("method=ema", "method.ema.search.half_life.low=9"), ["half_life", "empty", "5.0", "9"]),
     "warm-up": (("method=cmd_online", "method.cmd_online.search.warmup.high=30"), ["warmup", "6 epochs", "got 30"]),
-    "no database": (("method=ema", "tune.storage=sqlite:////nowhere/x.db"), ["tune.storage", "/nowhere/x.db", "unable"]),
+    "no database": (("method=ema", "tune.storage=sqlite:////nowhere/x.db"), ["tune.storage", "/nowhere/x.db"]),
     "no URL": (("method=ema", "tune.storage=nowhere"), ["tune.storage", "'nowhere'", "URL"]),
     "a password stays secret": (
         ("method=ema", "tune.storage=postgresql://me:secret@localhost:1/x"), ["tune.storage", "me:***"],
@@ -184,7 +186,7 @@ def until(process, condition):
         time.sleep(0.002)
 
 
-def lines(results, method="cmd_online"):
+def lines(results, method):
     path = search_folder(results, method) / "journal.log"
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
@@ -196,9 +198,11 @@ def test_killed_and_interrupted_it_goes_on_to_the_same_trials(tuned, tmp_path):
     results = tmp_path / "results"
     shutil.copytree(whole / "bases", results / "bases")
     shutil.copy(whole / "store.json", results)
-    for step, (end, more) in enumerate([(signal.SIGKILL, 20), (signal.SIGKILL, 60), (signal.SIGINT, 15)]):
-        process, before = start(*TUNE, *CMD, "tracker=none", results=results), lines(results)
-        until(process, lambda before=before, more=more: lines(results) >= before + more)
+    ends = [("cmd_online", 20, signal.SIGKILL), ("cmd_online", 40, signal.SIGKILL), ("swa", 8, signal.SIGINT)]
+    for step, (method, more, end) in enumerate(ends):
+        count = lines(results, method) + more
+        process = start(*TUNE, *CMD, "tracker=none", results=results)
+        until(process, lambda method=method, count=count: lines(results, method) >= count)
         if step == 0:
             held = here(*TUNE, *CMD, "tracker=none", results=results, code=2)
             assert "locked" in held.stderr
@@ -239,7 +243,7 @@ def test_a_candidate_that_takes_its_process_along_fails_alone(tmp_path):
 def test_two_machines_share_a_database(tuned, tmp_path):
     """Two coordinators with results folders of their own: together they try as many settings as were asked for."""
     storage = f"tune.storage=sqlite:///{tmp_path / 'study.db'}"
-    given = (*TUNE, "method=swa", f"trials={TRIALS}", "tune.batch=2", "tracker=none", storage)
+    given = (*TUNE, "method=swa", "trials=8", "tune.batch=2", "tracker=none", storage)
     folders = [tmp_path / name / "results" for name in ("one", "two")]
     processes = []
     for folder in folders:
@@ -250,7 +254,7 @@ def test_two_machines_share_a_database(tuned, tmp_path):
         assert process.returncode == 0, (stdout, stderr)
     here(*given, results=folders[0])
     frame = trials(folders[0], "swa")
-    assert frame["counts"].sum() == TRIALS
+    assert frame["counts"].sum() == 8
     assert set(frame["state"]) <= {"default", "complete", "failed"}
     assert frame.loc[frame["state"] == "complete", "params_start"].is_unique
 
