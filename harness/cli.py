@@ -217,7 +217,7 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> None
 def _show(root: Path, suite: str, console: Console) -> int:
     """Write the views, print the table, and name what is not as it should be."""
     from harness.report.frame import warnings, write_views
-    from harness.report.tables import terminal_table
+    from harness.report.terminal import terminal_table
     from harness.store import Store
 
     store = Store(root)

@@ -16,8 +16,9 @@ import pandas as pd
 
 from harness.config import ConfigError, nearest
 from harness.files import replacing
-from harness.report.cost import write_costs
-from harness.report.tables import ROW, unfinished, write_tables
+from harness.report.summary import results
+from harness.report.tables import ROW, unfinished
+from harness.report.written import write_tables
 from harness.store import STATUSES as RECORDED
 from harness.store import Store
 
@@ -71,8 +72,15 @@ def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
     """
     rows = [_row(cell, store.record(cell["cell_key"])) for cell in plan["cells"]]
     frame = pd.DataFrame(rows, columns=list(FRAME_COLUMNS)).astype(FRAME_COLUMNS)
+    frame.attrs["plan"] = _digest(plan)
+    frame.attrs["reconstructions"] = reconstructions(plan)
     validate(frame)
     return frame
+
+
+def reconstructions(plan: dict[str, Any]) -> list[str]:
+    """The methods of a plan that see the whole run before they have weights."""
+    return list(dict.fromkeys(cell["method"] for cell in plan["cells"] if cell.get("kind") == "reconstruction"))
 
 
 def validate(frame: pd.DataFrame) -> None:
@@ -141,12 +149,10 @@ def write_views(store: Store, suite: str) -> pd.DataFrame:
     """Rewrite frame.parquet, history.parquet and tables/ of a suite from the records, and return the frame."""
     plan = read_plan(store.root, suite)
     folder = store.suite_folder(suite)
-    frame = build_frame(store, plan)
-    frame.attrs["plan"] = _digest(plan)
-    write_tables(frame, folder / "tables")
-    write_costs(frame, folder / "tables")
+    frame, history = build_frame(store, plan), build_history(store, plan)
+    write_tables(results(frame, history), folder / "tables")
     # The frame goes last: it names the plan that everything beside it is of.
-    for name, view in (("history", build_history(store, plan)), ("frame", frame)):
+    for name, view in (("history", history), ("frame", frame)):
         with replacing(folder / f"{name}.parquet") as temporary:
             view.to_parquet(temporary, index=False)
     return frame
