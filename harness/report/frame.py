@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
 
 from harness.config import ConfigError, nearest
 from harness.files import replacing
@@ -70,7 +73,23 @@ def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
     Accuracies are in percent, seconds in s, memory in bytes; `parameters` and `versions` are JSON with sorted keys.
     ValueError as in `validate`.
     """
-    rows = [_row(cell, store.record(cell["cell_key"])) for cell in plan["cells"]]
+    return gather(store, plan)[0]
+
+
+def gather(store: Store, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Frame and history of a plan, each record read once; as `build_frame` and `build_history` give them."""
+    rows, parts = [], []
+    for cell in plan["cells"]:
+        found = store.cell(cell["cell_key"])
+        rows.append(_row(cell, None if found is None else found[0]))
+        if found is not None:
+            table = parquet.read_table(pa.BufferReader(found[1]))
+            keys = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), dtype=np.int32)), [cell["cell_key"]])
+            parts.append(table.add_column(0, "cell_key", keys.cast("string")))
+    return _frame(rows, plan), _history(parts)
+
+
+def _frame(rows: list[dict[str, Any]], plan: dict[str, Any]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list(FRAME_COLUMNS)).astype(FRAME_COLUMNS)
     frame.attrs["plan"] = _digest(plan)
     frame.attrs["reconstructions"] = reconstructions(plan)
@@ -106,16 +125,16 @@ def validate(frame: pd.DataFrame) -> None:
 
 
 def build_history(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
-    """cell_key, epoch and the union of all metric columns, one row per cell and evaluated epoch, in plan order."""
-    parts = []
-    for cell in plan["cells"]:
-        history = store.history(cell["cell_key"])
-        if history is not None:
-            parts.append(history.assign(cell_key=cell["cell_key"]))
-    empty = pd.DataFrame({"cell_key": pd.Series(dtype="str"), "epoch": pd.Series(dtype="int64")})
-    whole = pd.concat(parts, ignore_index=True) if parts else empty
-    metrics = [name for name in whole.columns if name not in empty.columns]
-    return whole[[*empty.columns, *metrics]].astype({"cell_key": "str", "epoch": "int64"})
+    """cell_key, epoch and the union of all metric columns, one row per cell and recorded epoch, in plan order."""
+    return gather(store, plan)[1]
+
+
+def _history(parts: list[pa.Table]) -> pd.DataFrame:
+    whole = pa.concat_tables(parts, promote_options="permissive").to_pandas() if parts else pd.DataFrame()
+    if whole.empty:
+        whole = pd.DataFrame({"cell_key": pd.Series(dtype="str"), "epoch": pd.Series(dtype="int64")})
+    metrics = [name for name in whole.columns if name not in ("cell_key", "epoch")]
+    return whole[["cell_key", "epoch", *metrics]].astype({"cell_key": "str", "epoch": "int64"})
 
 
 def read_plan(results_dir: Path | str, suite: str) -> dict[str, Any]:
@@ -149,7 +168,7 @@ def write_views(store: Store, suite: str) -> pd.DataFrame:
     """Rewrite frame.parquet, history.parquet and tables/ of a suite from the records, and return the frame."""
     plan = read_plan(store.root, suite)
     folder = store.suite_folder(suite)
-    frame, history = build_frame(store, plan), build_history(store, plan)
+    frame, history = gather(store, plan)
     write_tables(results(frame, history), folder / "tables")
     # The frame goes last: it names the plan that everything beside it is of.
     for name, view in (("history", history), ("frame", frame)):
