@@ -96,7 +96,8 @@ def _ranking(cells: pd.DataFrame, metric: str) -> Ranking:
             reason = f"{found} of {most} seeds" if found < most else f"fewer than {SEEDS} seeds"
             unranked[method] = reason
     ranked = finished[~finished["method"].isin(unranked)]
-    if ranked.empty:
+    if ranked["seed"].nunique() < SEEDS:
+        unranked |= dict.fromkeys(ranked["method"], f"fewer than {SEEDS} seeds")
         return Ranking({}, unranked)
     # Rounded so that equal means do not order by rounding; then the plan's order stands.
     value_AP = ranked.pivot(index="method", columns="base_key", values=metric).reindex(ranked["method"].unique())

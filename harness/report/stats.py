@@ -202,37 +202,36 @@ def pairs(frame: pd.DataFrame, metric: str, control: str) -> pd.DataFrame:
 
 
 COMPARED = [*ROW, "method", "metric", "control", "alike", "seeds"]
-"""what names a comparison; `seeds` are those planned"""
+"""what names a comparison; `seeds` are the bases planned"""
 
 
 def comparisons(frame: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
     """Every method against every control, and against `base`, per model, dataset and optimizer, and over all of them.
 
-    One line per comparison: COMPARED, the fields of Paired, p_holm and verdict (`better`, `worse`, `tie`, or why there
-    is no test). Columns of ROW are `all` in the lines over several rows.
+    One line per comparison: COMPARED, finished (different seeds), the fields of Paired, p_holm and verdict (`better`,
+    `worse`, `tie`, or why there is no test). Columns of ROW are `all` in the lines over several rows.
     """
     higher = METRICS[metric].higher_is_better
     lines = []
     several = len(frame.groupby(ROW)) > 1
+    planned = _planned(frame)
     for control in (*CONTROLS, BESIDE):
         paired = pairs(frame, metric, control)
-        planned = _planned(frame)
         for found, of_method in paired.groupby([*ROW, "method"], sort=False):
             key = _names(found)
             lines.append(_line(of_method, key, planned[key], metric, control, higher))
         for method, of_method in paired.groupby("method", sort=False) if several else ():
             count = sum(seeds for key, seeds in planned.items() if key[-1] == method)
             lines.append(_line(of_method, (*(ALL,) * len(ROW), method), count, metric, control, higher))
-    names = [*COMPARED, *Paired.__dataclass_fields__]
-    table = pd.DataFrame(lines, columns=names)
-    untested = ~table["alike"].astype(bool)
+    table = pd.DataFrame(lines, columns=[*COMPARED, "finished", *Paired.__dataclass_fields__])
+    untested = ~table["alike"].astype(bool) | (table["finished"] < SEEDS)
     table.loc[untested, ["p", "p_wilcoxon"]] = math.nan
     table["p_holm"] = math.nan
     for places in table.groupby([*ROW, "control"], sort=False).indices.values():
         table.loc[places, "p_holm"] = holm(table.loc[places, "p"].to_numpy(dtype=np.float64))
     better = table["mean"] > 0 if higher else table["mean"] < 0
     table["verdict"] = [
-        _verdict(*line) for line in zip(table["n"], table["alike"], table["p_holm"], better, strict=True)
+        _verdict(*line) for line in zip(table["finished"], table["alike"], table["p_holm"], better, strict=True)
     ]
     return table
 
@@ -252,13 +251,14 @@ def _line(
     of_method: pd.DataFrame, key: tuple[object, ...], seeds: int, metric: str, control: str, higher: bool
 ) -> tuple[object, ...]:
     found = Paired.of(of_method["difference"].to_numpy(dtype=np.float64), higher)
-    return (*key, metric, control, bool(of_method["alike"].all()), seeds, *vars(found).values())
+    alike, finished = bool(of_method["alike"].all()), of_method["seed"].nunique()
+    return (*key, metric, control, alike, seeds, finished, *vars(found).values())
 
 
-def _verdict(n: int, alike: bool, p_holm: float, better: bool) -> str:
+def _verdict(seeds: int, alike: bool, p_holm: float, better: bool) -> str:
     if not alike:
         return "no test: another BatchNorm policy"
-    if n < SEEDS:
+    if seeds < SEEDS:
         return f"no test: fewer than {SEEDS} seeds"
     if p_holm >= ALPHA:
         return "tie"
