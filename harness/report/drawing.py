@@ -125,7 +125,7 @@ def draw_layers(layers: pd.DataFrame, title: str) -> Figure:
     axes.text(101.5, -0.9, "weights", va="bottom", fontsize=5.5)
     axes.set_xlabel("share of the weights that moved (%)")
     figure.suptitle(f"Modes of every layer\n{title}", fontsize=7)
-    _legend_below(figure, axes, columns=5)
+    legend_below(figure, axes, columns=5)
     return figure
 
 
@@ -153,7 +153,7 @@ def draw_rho(rho: pd.DataFrame, title: str) -> Figure:
     grid[-1].set_xlabel("|ρ|, correlation of a weight with its mode's reference")
     figure.supylabel("share of the mode's weights", fontsize=7)
     figure.suptitle(f"Correlation within the modes\n{title}", fontsize=7)
-    _legend_below(figure, grid[-1], columns=1)
+    legend_below(figure, grid[-1], columns=1)
     return figure
 
 
@@ -178,11 +178,11 @@ def draw_weights(weights: pd.DataFrame, optimizer: str, title: str) -> Figure:
         axes.set_visible(False)
     figure.supylabel("value of the weight", fontsize=7)
     figure.suptitle(f"Single weights and their model\n{title}", fontsize=7)
-    _legend_below(figure, grid[0], columns=2)
+    legend_below(figure, grid[0], columns=2)
     return figure
 
 
-def _legend_below(figure: Figure, axes: Axes, columns: int) -> None:
+def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
     """What the labels of one pair of axes mean, for the whole figure."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(

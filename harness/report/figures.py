@@ -144,14 +144,14 @@ def _save(tables: Tables, record: Record, folder: Path, stem: str) -> None:
             "weights": draw_weights(tables.weights, record["optimizer"], title),
         }
         for name, figure in figures.items():
-            _write(figure, folder / f"{stem}-{name}", record["cell_key"])
+            write_figure(figure, folder / f"{stem}-{name}", f"cell {record['cell_key']}")
 
 
-def _write(figure: Figure, path: Path, cell_key: str) -> None:
+def write_figure(figure: Figure, path: Path, origin: str) -> None:
     """As PNG and PDF, with no date in them, so that one table gives one file."""
     metadata: dict[str, dict[str, Any]] = {
-        "png": {"Description": f"cell {cell_key}", "Software": None},
-        "pdf": {"Subject": f"cell {cell_key}", "CreationDate": None},
+        "png": {"Description": origin, "Software": None},
+        "pdf": {"Subject": origin, "CreationDate": None},
     }
     for kind, values in metadata.items():
         with replacing(path.with_name(f"{path.name}.{kind}")) as temporary:

@@ -35,8 +35,8 @@ FAMILIES = (PLAIN, AVERAGES, CMD, DMD, LOW, FROZEN, OTHERS)
 """in the order of panels and legends"""
 
 KNOWN = {
-    "base": Look("Base as it is", PLAIN, "#000000", "solid", "circle"),
-    "base_recalibrated": Look("Base", PLAIN, "#767676", "dash", "square"),
+    "base": Look("Base, as it is", PLAIN, "#000000", "solid", "circle"),
+    "base_recalibrated": Look("Base, recalibrated", PLAIN, "#767676", "dash", "square"),
     "ema": Look("EMA", AVERAGES, "#0072B2", "solid", "circle"),
     "swa": Look("SWA", AVERAGES, "#56B4E9", "solid", "square"),
     "lawa": Look("LAWA", AVERAGES, "#1B3A6B", "dash", "triangle-up"),
