@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -236,6 +237,7 @@ def _report(parsed: argparse.Namespace, command: str) -> int:
         if key not in values:
             raise ConfigError(f"report takes {', '.join(f'{name}=' for name in values)} only, got {text!r}")
         values[key] = value
+    from harness.report import eigenvalues
     from harness.report.cost import budgets, check_budget, write_budget
     from harness.report.figures import draw_figures
     from harness.report.frame import load_frame, load_history
@@ -253,6 +255,6 @@ def _report(parsed: argparse.Namespace, command: str) -> int:
             store.suite_folder(suite) / "tables",
         )
         console.print(text, markup=False, highlight=False, soft_wrap=True)
-    for line in draw_figures(Store(root), suite):
+    for line in chain(draw_figures(Store(root), suite), eigenvalues.draw_all(Store(root), suite)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return code

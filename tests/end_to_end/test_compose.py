@@ -149,3 +149,13 @@ def test_a_timm_name_stands_where_a_preset_may(tmp_path):
     assert rest == []
     assert (base.model.name, base.model.timm, base.model.stem) == ("resnet18_a1_in1k", "resnet18.a1_in1k", "small")
     assert base.model.pretrained is False
+
+
+def test_all_takes_quick_over_and_runs_every_method(tmp_path):
+    """The same bases with the same cells, and those of every other preset."""
+    store = Store(tmp_path / "results")
+    quick, everything = (make_plan(study(f"suite={suite}"), store) for suite in ("quick", "all"))
+    assert [base.key for base in everything.bases] == [base.key for base in quick.bases]
+    assert {cell.key for _, cell in quick.cells} <= {cell.key for _, cell in everything.cells}
+    presets = {path.stem for path in (CONF / "method").glob("*.yaml")}
+    assert {cell.method.name for _, cell in everything.cells} == presets
