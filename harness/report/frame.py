@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from pyarrow import parquet
 
 from harness.config import ConfigError, nearest
 from harness.files import replacing
-from harness.report.summary import results
+from harness.report.columns import Choice
+from harness.report.summary import Results, results
 from harness.report.tables import ROW, unfinished
 from harness.report.written import write_tables
 from harness.store import STATUSES as RECORDED
@@ -166,15 +168,33 @@ def _digest(plan: dict[str, Any]) -> str:
 
 def write_views(store: Store, suite: str) -> pd.DataFrame:
     """Rewrite frame.parquet, history.parquet and tables/ of a suite from the records, and return the frame."""
+    return make_views(store, suite).found.frame
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the files of a suite were written from."""
+
+    found: Results
+    history: pd.DataFrame
+    summary: pd.DataFrame
+    choice: Choice
+
+
+def make_views(
+    store: Store, suite: str, metric: str = "test_accuracy", target: float | None = None, columns: str = ""
+) -> Views:
+    """As `write_views`, with another metric, target or choice of columns; ConfigError where the latter are unknown."""
     plan = read_plan(store.root, suite)
     folder = store.suite_folder(suite)
     frame, history = gather(store, plan)
-    write_tables(results(frame, history), folder / "tables")
+    choice, found = Choice.of(columns, frame), results(frame, history, metric, target)
+    summary = write_tables(found, folder / "tables", choice)
     # The frame goes last: it names the plan that everything beside it is of.
     for name, view in (("history", history), ("frame", frame)):
         with replacing(folder / f"{name}.parquet") as temporary:
             view.to_parquet(temporary, index=False)
-    return frame
+    return Views(found, history, summary, choice)
 
 
 def _views(results_dir: Path, suite: str, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame] | None:

@@ -30,6 +30,7 @@ from harness.report.gallery import Shown, gather_figures
 from harness.report.headline import headline
 from harness.report.looks import FAMILIES, look
 from harness.report.printing import NO_TIES, TIES
+from harness.report.rendering import Printed
 from harness.report.stats import ALL
 from harness.report.summary import Results
 from harness.report.tables import ROW, caption
@@ -91,8 +92,9 @@ def write_page(
     history: pd.DataFrame,
     summary: pd.DataFrame,
     warnings: list[str],
+    compared: Printed | None = None,
 ) -> Path:
-    """Write the page of a suite and return its index.html."""
+    """Write the page of a suite, with a comparison where there is one, and return its index.html."""
     suite_folder = store.suite_folder(plan["suite"])
     folder = suite_folder / "report"
     fresh = suite_folder / f".report-{uuid.uuid4().hex[:8]}.tmp"
@@ -105,7 +107,7 @@ def write_page(
         figures = gather_figures(suite_folder / "figures", fresh / "figures")
         data = json.dumps(curve_data(found.frame, history), separators=(",", ":"))
         (fresh / "curves.js").write_text(f"window.CURVES = {data};\n")
-        context = _context(store, plan, found, summary, warnings, figures)
+        context = _context(store, plan, found, summary, warnings, figures) | {"compared": compared}
         (fresh / "index.html").write_text(templates.get_template("index.html").render(context))
         write_cell_pages(store, plan, found.frame, history, templates, fresh / "cells")
         _replace(fresh, folder)
@@ -135,6 +137,7 @@ def _context(
     counts = Counter(frame["status"])
     lines = [{**{str(k): v for k, v in line.items()}, "ranked_by": found.metric} for line in summary.to_dict("records")]
     links = _links(frame)
+    choices = {name: list(dict.fromkeys(map(str, frame[name]))) for name in ROW}
     of_rows = [line for line in lines if line["model"] != ALL]
     return {
         "suite": plan["suite"],
@@ -149,7 +152,9 @@ def _context(
         "tested": TIES if any(ranking.ranks for ranking in found.ranked.values()) else NO_TIES,
         "facts": list(_facts(plan, frame)),
         "versions": list(_versions(frame)),
-        "choices": {name: list(dict.fromkeys(map(str, frame[name]))) for name in ROW},
+        "choices": choices,
+        # What all lines have in common is said once, below.
+        "names": [name for name in ROW if name == "model" or len(choices[name]) > 1],
         "heads": [_head(name) for name in RESULTS],
         "lines": [_body(line, RESULTS, links) for line in of_rows],
         "overall_heads": [_head(name) for name in RESULTS[2:]],
