@@ -121,12 +121,13 @@ def make_report(options: Options, say: Say) -> Report:
     texts: list[str] = []
     if options.columns:
         tables += statistics(views.found, views.summary, views.choice)
+    shown: list[Printed] = []
     if options.compare:
         comparison = compare(views.found.frame, options.compare, options.suite, options.metric)
         write_csv(comparison.table, folder / "tables" / "compare.csv")
         shown = printed(comparison, views.choice)
-        write_printed([shown], folder / "tables", "compare")
-        tables.append(shown)
+        write_printed(shown, folder / "tables", "compare")
+        tables += shown
         texts += comparison.notes
     if options.budget is not None:
         frame, own = views.found.frame, budgets(store, views.found.frame, options.budget)
@@ -135,8 +136,7 @@ def make_report(options: Options, say: Say) -> Report:
         for line in draw(store, options, views.found, views.history):
             say(line)
     found_warnings = warnings(views.found.frame)
-    compared = tables[-1] if options.compare else None
-    page = write_page(store, plan, views.found, views.history, views.summary, found_warnings, compared)
+    page = write_page(store, plan, views.found, views.history, views.summary, found_warnings, shown)
     return Report(views.found, page, tables, texts)
 
 

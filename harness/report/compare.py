@@ -37,7 +37,7 @@ class Comparison:
 
 
 def compare(frame: pd.DataFrame, other: str, suite: str, metric: str = "test_accuracy") -> Comparison:
-    """`other` is `published`, a CSV with the columns NUMBERS, a results folder, or the folder of one suite; ConfigError.
+    """`other` is `published`, a CSV with the columns NUMBERS, a results folder, or a suite's own folder; ConfigError.
 
     Columns of the table: KEY, ours_mean, ours_std, ours_n, theirs_mean, theirs_std, theirs_n, difference (ours minus
     theirs); for folders also pairs, paired (mean difference of the pairs), low, high, p, p_holm, and same (pairs with
@@ -126,17 +126,28 @@ def _against_frame(frame: pd.DataFrame, theirs: pd.DataFrame, other: str, metric
     return Comparison(table.reset_index(), notes, other, metric)
 
 
-def printed(comparison: Comparison, choice: Choice) -> Printed:
-    """The comparison as a table of texts."""
+def printed(comparison: Comparison, choice: Choice) -> list[Printed]:
+    """The comparison as tables of texts, one for each model, data set and optimizer."""
+    text, notes = _caption(comparison), comparison.notes
+    tables = []
+    for row, own in comparison.table.groupby(ROW, sort=False):
+        texts = _texts(own, comparison, choice)
+        title, label = ", ".join(map(str, row)), "-".join(["compare", *map(str, row)])
+        tables.append(Printed(text, texts, title=title, notes=notes, label=label))
+        text, notes = "As above.", []
+    return tables
+
+
+def _texts(table: pd.DataFrame, comparison: Comparison, choice: Choice) -> pd.DataFrame:
     digits = METRICS[comparison.metric].digits
-    paired = "paired" in comparison.table.columns
+    paired = "paired" in table.columns
     lines = []
-    for line in comparison.table.to_dict("records"):
+    for line in table.to_dict("records"):
         if not choice.keeps(str(line["method"])):
             continue
         theirs_n = int(line["theirs_n"]) if paired else 2
         texts = {
-            **{name: str(line[name]) for name in KEY},
+            "method": str(line["method"]),
             "ours": Spread(line["ours_mean"], line["ours_std"], int(line["ours_n"])).text(digits),
             "theirs": Spread(line["theirs_mean"], line["theirs_std"], theirs_n).text(digits),
             "difference": number(line["difference"], digits, "+"),
@@ -148,16 +159,18 @@ def printed(comparison: Comparison, choice: Choice) -> Printed:
             texts["pairs (same cell)"] = f"{pairs} ({0 if pairs == 0 else int(line['same'])})"
             texts["p"] = probability(line["p_holm"])
         lines.append(texts)
+    columns = ["method", "ours", "theirs", "difference", *(("paired", "pairs (same cell)", "p") if paired else ())]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def _caption(comparison: Comparison) -> str:
+    """What the numbers of a comparison are."""
     text = (
         f"{METRICS[comparison.metric].title}, ours against {comparison.other}: mean ± standard deviation over seeds. "
     )
-    if paired:
-        text += (
-            "Paired: mean difference over equal seeds with its 95 % bootstrap interval; p: paired t test, Holm over all "
-            f"lines, from {SEEDS} pairs on. Pairs with the same cell key are the same experiment."
-        )
-    else:
-        text += "The other numbers' seeds are not known, so nothing is tested."
-    columns = [*KEY, "ours", "theirs", "difference", *(("paired", "pairs (same cell)", "p") if paired else ())]
-    table = pd.DataFrame(lines, columns=columns)
-    return Printed(text, table, names=len(KEY), notes=comparison.notes, label="compare")
+    if "paired" not in comparison.table.columns:
+        return text + "The other numbers' seeds are not known, so nothing is tested."
+    return text + (
+        "Paired: mean difference over equal seeds with its 95 % bootstrap interval; p: paired t test, Holm over all "
+        f"lines, from {SEEDS} pairs on. Pairs with the same cell key are the same experiment."
+    )

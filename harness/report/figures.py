@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from harness.method import Layout
     from harness.report.decomposition import Tables
 
-FIGURES = ("correlation", "layers", "rho", "weights")
+FIGURES = ("correlation", "layers", "rho", "weights", "errors")
 TABLES = (*FIGURES, "sample")
 
 
@@ -129,7 +129,7 @@ def _save(tables: Tables, record: Record, folder: Path, stem: str) -> None:
     """Figures and tables of one set, each file whole or not at all."""
     import matplotlib as mpl
 
-    from harness.report.drawing import STYLE, draw_correlation, draw_layers, draw_rho, draw_weights
+    from harness.report.drawing import STYLE, draw_correlation, draw_errors, draw_layers, draw_rho, draw_weights
 
     for name in TABLES:
         table = getattr(tables, name)
@@ -142,6 +142,7 @@ def _save(tables: Tables, record: Record, folder: Path, stem: str) -> None:
             "layers": draw_layers(tables.layers, title),
             "rho": draw_rho(tables.rho, title),
             "weights": draw_weights(tables.weights, record["optimizer"], title),
+            "errors": draw_errors(tables.errors, title),
         }
         for name, figure in figures.items():
             write_figure(figure, folder / f"{stem}-{name}", f"cell {record['cell_key']}")

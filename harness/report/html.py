@@ -12,7 +12,7 @@ import math
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -92,7 +92,7 @@ def write_page(
     history: pd.DataFrame,
     summary: pd.DataFrame,
     warnings: list[str],
-    compared: Printed | None = None,
+    compared: Sequence[Printed] = (),
 ) -> Path:
     """Write the page of a suite, with a comparison where there is one, and return its index.html."""
     suite_folder = store.suite_folder(plan["suite"])
