@@ -152,6 +152,10 @@ def draw(store: Store, options: Options, found: Results, history: pd.DataFrame) 
         draw_figures(store, options.suite),
         eigenvalues.draw_all(store, options.suite),
     )
+    if options.landscape:
+        from harness.report.landscape import draw_landscapes
+
+        yield from draw_landscapes(store, options.suite, options.landscape)
 
 
 def open_page(page: Path, environment: Mapping[str, str] = os.environ) -> bool:
