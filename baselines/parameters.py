@@ -24,11 +24,12 @@ def check_between(name: str, value: Any, low: float, high: float = math.inf) -> 
         raise ValueError(f"{name} must be {bound}, got {value!r}")
 
 
-def check_at_least(name: str, value: Any, least: float) -> None:
-    """`value` must be a finite number of at least `least`."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value < least:
-        raise ValueError(f"{name} must be a finite number of at least {least:g}, got {value!r}")
+def check_from(name: str, value: Any, low: float, below: float = math.inf) -> None:
+    """`value` must be a finite number of at least `low`, and below `below`."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not low <= value < below:
+        bound = f"at least {low:g}" + ("" if math.isinf(below) else f" and below {below:g}")
+        raise ValueError(f"{name} must be {bound}, got {value!r}")
 
 
 def check_bool(name: str, value: Any) -> None:

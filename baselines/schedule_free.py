@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import torch
 from schedulefree import AdamWScheduleFree, SGDScheduleFree
 
-from baselines.parameters import check_at_least, check_between, check_choice
+from baselines.parameters import check_between, check_choice, check_from
 from harness.method import Branch, Brancher, Proposal, Session, State
 
 Inner = Literal["auto", "sgd", "adamw"]
@@ -44,9 +44,8 @@ class ScheduleFree(Brancher):
         if self.lr is not None:
             check_between("lr", self.lr, 0)
         if self.weight_decay is not None:
-            check_at_least("weight_decay", self.weight_decay, 0)
-        if self.warmup != 0:
-            check_between("warmup", self.warmup, 0, 1)
+            check_from("weight_decay", self.weight_decay, 0)
+        check_from("warmup", self.warmup, 0, 1)
 
     def branch(self, epochs: int) -> Branch:
         return Branch(start=0, prefix=0, epochs=epochs)

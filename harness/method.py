@@ -311,6 +311,8 @@ class Brancher(Method):
     kind = "brancher"
     gradient_space: ClassVar[Literal["full", "subspace"]] = "full"
     """where its gradients are counted: those it uses in a subspace, or for a part of the weights, apart"""
+    batch_size: int | None = None
+    """of its mini-batches where they are its own: held to the training split's size before anything trains"""
 
     @abstractmethod
     def branch(self, epochs: int) -> Branch:

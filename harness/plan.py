@@ -195,8 +195,14 @@ def labels(base: BaseConfig) -> dict[str, Any]:
     }
 
 
-def _plan_cell(base: BaseConfig, key: str, method: MethodConfig, study: Study, N: int) -> CellPlan:
+def _plan_cell(base: BaseConfig, key: str, method: MethodConfig, study: Study, N: int, images: int) -> CellPlan:
     made = make_method(method)
+    own_batch = made.batch_size if isinstance(made, Brancher) else None
+    if own_batch is not None and own_batch > images:
+        raise ConfigError(
+            f"method.{method.name}.batch_size must be at most {images}, the training images of {base.dataset.name}, "
+            f"got {own_batch}"
+        )
     cadence = made.cadence if isinstance(made, Observer) else None
     if cadence is not None and cadence != "epoch" and not (isinstance(cadence, int) and cadence >= 1):
         raise ConfigError(f"method.{method.name} must have a cadence of epoch or at least 1 step, got {cadence!r}")
@@ -242,7 +248,7 @@ def make_plan(study: Study, store: Store) -> Plan:
             notes.append(f"dataset {name} differs from the genuine one: it gets keys of its own")
         facts = describe(config.model, config.dataset)
         key = base_key(config, found or config.dataset.digest, pretrained_digest(config.model))
-        cells = tuple(_plan_cell(config, key, method, study, facts.N) for method in methods)
+        cells = tuple(_plan_cell(config, key, method, study, facts.N, images) for method in methods)
         bases.append(BasePlan(key, config, facts.N, facts.buffer_floats, cells))
     for key, count in Counter(base.key for base in bases).items():
         if count > 1:

@@ -5,8 +5,8 @@ decomposition: theory and applications (J. Comput. Dyn. 2014). With X all snapsh
 the projected map A = U' X_next V S^-1 needs inner products only, and so do the coordinates U' x of every snapshot. What
 comes out are coefficients of snapshots; nothing of size N x r exists.
 
-The offset. Linear dynamics cannot hold a fixed point other than 0, which is where weights do not go. Subtracting the
-mean is no way out: at full rank all eigenvalues become roots of unity (Chen et al., J. Nonlinear Sci. 2012). `first`
+The offset. Linear dynamics rest at 0 alone, unless a mode is spent on resting elsewhere. Subtracting the mean is no way
+out: at full rank all eigenvalues become roots of unity (Chen et al., J. Nonlinear Sci. 2012). `first`
 decomposes the motion since the first snapshot. That motion starts at 0, where a linear map stays, so that what was
 linear becomes affine; `constant`, the default, therefore appends a row of ones to the coordinates: z_next = A z + d,
 fitted together, which recovers linear and affine dynamics exactly and holds any fixed point. The row's own eigenvalue,
@@ -15,7 +15,7 @@ exactly 1, is not reported. `none` decomposes the weights as they are.
 Forecasts are anchored at the last snapshot: z(h) = z + (1 + A + ... + A^(h-1)) u with the next step u = A z + d - z,
 the same as A^h z for d = 0, and without cancellation where an eigenvalue is close to 1.
 
-Shape suffixes: T snapshots, R directions kept, S singular values, N weights, H steps.
+Shape suffixes: T snapshots, R directions kept, S singular values.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ import torch
 from torch import Tensor
 
 from baselines.dmd.rank import ACCURACY, Offset, Rank, choose_rank
+
+STEADY = 1e-3
+"""distance from 1 within which an eigenvalue is not clipped: a step grows by a tenth in 100 snapshots, at most"""
 
 
 @dataclass(frozen=True)
@@ -180,14 +183,14 @@ class Dynamics:
 def geometric_sums(eigenvalues_R: Tensor, h: int, clip: bool) -> Tensor:
     """1 + l + ... + l^(h-1) per eigenvalue; clipped, (c^h - 1) / (l - 1) with c = l / |l| where |l| > 1.
 
-    Eigenvalues are known to 1e-8 at best: closer to the circle than that they count as on it, or a steady motion would
-    go on or stop by the luck of rounding.
+    Eigenvalues within 1e-3 of 1 are a steady motion, which is left as it is: rounding splits those of a steady or an
+    evenly accelerated motion about the circle, with coefficients that cancel, and clipping some would leave anything.
     """
     modulus_R = eigenvalues_R.abs()
     ratio_R, scale_R = eigenvalues_R, torch.ones_like(eigenvalues_R)
     if clip:
-        ratio_R = eigenvalues_R / modulus_R.clamp(min=1)
-        grows_R = modulus_R > 1 + ACCURACY
+        grows_R = (modulus_R > 1).logical_and((eigenvalues_R - 1).abs() > STEADY)
+        ratio_R = (eigenvalues_R / modulus_R.clamp(min=1)).where(grows_R, eigenvalues_R)
         scale_R = ((ratio_R - 1) / (eigenvalues_R - 1).where(grows_R, 1.0)).where(grows_R, scale_R)
     sums_R, power_R = torch.zeros_like(ratio_R), torch.ones_like(ratio_R)
     for _ in range(h):

@@ -32,9 +32,9 @@ class DMDJumps(Brancher):
     """Tries to jump `ahead` epochs after the warm-up, and again after every `window` epochs of training.
 
     Starts at the base's state after epoch F + 1, F = `warmup`, with its optimizer and schedule. The first jump follows
-    from w(1..F + 1), later ones from the state after the jump before and the `window` epochs since. ValueError where
-    warmup or window is below 2, ahead below 1, warmup not below epochs - 1, rank, energy or offset out of bounds, or
-    the rank above what the snapshots span.
+    from w(1..F + 1), later ones from the state after the jump before and the `window` epochs since. BatchNorm's running
+    statistics are left to the epochs that follow. ValueError where warmup or window is below 2, ahead below 1, warmup
+    not below epochs - 1, rank, energy or offset out of bounds, or the rank above what the snapshots span.
     """
 
     warmup: int = 20

@@ -44,6 +44,14 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
+def _held(plan: Plan) -> str:
+    """What every method holds, the most over the bases."""
+    held: dict[str, float] = {}
+    for base, cell in plan.cells:
+        held[cell.method.name] = max(held.get(cell.method.name, 0.0), cell.memory_floats / base.N)
+    return ", ".join(f"{name} {floats:.3g}" for name, floats in held.items())
+
+
 def plan_text(plan: Plan, cost: Estimate) -> str:
     """The methods, the sums, and notes, as lines."""
     methods = dict.fromkeys(cell.method.name for _, cell in plan.cells)
@@ -60,6 +68,7 @@ def plan_text(plan: Plan, cost: Estimate) -> str:
         f"to do: epochs {', '.join(epochs)}; disk about {_size(cost.disk_bytes)}; "
         f"memory of the largest job about {_size(cost.memory_bytes)} beside libraries, images and activations"
         + (f" ({cost.largest})" if cost.largest else ""),
+        f"held beside the model, in floats per weight: {_held(plan)}",
         *plan.notes,
     ]
     stale = counts["stale"]

@@ -99,6 +99,35 @@ def test_bad_input_is_one_line(untouched, given, words):
     refused("suite=smoke", given, results=untouched, words=words)
 
 
+SUBSPACE_CASES = [
+    # a method that smoke has not, what is given for it, and what the line must say
+    ("p_sgd", "dimensions=5", ["method.p_sgd.dimensions", "warmup = 4", "got 5"]),
+    ("p_sgd", "dimensions=0", ["method.p_sgd.dimensions", "at least 1", "got 0"]),
+    ("p_sgd", "warmup=6", ["method.p_sgd.warmup", "epochs - 1 = 5", "got 6"]),
+    ("p_sgd", "start=middle", ["method.p_sgd.start", "initial, warmup_end", "'middle'"]),
+    ("p_sgd", "milestones=[2,1]", ["method.p_sgd.milestones", "increase", "[2, 1]"]),
+    ("p_bfgs_equal", "warmup=7", ["method.p_bfgs_equal.warmup", "epochs = 6", "got 7"]),
+    ("p_bfgs_equal", "rho=1", ["method.p_bfgs_equal.rho", "below 1", "got 1"]),
+    ("p_bfgs_equal", "sigma=0", ["method.p_bfgs_equal.sigma", "above 0", "got 0"]),
+    ("p_bfgs_equal", "tries=0", ["method.p_bfgs_equal.tries", "at least 1", "got 0"]),
+    ("p_bfgs_equal", "batch_size=2000", ["method.p_bfgs_equal.batch_size", "at most 1200", "got 2000"]),
+    ("twa", "tail=0.1", ["method.twa.tail", "at least 2 of 6 snapshots", "got 0.1"]),
+    ("twa", "momentum=1", ["method.twa.momentum", "below 1", "got 1"]),
+]
+FITTING = {
+    "p_sgd": ["warmup=4", "dimensions=3"],
+    "p_bfgs_equal": ["warmup=4", "dimensions=3", "batch_size=200"],
+    "twa": [],
+}
+"""values with which each fits the six epochs and 1200 images of smoke"""
+
+
+@pytest.mark.parametrize(("method", "given", "words"), SUBSPACE_CASES)
+def test_bad_input_of_subspace_methods(untouched, method, given, words):
+    values = [f"method.{method}.{value}" for value in (*FITTING[method], given)]
+    refused("suite=smoke", f"method=[base,{method}]", *values, results=untouched, words=words)
+
+
 def test_a_nearest_name_stands_once(untouched):
     line = refused("model=tset_resnet", results=untouched, words=["'tset_resnet'"])
     assert line.count("test_resnet") == 1

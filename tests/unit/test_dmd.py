@@ -293,6 +293,16 @@ def test_a_steady_motion_goes_on():
         assert_weights(dmd.forecast(20), start_N + 27 * step_N)
 
 
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("T", [8, 12, 20])
+def test_an_accelerated_motion_goes_on(T, clip):
+    """t and t^2: the eigenvalue 1 three times with the constant row, which rounding splits about the unit circle."""
+    start_N, first_N, second_N = np.random.default_rng(0).standard_normal((3, N))
+    t = np.arange(T + 10)[:, None]
+    truth = start_N + t * first_N + 0.1 * t**2 * second_N
+    assert_weights(DMD.fit(truth[:T], 2).forecast(10, clip), truth[T + 9])
+
+
 def test_weights_that_never_moved_stay():
     still = np.tile(np.random.default_rng(0).standard_normal(N).astype(np.float32), (6, 1))
     for rank in ("energy", "gavish_donoho", 2):
