@@ -22,7 +22,7 @@ from harness.report.printing import statistics
 from harness.report.rendering import Printed
 from harness.report.summary import Results
 from harness.report.tables import METRICS
-from harness.report.written import write_csv, write_printed
+from harness.report.written import write_csv, write_errors, write_printed
 from harness.store import Store
 
 Say = Callable[[str], None]
@@ -135,6 +135,7 @@ def make_report(options: Options, say: Say) -> Report:
     if options.figures:
         for line in draw(store, options, views.found, views.history):
             say(line)
+        write_errors(folder / "figures", folder / "tables")
     found_warnings = warnings(views.found.frame)
     page = write_page(store, plan, views.found, views.history, views.summary, found_warnings, shown)
     return Report(views.found, page, tables, texts)

@@ -29,7 +29,7 @@ from harness.report.curvedata import COSTS, METRICS, curve_table
 from harness.report.gallery import Shown, gather_figures
 from harness.report.headline import headline
 from harness.report.looks import FAMILIES, look
-from harness.report.printing import NO_TIES, TIES
+from harness.report.printing import COST, NO_TIES, TIES
 from harness.report.rendering import Printed
 from harness.report.stats import ALL
 from harness.report.summary import Results
@@ -42,10 +42,7 @@ RESULTS = (
     *("val_accuracy", "test_accuracy", "rank", "difference_base_recalibrated", "p_base_recalibrated"),
     *("effect_base_recalibrated", "wins_base_recalibrated", "difference_time_mean", "p_time_mean", "difference_base"),
 )
-COST = (
-    *("train_seconds", "method_seconds", "eval_seconds", "peak_memory_bytes", "gradients_full", "gradients_subspace"),
-    *("forward_passes", "trainable_fraction", "area", "reached", "epochs_to_target", "seconds_to_target"),
-)
+SPEED = ("area", "reached", "epochs_to_target", "seconds_to_target")
 ASSETS = ("report.css", "report.js")
 
 
@@ -159,8 +156,8 @@ def _context(
         "lines": [_body(line, RESULTS, links) for line in of_rows],
         "overall_heads": [_head(name) for name in RESULTS[2:]],
         "overall": [_body(line, RESULTS[2:], {}) for line in lines if line["model"] == ALL],
-        "cost_heads": [_head(name) for name in COST],
-        "cost_lines": [_body(line, COST, {}) for line in of_rows],
+        "cost_heads": [_head(name) for name in (*COST, *SPEED)],
+        "cost_lines": [_body(line, (*COST, *SPEED), {}) for line in of_rows],
         "target": "what the recalibrated base ends with" if found.target is None else f"{found.target:g} %",
         "metrics": METRICS,
         "costs": COSTS,

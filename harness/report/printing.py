@@ -16,6 +16,7 @@ from harness.report.rendering import TIE, Printed
 from harness.report.stats import ALL, SEEDS
 from harness.report.summary import Results
 from harness.report.tables import ROW, Row, caption, entries, marks, unfinished
+from harness.report.unexplained import CMD, DMD, PRINCIPAL, TIME_MEAN
 
 PAPER = ("base", "base_recalibrated", "ema", "swa", "time_mean", "cmd_online", "p_bfgs_equal", "p_bfgs_long")
 """columns of the paper's shapes, with the controls"""
@@ -116,10 +117,47 @@ def progress(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Prin
     return by_row(found, summary, PROGRESS, causal, text)
 
 
+def errors(shares: pd.DataFrame) -> list[Printed]:
+    """Motion of the weights left unexplained, in percent, by row and model at CMD's number of modes.
+
+    `shares` has ROW, seed, model, dimension and share (`unexplained.unexplained`) of every decomposed base.
+    """
+    lines = []
+    for (*row, seed), own in shares.groupby([*ROW, "seed"], sort=False):
+        modes = int(own.loc[own["model"] == CMD, "dimension"].iloc[0])
+        line = {**dict(zip(ROW, map(str, row), strict=True)), "seed": str(seed), "dimension": str(modes)}
+        for model in (TIME_MEAN, CMD, DMD, PRINCIPAL):
+            found = own[(own["model"] == model) & (own["dimension"] <= modes)]
+            if found.empty:
+                line[model] = "–"
+                continue
+            last = found.iloc[-1]
+            rank = "" if last["dimension"] in (0, modes) else f" (of {last['dimension']})"
+            line[model] = f"{100 * last['share']:.2f}{rank}"
+        lines.append(line)
+    text = (
+        "Reconstruction error in-sample: squared motion of all weights that a model of this dimension leaves "
+        "unexplained, in percent of their motion about the time mean. Principal components bound all linear models "
+        "from below."
+    )
+    return [Printed(text, pd.DataFrame(lines), names=len(ROW), label="errors")] if lines else []
+
+
 def _meanings(names: Sequence[str]) -> str:
     """What the columns mean, those of several controls once."""
     meanings = dict.fromkeys((COLUMNS[name].short, COLUMNS[name].meaning) for name in names)
     return "; ".join(f"{short}: {meaning}" for short, meaning in meanings) + "."
+
+
+COST = (
+    *("train_seconds", "method_seconds", "eval_seconds", "peak_memory_bytes", "gradients_full", "gradients_subspace"),
+    *("forward_passes", "trainable_fraction"),
+)
+
+
+def costs(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printed]:
+    """What methods cost, means per seed."""
+    return by_row(found, summary, COST, choice, _meanings(COST))
 
 
 def models(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printed]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from harness.report.columns import Choice
 from harness.report.cost import write_costs
 from harness.report.rendering import Printed, latex, markdown
 from harness.report.summary import Results, summary
-from harness.report.tables import METRICS, statistics
+from harness.report.tables import METRICS, ROW, statistics
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -29,6 +30,20 @@ def write_printed(tables: Sequence[Printed], folder: Path, name: str) -> None:
             write_bytes(folder / f"{name}.{kind}", text.encode())
         else:
             (folder / f"{name}.{kind}").unlink(missing_ok=True)
+
+
+def write_errors(figures: Path, folder: Path) -> None:
+    """Gather the reconstruction errors drawn in `figures` into errors.{md,tex,csv}, which are removed if none were."""
+    parts = []
+    for path in sorted(figures.glob("*-errors.csv")):
+        origin = json.loads((figures / f"{path.stem.removesuffix('-errors')}.json").read_bytes())
+        parts.append(pd.read_csv(path).assign(**{name: origin[name] for name in (*ROW, "seed")}))
+    shares = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*ROW, "seed", "model"])
+    write_printed(printing.errors(shares), folder, "errors")
+    if parts:
+        write_csv(shares[[*ROW, "seed", "model", "dimension", "share"]], folder / "errors.csv")
+    else:
+        (folder / "errors.csv").unlink(missing_ok=True)
 
 
 def write_tables(found: Results, folder: Path, choice: Choice = Choice()) -> pd.DataFrame:  # noqa: B008
@@ -49,4 +64,5 @@ def write_tables(found: Results, folder: Path, choice: Choice = Choice()) -> pd.
     write_csv(found.compared, folder / "comparisons.csv")
     write_csv(found.reached, folder / "targets.csv")
     write_costs(found.frame, folder)
+    write_bytes(folder / "cost.tex", latex(printing.costs(found, whole, choice)).encode())
     return whole
