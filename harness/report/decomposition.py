@@ -53,7 +53,7 @@ class Tables:
     weights: pd.DataFrame
     """one row per chosen weight and epoch: its value in the base, in CMD's model and in DMD's of the same dimension"""
     errors: pd.DataFrame
-    """one row per model and dimension: share of the motion left unexplained"""
+    """one row per kind of fit and dimension: share of the motion left unexplained"""
 
 
 def decompose(trajectory: Trajectory, layout: Layout, modes: int, samples: int, seed: int) -> Tables:

@@ -201,10 +201,10 @@ def draw_errors(errors: pd.DataFrame, title: str) -> Figure:
     """Share of the motion left unexplained by dimension, on a logarithmic axis: bounds, DMD, and CMD as one point."""
     figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
     axes = figure.subplots()
-    for model, lines in errors.groupby("model", sort=False):
-        shape, colour = ERROR_LOOKS[str(model)], ERROR_COLOURS[str(model)]
+    for fit, lines in errors.groupby("fit", sort=False):
+        shape, colour = ERROR_LOOKS[str(fit)], ERROR_COLOURS[str(fit)]
         shown = lines[lines["share"] > 1e-12]
-        axes.plot(shown["dimension"], 100 * shown["share"], color=colour, label=str(model), **shape)
+        axes.plot(shown["dimension"], 100 * shown["share"], color=colour, label=str(fit), **shape)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

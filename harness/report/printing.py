@@ -118,22 +118,22 @@ def progress(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Prin
 
 
 def errors(shares: pd.DataFrame) -> list[Printed]:
-    """Motion of the weights left unexplained, in percent, by row and model at CMD's number of modes.
+    """Motion of the weights left unexplained, in percent, by row and kind of fit at CMD's number of modes.
 
-    `shares` has ROW, seed, model, dimension and share (`unexplained.unexplained`) of every decomposed base.
+    `shares` has ROW, seed, fit, dimension and share (`unexplained.unexplained`) of every decomposed base.
     """
     lines = []
     for (*row, seed), own in shares.groupby([*ROW, "seed"], sort=False):
-        modes = int(own.loc[own["model"] == CMD, "dimension"].iloc[0])
+        modes = int(own.loc[own["fit"] == CMD, "dimension"].iloc[0])
         line = {**dict(zip(ROW, map(str, row), strict=True)), "seed": str(seed), "dimension": str(modes)}
-        for model in (TIME_MEAN, CMD, DMD, PRINCIPAL):
-            found = own[(own["model"] == model) & (own["dimension"] <= modes)]
+        for fit in (TIME_MEAN, CMD, DMD, PRINCIPAL):
+            found = own[(own["fit"] == fit) & (own["dimension"] <= modes)]
             if found.empty:
-                line[model] = "–"
+                line[fit] = "–"
                 continue
             last = found.iloc[-1]
             rank = "" if last["dimension"] in (0, modes) else f" (of {last['dimension']})"
-            line[model] = f"{100 * last['share']:.2f}{rank}"
+            line[fit] = f"{100 * last['share']:.2f}{rank}"
         lines.append(line)
     text = (
         "Reconstruction error in-sample: squared motion of all weights that a model of this dimension leaves "

@@ -26,9 +26,9 @@ MOST = 30
 
 
 def unexplained(trajectory: Trajectory, model: CMDModel) -> tuple[pd.DataFrame, Tensor]:
-    """Shares by model and dimension, and what DMD of CMD's dimension makes of the snapshots: (T, T) coefficients.
+    """Shares by kind of fit and dimension, and what DMD of CMD's dimension makes of the snapshots: (T, T) coefficients.
 
-    Columns: model, dimension, share. DMD's rank is cut where T snapshots cannot span it.
+    Columns: fit, dimension, share. DMD's rank is cut where T snapshots cannot span it.
     """
     gram_TT = gram(trajectory, shift=True)
     T, N = len(gram_TT), len(model.wbar_N)
@@ -52,7 +52,7 @@ def unexplained(trajectory: Trajectory, model: CMDModel) -> tuple[pd.DataFrame, 
         lines.append((DMD, rank, float((rest_TT @ gram_TT @ rest_TT.T).diagonal().sum()) / total))
     chosen = max((rank for rank in coefficients if rank <= modes), default=None)
     c_TT = torch.full((T, T), 1 / T, dtype=torch.float64) if chosen is None else coefficients[chosen]
-    return pd.DataFrame(lines, columns=["model", "dimension", "share"]), c_TT
+    return pd.DataFrame(lines, columns=["fit", "dimension", "share"]), c_TT
 
 
 def explained(model: CMDModel) -> float:

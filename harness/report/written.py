@@ -38,10 +38,10 @@ def write_errors(figures: Path, folder: Path) -> None:
     for path in sorted(figures.glob("*-errors.csv")):
         origin = json.loads((figures / f"{path.stem.removesuffix('-errors')}.json").read_bytes())
         parts.append(pd.read_csv(path).assign(**{name: origin[name] for name in (*ROW, "seed")}))
-    shares = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*ROW, "seed", "model"])
+    shares = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*ROW, "seed", "fit"])
     write_printed(printing.errors(shares), folder, "errors")
     if parts:
-        write_csv(shares[[*ROW, "seed", "model", "dimension", "share"]], folder / "errors.csv")
+        write_csv(shares[[*ROW, "seed", "fit", "dimension", "share"]], folder / "errors.csv")
     else:
         (folder / "errors.csv").unlink(missing_ok=True)
 
