@@ -20,7 +20,11 @@ from unittest import mock
 import numpy as np
 
 from harness.files import write_json
+from harness.report.frame import gather, read_plan, warnings
+from harness.report.html import write_page
 from harness.report.looks import KNOWN
+from harness.report.summary import results
+from harness.report.written import write_tables
 from harness.store import Record, Store
 
 METHODS = tuple(KNOWN)[:20]
@@ -128,12 +132,18 @@ def main() -> None:
         started = time.perf_counter()
         store = write_suite(Path(given.get("root", folder)), count, epochs)
         print(f"{count:,} cells of {epochs} epochs, written in {time.perf_counter() - started:.0f} s")
-        from harness.report.frame import gather, read_plan
-
         steps = Steps()
         plan = read_plan(store.root, "synthetic")
         frame, history = gather(store, plan)
         steps.done("frame and history")
+        found = results(frame, history)
+        steps.done("statistics")
+        summary = write_tables(found, store.suite_folder("synthetic") / "tables")
+        steps.done("tables")
+        page = write_page(store, plan, found, history, summary, warnings(frame))
+        steps.done("page")
+        first = sum(path.stat().st_size for path in page.parent.iterdir() if path.is_file())
+        print(f"{'all':20s} {steps.total:6.1f} s; page {first / 2**20:.2f} MiB without the pages of cells")
 
 
 if __name__ == "__main__":

@@ -211,7 +211,7 @@ def test_files_and_full_precision_of_the_csv(tmp_path):
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {
         *(f"{name}.{kind}" for name in ("main", "models", "statistics", "progress") for kind in ("md", "tex")),
         *(f"{name}.csv" for name in ("main", "summary", "comparisons", "targets", "cost")),
-        "cost.md",
+        *("cost.md", "cost.tex"),
     }
     with open(tmp_path / "tables" / "main.csv", newline="") as file:
         lines = {(line["method"], line["metric"]): line for line in csv.DictReader(file)}
