@@ -92,7 +92,7 @@ def draw_eigenvalues(table: pd.DataFrame, title: str) -> Figure:
     close.set_xlabel("real part")
     whole.set_ylabel("imaginary part")
     figure.suptitle(f"Eigenvalues per epoch\n{title}", fontsize=7)
-    legend_below(figure, whole, columns=3)
+    legend_below(figure, whole, columns=1)
     return figure
 
 
