@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark test check report
+.PHONY: help setup benchmark test check report sync
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -25,6 +25,9 @@ benchmark: $(VENV)/ready ## Run what is left of SUITE and print its comparison t
 
 report: $(VENV)/ready ## Rebuild the tables of SUITE from its records
 	@$(BIN)/cmdbench report suite=$(SUITE) $(ARGS)
+
+sync: $(VENV)/ready ## Send the W&B runs that were kept offline, and say what is where
+	@$(BIN)/cmdbench sync $(ARGS)
 
 test: $(VENV)/ready ## Run all tests
 	@$(BIN)/python -m pytest $(ARGS)

@@ -1,4 +1,4 @@
-"""The command `cmdbench`: plan, run and report. Help and completion import no heavy library."""
+"""The command `cmdbench`: plan, run, report, publish and sync. Help and completion import no heavy library."""
 
 # PYTHON_ARGCOMPLETE_OK
 from __future__ import annotations
@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
@@ -38,16 +38,31 @@ what to run, as key=value pairs:
   results_dir=results              where results are kept and found again
 """
 
+TRACKER_OVERRIDES = """\
+what and where, as key=value pairs:
+  suite=quick results_dir=results  a suite that has run, and where its results are
+  tracker=wandb                    wandb or csv
+  tracker.mode=online              auto, online or offline
+  tracker.project=, .entity=, .base_url=, .tags=, .notes=, .artifacts=none|tables|models|all
+"""
+
 EXAMPLES = {
     "plan": "cmdbench plan suite=quick",
     "run": "cmdbench run suite=quick\n  cmdbench run model=resnet10t dataset=digits method=[base,cmd_online]",
     "report": "cmdbench report suite=quick\n  cmdbench report suite=quick tables.budget=base",
+    "publish": "cmdbench publish suite=quick\n  cmdbench publish suite=quick tracker=csv\n"
+    "  cmdbench publish suite=quick tracker.mode=online tracker.project=mine tracker.artifacts=all",
+    "sync": "cmdbench sync\n  cmdbench sync results_dir=results tracker.entity=my-team",
 }
 SUMMARIES = {
     "plan": "show bases and cells, what is done, and what the rest will cost",
     "run": "do what is left of a plan, and print the table",
     "report": "rebuild a suite's frame, tables and figures from the records, and print the table",
+    "publish": "give a tracker (W&B, or tracker=csv) what it lacks of a suite, from the records",
+    "sync": "send the W&B runs that were kept offline, and say what is where",
 }
+VIEWS = ("report", "publish", "sync")
+"""verbs that resolve no configuration"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -80,10 +95,10 @@ def _parser() -> argparse.ArgumentParser:
             verb,
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
-            epilog=f"{OVERRIDES}\nexamples:\n  {EXAMPLES[verb]}",
+            epilog=f"{TRACKER_OVERRIDES if verb in VIEWS[1:] else OVERRIDES}\nexamples:\n  {EXAMPLES[verb]}",
             formatter_class=formatter,
         )
-        if verb != "report":
+        if verb not in VIEWS:
             one.add_argument(
                 "--config-dir",
                 action="append",
@@ -116,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # argparse takes one stretch of key=value arguments and leaves those that follow an option
     parsed.overrides += unknown
     # Hydra's own syntax allows ~key and +key, which argparse takes as positional already.
-    verb = {"plan": _plan, "run": _run, "report": _report}[parsed.verb]
+    verb = {"plan": _plan, "run": _run, "report": _report, "publish": _publish, "sync": _sync}[parsed.verb]
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = verb(parsed, " ".join(["cmdbench", *map(shlex.quote, given)]))
@@ -176,12 +191,11 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
         check_room(plan, estimate(plan))
     plan.store.write_plan(plan.as_record())
     if "left" in plan.statuses.values():
-        _execute(plan, tuple(str(folder.resolve()) for folder in parsed.config_dir), console)
-    else:
-        ended = Counter(plan.statuses.values())
-        again = " (redo=failed runs those again)" if ended["failed"] else ""
-        sums = ", ".join(f"{count} {status}" for status, count in ended.items())
-        console.print(f"nothing is left of this plan: {sums}{again}", highlight=False)
+        return _execute(plan, tuple(str(folder.resolve()) for folder in parsed.config_dir), console)
+    ended = Counter(plan.statuses.values())
+    again = " (redo=failed runs those again)" if ended["failed"] else ""
+    sums = ", ".join(f"{count} {status}" for status, count in ended.items())
+    console.print(f"nothing is left of this plan: {sums}{again}", highlight=False)
     return _show(plan.store.root, plan.study.settings.suite, console)
 
 
@@ -199,20 +213,35 @@ def _with_data(plan: Plan, parsed: argparse.Namespace, command: str, console: Co
     return plan
 
 
-def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> None:
+def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
+    """Run what is left, followed by a tracker, and show the suite."""
     from harness.display import Display
-    from harness.engine.local import LocalEngine
+    from harness.engine.local import METHOD, LocalEngine
     from harness.schedule import Scheduler, epochs_left
+    from harness.tracking import tracks
+    from harness.tracking.background import Background
 
-    engine = LocalEngine(plan.study.settings.engine, plan.bases[0].config.device)
+    settings = plan.study.settings
+    engine = LocalEngine(settings.engine, plan.bases[0].config.device)
     ended = sum(status != "left" for status in plan.statuses.values())
     display = Display(console, ended, len(plan.statuses), epochs_left(plan))
-    scheduler = Scheduler(plan, engine, display, python_path)
+    tracking = None
+    if tracks(settings.tracker):
+        tracking = Background(settings.tracker, plan.store.root, settings.suite, METHOD)
     display.start(engine.slots)
     try:
-        scheduler.run()
-    finally:
-        display.stop()
+        try:
+            Scheduler(plan, engine, display, python_path, tracking).run()
+        finally:
+            display.stop()
+        code = _show(plan.store.root, settings.suite, console)
+        for line in () if tracking is None else tracking.finish():
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    except BaseException:
+        if tracking is not None:
+            tracking.leave()
+        raise
+    return code
 
 
 def _show(root: Path, suite: str, console: Console) -> int:
@@ -258,3 +287,21 @@ def _report(parsed: argparse.Namespace, command: str) -> int:
     for line in chain(draw_figures(Store(root), suite), eigenvalues.draw_all(Store(root), suite)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return code
+
+
+def _publish(parsed: argparse.Namespace, command: str) -> int:
+    from harness.publish import parse_request, publish
+
+    return publish(parse_request("publish", parsed.overrides), _console_line())
+
+
+def _sync(parsed: argparse.Namespace, command: str) -> int:
+    from harness.publish import parse_request
+    from harness.tracking.sync import sync
+
+    return sync(parse_request("sync", parsed.overrides), _console_line())
+
+
+def _console_line() -> Callable[[str], None]:
+    console = _console()
+    return lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -239,19 +239,39 @@ class BaseConfig:
         return f"{self.model.name}-{self.dataset.name}-{self.optimizer.name}-s{self.seed}"
 
 
+ARTIFACTS = ("none", "tables", "models", "all")
+
+
 @dataclass(frozen=True)
 class TrackerConfig:
     name: str
     mode: str = "auto"
-    """auto: online where a key is configured, otherwise offline"""
-    project: str = "cmdbench"
+    """auto: online where a key is configured and the server answers, otherwise offline"""
+    base_url: str | None = None
+    """None, here and below: what W&B's environment variables and settings say"""
     entity: str | None = None
+    project: str | None = None
     tags: list[str] = field(default_factory=list)
+    notes: str | None = None
+    artifacts: str = "tables"
+    """none; tables: frame, tables, report; models: and what `save=final` keeps; all: and manifests of trajectories"""
 
     def __post_init__(self) -> None:
+        check_choice("tracker", self.name, ("wandb", "csv", "none"))
         check_choice("tracker.mode", self.mode, ("auto", "offline", "online", "disabled"))
+        check_choice("tracker.artifacts", self.artifacts, ARTIFACTS)
         if isinstance(self.tags, str) or not isinstance(self.tags, Sequence):
             raise ConfigError(f"tracker.tags must be a list, got {self.tags!r}")
+        for name in ("base_url", "entity", "project", "notes"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise ConfigError(f"tracker.{name} must be a text, got {value!r}")
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise ConfigError(f"tracker.base_url must begin with http:// or https://, got {self.base_url!r}")
+
+    def keeps(self, what: str) -> bool:
+        """Whether artifacts of a kind, one of ARTIFACTS, are asked for: each choice includes those before it."""
+        return ARTIFACTS.index(what) <= ARTIFACTS.index(self.artifacts)
 
 
 @dataclass(frozen=True)
@@ -284,6 +304,10 @@ class Settings:
     def __post_init__(self) -> None:
         check_choice("trajectory.keep", self.trajectory_keep, ("all", "warmup", "none"))
         check_choice("save", self.save, ("none", "final"))
+        if self.tracker.keeps("models") and self.save != "final":
+            raise ConfigError(
+                f"save must be final where tracker.artifacts is {self.tracker.artifacts}, got {self.save}"
+            )
 
 
 @dataclass(frozen=True)

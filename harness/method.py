@@ -151,6 +151,10 @@ class Method(ABC):
         """Tables at the end of the run, such as the size of every mode."""
         return {}
 
+    def fitted(self) -> State:
+        """What was fitted, at the end of the run, for who asks for it (`save=final`); empty where nothing is."""
+        return {}
+
 
 class Observer(Method):
     """Watches a base; see the module's text."""

@@ -13,10 +13,11 @@ import filelock
 
 from harness.config import EvaluateConfig
 from harness.display import Display
-from harness.engine import Engine
+from harness.engine import Engine, Event
 from harness.jobs import Job, record_end, record_failure
 from harness.plan import BasePlan, CellPlan, Plan, needs_shadow
 from harness.store import Record
+from harness.tracking.background import Background
 from harness.trajectory import snapshot_path, stored_ts
 
 ATTEMPTS = 5
@@ -29,7 +30,15 @@ LOST_RETRIES = 1
 class Scheduler:
     """Runs a plan's open cells on an engine, and says so to a display."""
 
-    def __init__(self, plan: Plan, engine: Engine, display: Display, python_path: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        engine: Engine,
+        display: Display,
+        python_path: tuple[str, ...],
+        tracking: Background | None = None,
+    ) -> None:
+        self.tracking = tracking
         self.plan = plan
         self.store = plan.store
         self.engine = engine
@@ -49,6 +58,8 @@ class Scheduler:
                     break
                 for job, event in self.engine.events(timeout=0.5):
                     self._take(job, event)
+                for line in () if self.tracking is None else self.tracking.lines():
+                    self.display.line(line)
                 self.display.refresh()
         except BaseException:
             self.engine.stop()
@@ -73,10 +84,12 @@ class Scheduler:
     def _name(job: Job) -> tuple[str, str, str]:
         return job.base.key, job.kind, job.cells[0].key if job.kind == "branch" else ""
 
-    def _take(self, job: Job, event: dict[str, object]) -> None:
+    def _take(self, job: Job, event: Event) -> None:
         match event["kind"]:
             case "line":
                 self.display.line(str(event["text"]))
+            case "run" | "rows":
+                self._track(event)
             case "cell":
                 self._close(str(event["cell_key"]))
                 self.display.cell(job, event)
@@ -92,8 +105,17 @@ class Scheduler:
                     self.retrain.discard(job.base.key)
                 self.display.end(job)
 
+    def _track(self, event: Event) -> None:
+        if self.tracking is not None and event["kind"] == "run":
+            self.tracking.start(event["cell_key"], event["info"])
+        elif self.tracking is not None:
+            self.tracking.log(event["cell_key"], event["run_id"], event["rows"])
+
     def _close(self, cell_key: str) -> None:
+        """A cell has its record."""
         self.open.discard(cell_key)
+        if self.tracking is not None:
+            self.tracking.cell(cell_key)
 
     def _died(self, job: Job, reason: str) -> None:
         """The process was lost, and could record nothing: once it is started again, to go on from its last epoch."""

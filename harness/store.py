@@ -21,6 +21,7 @@ import filelock
 import pandas as pd
 
 from harness.files import CorruptFile, set_aside, write_bytes, write_json
+from harness.masking import masked
 
 SCHEMA = 1
 STATUSES = ("done", "failed", "diverged", "skipped")
@@ -96,7 +97,7 @@ class Store:
     def _write(self, folder: Path, name: str, record: Record, rows: list[dict[str, Any]]) -> None:
         """History first, then the record that vouches for it."""
         history = history_bytes(rows)
-        record = {"schema": SCHEMA, **record, "history_sha256": hashlib.sha256(history).hexdigest()}
+        record = {"schema": SCHEMA, **masked(record), "history_sha256": hashlib.sha256(history).hexdigest()}
         record["sha256"] = _seal(record)
         write_bytes(folder / "history.parquet", history)
         write_json(folder / name, record)
@@ -135,4 +136,4 @@ class Store:
             write_bytes(self.cell_folder(cell_key) / "tables" / f"{name}.parquet", buffer.getvalue())
 
     def write_plan(self, plan: Record) -> None:
-        write_json(self.suite_folder(plan["suite"]) / "plan.json", plan)
+        write_json(self.suite_folder(plan["suite"]) / "plan.json", masked(plan))

@@ -32,13 +32,16 @@ def environment():
     return {**kept, "NETRC": os.devnull, "WANDB_CONFIG_DIR": "/nonexistent"}
 
 
-def start(*arguments, results):
-    """The command with its jobs in a process group of its own, so that a signal reaches all of them or none else."""
+def start(*arguments, results, variables=None):
+    """The command with its jobs in a process group of its own, so that a signal reaches all of them or none else.
+
+    `variables` are set in its environment.
+    """
     words = [str(COMMAND), *map(str, arguments), f"results_dir={results}"]
     return subprocess.Popen(
         words,
         cwd=Path(results).parent,
-        env=environment(),
+        env=environment() | (variables or {}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -49,9 +52,9 @@ def start(*arguments, results):
     )
 
 
-def cmdbench(*arguments, results, code=0):
+def cmdbench(*arguments, results, code=0, variables=None):
     """Run the command to its end, which must be exit code `code`."""
-    process = start(*arguments, results=results)
+    process = start(*arguments, results=results, variables=variables)
     try:
         stdout, stderr = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
@@ -61,7 +64,7 @@ def cmdbench(*arguments, results, code=0):
     return CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
-def here(*arguments, results, code=0):
+def here(*arguments, results, code=0, variables=None):
     """The command in this process."""
     words = [*map(str, arguments), f"results_dir={results}"]
     stdout, stderr = io.StringIO(), io.StringIO()
@@ -69,7 +72,7 @@ def here(*arguments, results, code=0):
     before = signal.getsignal(signal.SIGTERM)
     try:
         with (
-            mock.patch.dict(os.environ, environment(), clear=True),
+            mock.patch.dict(os.environ, environment() | (variables or {}), clear=True),
             contextlib.redirect_stdout(stdout),
             contextlib.redirect_stderr(stderr),
         ):

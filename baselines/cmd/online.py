@@ -116,6 +116,9 @@ class CMDOnline(Observer):
     def tables(self) -> dict[str, pd.DataFrame]:
         return {} if self.report is None else self.report.tables(self.run.layout)
 
+    def fitted(self) -> State:
+        return {} if self.online is None else self.online.state_dict()
+
     def state_dict(self) -> State:
         """Empty during the warm-up, whose snapshots come again with the run's trajectory, but for the latest's own."""
         state: State = {}

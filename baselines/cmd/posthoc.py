@@ -14,7 +14,7 @@ from baselines.cmd.fit import BLOCK_BYTES, CMDModel, check_length, fit
 from baselines.cmd.report import ModeReport
 from baselines.cmd.sampling import sample_trajectories
 from baselines.parameters import check_bool, check_whole
-from harness.method import Proposal, Reconstruction, Run, Trajectory
+from harness.method import Proposal, Reconstruction, Run, State, Trajectory
 
 
 def fit_run(run: Run, trajectory: Trajectory, modes: int, samples: int, model_buffers: bool = False) -> CMDModel:
@@ -94,3 +94,6 @@ class CMDPosthoc(Reconstruction):
 
     def tables(self) -> dict[str, pd.DataFrame]:
         return self.report.tables(self.layout)
+
+    def fitted(self) -> State:
+        return {"ts": list(self.window.ts), **vars(self.model)}

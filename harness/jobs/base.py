@@ -122,8 +122,11 @@ class TrainJob(FollowJob):
 
     def _bundle(self) -> State | None:
         """The stored state to go on from, unless something it stands on has changed or is gone."""
+        was_there = self.bundle_path.exists()
         bundle = read_bundle(self.bundle_path, self.say)
         if bundle is None:
+            if was_there:
+                self.rows_are_void()
             return None
         t = bundle["trainer"]["t"]
         needs = [cell.needs for cell in self.job.cells if cell.key in bundle["audience"] and cell.needs is not None]
@@ -131,14 +134,16 @@ class TrainJob(FollowJob):
         lost = [s for s in sorted(wanted) if not snapshot_path(self.trajectory.folder, s).exists()]
         if bundle["harness"] != self.job.harness:
             self.say(f"starts over: the harness's sources changed since epoch {t}")
+            self.rows_are_void()
             return None
         if lost:
             self.say(f"starts over: of the snapshots up to epoch {t}, {', '.join(map(str, lost))} are gone")
+            self.rows_are_void()
             return None
         return bundle
 
     def _epoch(self) -> None:
-        """One epoch: training, snapshot, observers, evaluation, bundle, rows to W&B."""
+        """One epoch: training, snapshot, observers, evaluation, bundle, rows told."""
         trainer, audience = self.trainer, self.audience
         on_step = (lambda: audience.step(trainer.snapshot())) if audience.every_step else None
         with self.clock.phase("train"):

@@ -95,11 +95,14 @@ class BranchJob(Worker):
         with self.clock.phase("method"):
             self.method.begin(self.session)
         self.session.begun = True
+        was_there = self.bundle_path.exists()
         bundle = read_bundle(self.bundle_path, self.say)
         if bundle is not None and (bundle["harness"], bundle["base"]) != (self.job.harness, self.base_digest):
             self.say("starts over: the harness's sources or its base changed since it was interrupted")
             bundle = None
         if bundle is None:
+            if was_there:
+                self.rows_are_void()
             self.entry.rows = self._prefix_rows()
             return
         self.trainer.load_state_dict(bundle["trainer"])
@@ -111,7 +114,7 @@ class BranchJob(Worker):
         self.tell({"kind": "resumed", "epoch": self.trainer.t - self.branch.prefix})
 
     def _epoch(self, last: int) -> None:
-        """One epoch of the branch: training, evaluation, bundle, rows to W&B."""
+        """One epoch of the branch: training, evaluation, bundle, rows told."""
         trainer, before = self.trainer, self.trainer.t
         self.session.last_row = {}
         trainer.seed_epoch()

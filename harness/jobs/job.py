@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -16,12 +18,15 @@ from harness.clock import Counts
 from harness.config import EvaluateConfig, Settings
 from harness.files import CorruptFile, read_state, set_aside
 from harness.keys import harness_digest
+from harness.masking import masked_text
 from harness.method import State
 from harness.plan import BasePlan, CellPlan, labels
 from harness.presets import as_plain
 from harness.store import Record, Store
 
 Tell = Callable[[dict[str, Any]], None]
+GENERATION = "generation.json"
+"""in a cell's folder: the least generation of its next record, where rows of an earlier attempt are void"""
 PACKAGES = ("torch", "timm", "numpy", "scipy", "schedulefree", "cmdbench")
 
 
@@ -70,7 +75,7 @@ class Log:
 
     def line(self, text: str) -> None:
         with open(self.path, "a") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {masked_text(text)}\n")
 
 
 def versions() -> dict[str, str]:
@@ -86,6 +91,11 @@ def read_bundle(path: Path, say: Callable[[str], None]) -> State | None:
     except CorruptFile as error:
         say(f"corrupt, set aside, to be redone: {error} ({set_aside(path).name})")
         return None
+
+
+def machine() -> dict[str, Any]:
+    """What the job runs on, beside its device."""
+    return {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
 
 
 def device_name(device: torch.device) -> str:
@@ -111,6 +121,7 @@ def cell_record(
         "versions": versions(),
         "device": device_name(torch.device(base.device)),
         "threads": torch.get_num_threads(),
+        "machine": machine(),
         "sources": {"harness": job.harness, "method": cell.source},
         "base_digest": base_digest,
         "rederived": False,
@@ -121,11 +132,13 @@ def cell_record(
 
 
 def next_run(store: Store, cell: CellPlan) -> dict[str, Any]:
-    """W&B run id and generation of the cell's next record; the generation grows when a cell is redone, since
-    W&B's history only appends."""
-    earlier = store.record(cell.key)
-    lost = len(list(store.cell_folder(cell.key).glob("record.json.corrupt-*")))
+    """W&B run id and generation of the cell's next record; the generation grows when a cell is redone, or starts over
+    after rows of it were told, since W&B's history only appends."""
+    earlier, folder = store.record(cell.key), store.cell_folder(cell.key)
+    lost = len(list(folder.glob("record.json.corrupt-*")))
     generation = lost if earlier is None else earlier["generation"] + 1
+    if (folder / GENERATION).exists():
+        generation = max(generation, json.loads((folder / GENERATION).read_bytes())["least"])
     suffix = f"-{generation}" if generation > 0 else ""
     return {"run_id": f"{cell.key[:12]}-{store.store_id}{suffix}", "generation": generation}
 

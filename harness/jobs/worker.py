@@ -1,4 +1,4 @@
-"""What all jobs share: a process's store, clock, evaluator and W&B runs, and the end of a cell."""
+"""What all jobs share: a process's store, clock, evaluator, what it tells of its cells, and the end of a cell."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from safetensors.torch import save as save_safetensors
 from harness.clock import Clock, peak_memory_bytes
 from harness.config import BaseConfig
 from harness.evaluate import Evaluator
-from harness.files import CorruptFile, set_aside, write_bytes
-from harness.jobs.job import Job, Log, Refused, Tell, cell_record, next_run, record_failure, versions
+from harness.files import CorruptFile, set_aside, write_bytes, write_json, write_state
+from harness.jobs.job import GENERATION, Job, Log, Refused, Tell, cell_record, next_run, record_failure, versions
 from harness.keys import source_digest
-from harness.plan import CellPlan, labels
-from harness.presets import as_plain, make_method
+from harness.masking import masked_text
+from harness.plan import CellPlan
+from harness.presets import make_method
 from harness.problem.datasets import ImageSet, load_split
 from harness.store import Record, Store
-from harness.tracking import CellRun, RunInfo, open_run
+from harness.tracking import tracks
+from harness.tracking.arrangement import cell_info
 from harness.train import set_determinism
 from harness.watch import Watched
 
@@ -43,12 +45,13 @@ class Worker(ABC):
         """of the base's last weights, once they are known"""
         self.rederived = False
         """whether a repeated base differed from the recorded one, which is refused on the CPU only"""
-        self._runs: dict[str, CellRun] = {}
+        self._told: dict[str, tuple[str, int]] = {}
+        """run id and rows told, by the key of a cell whose run is open"""
         self._ended: set[str] = set()
 
     def say(self, text: str) -> None:
         """One line for the person watching."""
-        self.tell({"kind": "line", "text": f"{self.job.label}: {text}"})
+        self.tell({"kind": "line", "text": masked_text(f"{self.job.label}: {text}")})
 
     @cached_property
     def images(self) -> ImageSet:
@@ -90,8 +93,6 @@ class Worker(ABC):
                 self.say(f"failed: {reason}")
                 for cell in cells:
                     self.tell({"kind": "cell", "cell_key": cell.key, "status": "failed", "reason": reason})
-            for run in self._runs.values():
-                run.finish({}, status="failed")
 
     def _unfinished(self) -> Job:
         """The job without the cells that another process has ended since it was planned."""
@@ -128,40 +129,30 @@ class Worker(ABC):
         return digest
 
     def open_runs(self, watched: list[Watched]) -> None:
-        """Open a W&B run per cell, and log what it lacks."""
-        settings = self.job.settings
+        """Have a run opened per cell where anything is tracked, and give what rows there are."""
+        if not tracks(self.job.settings.tracker):
+            return
         for entry in watched:
-            cell = entry.cell
-            info = RunInfo(
-                run_id=next_run(self.store, cell)["run_id"],
-                name=f"{self.base.label}-{cell.method.name}",
-                group=f"{self.base.label}-{self.job.base.key[:8]}",
-                job_type=cell.method.name,
-                tags=[settings.suite, self.base.model.name, self.base.dataset.name, cell.method.name],
-                config=self._config(cell),
-            )
-            with self.clock.phase("track"):
-                self._runs[cell.key] = open_run(settings.tracker, self.store.root, info, self.say)
+            record = cell_record(self.job, entry.cell, "running", None, None, self.base_digest)
+            info = cell_info(record | next_run(self.store, entry.cell), self.job.settings.suite)
+            self._told[entry.key] = info.run_id, 0
+            self.tell({"kind": "run", "cell_key": entry.key, "info": info})
         self.log_rows(watched)
 
-    def _config(self, cell: CellPlan) -> dict[str, Any]:
-        """The cell's resolved configuration."""
-        return {
-            **labels(self.base),
-            "method": cell.method.name,
-            "base_key": cell.base_key,
-            "cell_key": cell.key,
-            "base": as_plain(self.base),
-            "method_config": as_plain(cell.method),
-            "evaluate": as_plain(self.job.evaluate),
-        }
-
     def log_rows(self, watched: list[Watched]) -> None:
-        """Send the rows that W&B does not have yet, in order."""
+        """Tell the rows that were not told yet, in order; call only when a bundle or a record holds them."""
         with self.clock.phase("track"):
             for entry in watched:
-                for row in entry.rows:
-                    self._runs[entry.key].log(row)
+                run_id, told = self._told.get(entry.key, ("", len(entry.rows)))
+                if len(entry.rows) > told:
+                    self.tell({"kind": "rows", "cell_key": entry.key, "run_id": run_id, "rows": entry.rows[told:]})
+                    self._told[entry.key] = run_id, len(entry.rows)
+
+    def rows_are_void(self) -> None:
+        """The cells start over, and rows that were told will come again with other seconds: in another run each."""
+        for cell in self.job.cells:
+            path = self.store.cell_folder(cell.key) / GENERATION
+            write_json(path, {"least": next_run(self.store, cell)["generation"] + 1})
 
     def report_epoch(self, epoch: int, images: int, seconds: float, watched: list[Watched]) -> None:
         """Tell the person watching that an epoch ended, after `images` in `seconds` of training."""
@@ -171,18 +162,13 @@ class Worker(ABC):
         self.tell({"kind": "epoch", "epoch": epoch, "images_per_second": speed, "best_val_accuracy": best})
 
     def end_cell(self, entry: Watched, cost: dict[str, Any], weights: dict[str, torch.Tensor] | None) -> None:
-        """Tables and weights first, then its W&B run, then the record that makes the cell ended.
-
-        A process that is lost in between ends the cell again: a record's W&B run lacks nothing.
-        """
+        """Tables and weights first, then the record that makes the cell ended; its run is ended from the record."""
         cell, folder = entry.cell, self.store.cell_folder(entry.key)
-        tables = {}
         if entry.status == "done":
             try:
-                tables = entry.method.tables()
-                self.store.write_tables(cell.key, tables)
+                self.store.write_tables(cell.key, entry.method.tables())
+                self._keep_fitted(entry)
             except Exception as error:
-                tables = {}
                 entry.fail(error)
         if weights is not None and entry.status == "done":
             write_bytes(
@@ -207,9 +193,6 @@ class Worker(ABC):
         record = cell_record(self.job, cell, entry.status, entry.reason, entry.traceback, self.base_digest)
         record |= {"summary": summary, "cost": cost, "holds": holds, "rederived": self.rederived}
         record |= next_run(self.store, cell)
-        if cell.key in self._runs:
-            self.log_rows([entry])  # those of a reconstruction come with its end
-            self._runs.pop(cell.key).finish({**summary, **cost}, tables, entry.status)
         self.store.write_record(record, entry.rows)
         self._ended.add(cell.key)
         log = Log(folder / "log.txt")
@@ -217,3 +200,9 @@ class Worker(ABC):
         if entry.traceback is not None:
             log.line(entry.traceback)
         self.tell({"kind": "cell", "cell_key": cell.key, "status": entry.status, "reason": entry.reason})
+
+    def _keep_fitted(self, entry: Watched) -> None:
+        """The method's fitted model, where final weights are kept too."""
+        fitted = entry.method.fitted() if self.job.settings.save == "final" else {}
+        if fitted:
+            write_state(self.store.cell_folder(entry.key) / "fitted.safetensors", fitted)

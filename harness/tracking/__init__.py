@@ -1,17 +1,54 @@
-"""Tracking of cells while they run: W&B as a live view of the records, which are complete without it."""
+"""Tracking of runs: W&B, plain files or nothing, fed by jobs and from records, which are complete without it."""
 
-from harness.tracking.live import CellRun, RunInfo, WandbRun, open_run
-from harness.tracking.modes import resolve_mode
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.config import TrackerConfig
+from harness.tracking.modes import forget_single_run, resolve_mode
 from harness.tracking.offline import OfflineRun, offline_runs, read_offline, transaction_logs
+from harness.tracking.tracker import ArtifactFiles, RunEnd, RunInfo, RunState, Say, Tracker
 
 __all__ = [
-    "CellRun",
+    "ArtifactFiles",
     "OfflineRun",
+    "RunEnd",
     "RunInfo",
-    "WandbRun",
+    "RunState",
+    "Say",
+    "Tracker",
     "offline_runs",
-    "open_run",
+    "open_tracker",
     "read_offline",
     "resolve_mode",
+    "tracks",
     "transaction_logs",
 ]
+
+
+def tracks(config: TrackerConfig) -> bool:
+    """Whether a configuration asks for any tracking."""
+    return config.name == "csv" or (config.name == "wandb" and config.mode != "disabled")
+
+
+def open_tracker(config: TrackerConfig, results_dir: Path, say: Say, notice: bool = False) -> Tracker:
+    """The tracker of a configuration, its files below `results_dir`.
+
+    What is not as asked for is said in one line to `say`; with `notice` also what `tracker.mode=auto` chose.
+    """
+    if not tracks(config):
+        return Tracker()
+    if config.name == "csv":
+        from harness.tracking.csv_files import CsvTracker
+
+        return CsvTracker(results_dir, config.tags, config.notes)
+    mode, note = resolve_mode(config)
+    if mode == "disabled":
+        if notice and note is not None:
+            say(note)
+        return Tracker()
+    from harness.tracking.live import WandbTracker
+
+    tracker = WandbTracker(config, results_dir, say, notice)
+    forget_single_run()
+    return tracker

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from harness.config import TrackerConfig
+from harness.masking import masked_text
 
 if TYPE_CHECKING:
     import wandb
 
 Mode = Literal["online", "offline", "disabled"]
 
-CONNECT_SECONDS = 5
+PROJECT = "cmdbench"
 
 
 def resolve_mode(config: TrackerConfig) -> tuple[Mode, str | None]:
@@ -25,7 +24,7 @@ def resolve_mode(config: TrackerConfig) -> tuple[Mode, str | None]:
     `auto` follows WANDB_MODE and W&B's settings file where these say offline or disabled; otherwise it is
     online where W&B itself would find a key (environment, settings, netrc), else offline. No network, no question.
     """
-    if config.name == "none":
+    if config.name != "wandb":
         return "disabled", None
     if config.mode in ("online", "offline", "disabled"):
         return config.mode, None  # type: ignore[return-value]
@@ -35,8 +34,9 @@ def resolve_mode(config: TrackerConfig) -> tuple[Mode, str | None]:
             return "disabled", "W&B is disabled by WANDB_MODE or W&B's settings"
         if settings.mode in ("offline", "dryrun"):
             return "offline", "W&B runs offline, as WANDB_MODE or W&B's settings say"
-        if has_key(settings):
-            return "online", f"W&B runs online at {settings.base_url}"
+        server = resolve_target(config).server
+        if has_key(settings, server):
+            return "online", f"W&B runs online at {masked_text(server)}"
     except Exception as error:  # its text may quote a key
         return "offline", f"W&B runs offline: its settings or key cannot be used ({type(error).__name__})"
     return "offline", "W&B runs offline: no API key is configured"
@@ -54,19 +54,58 @@ def user_settings() -> wandb.Settings:
     return settings
 
 
-def has_key(settings: wandb.Settings) -> bool:
-    """Whether W&B would find credentials for its server; without any it asks for them."""
+def api_key(settings: wandb.Settings, server: str) -> str | None:
+    """The key that W&B would use for a server."""
     from wandb.sdk.lib import wbauth
 
-    if settings.api_key or settings.identity_token_file:
-        return True
-    return wbauth.read_netrc_auth(host=settings.base_url) is not None
+    return settings.api_key or wbauth.read_netrc_auth(host=server)
 
 
-def connect(server: str) -> None:
-    """OSError where no connection can be made; wandb itself would go on trying for its whole time-out."""
-    url = urlsplit(server)
-    if url.scheme in getproxies() or url.hostname is None:
-        return  # only the proxy can tell
-    port = url.port or (443 if url.scheme == "https" else 80)
-    socket.create_connection((url.hostname, port), timeout=CONNECT_SECONDS).close()
+def has_key(settings: wandb.Settings, server: str) -> bool:
+    """Whether W&B would find credentials for a server; without any it asks for them."""
+    return bool(settings.identity_token_file) or api_key(settings, server) is not None
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where runs go and what they all carry: the configuration, where it is silent W&B's environment and settings."""
+
+    server: str
+    project: str
+    entity: str | None
+    tags: tuple[str, ...]
+    notes: str | None
+
+
+def resolve_target(config: TrackerConfig) -> Target:
+    """The target of a configuration; tags of the environment stand beside those of the configuration."""
+    settings = user_settings()
+    return Target(
+        server=str(settings.base_url if config.base_url is None else config.base_url).rstrip("/"),
+        project=config.project or settings.project or PROJECT,
+        entity=config.entity or settings.entity,
+        tags=tuple(dict.fromkeys([*config.tags, *(settings.run_tags or ())])),
+        notes=config.notes or settings.run_notes,
+    )
+
+
+OF_A_RUN = (
+    "RUN_ID",
+    "NAME",
+    "RUN_GROUP",
+    "JOB_TYPE",
+    "NOTES",
+    "TAGS",
+    "RESUME",
+    "SWEEP_ID",
+    "LAUNCH",
+    "SERVICE",
+    "DIR",
+)
+"""W&B's environment variables on a single run: a tracker's many runs say these themselves"""
+
+
+def forget_single_run() -> None:
+    """Take what speaks of a single run out of this process's environment."""
+    for name in OF_A_RUN:
+        os.environ.pop(f"WANDB_{name}", None)

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.tracking.tracker import RunState
+
 HEADER = b":W&B\xe1\xbe\x00"
 BLOCK_BYTES = 32768
 PIECE_HEADER = struct.Struct("<IHB")
@@ -59,6 +61,22 @@ def transaction_logs(results_dir: Path, run_id: str) -> list[Path]:
 def offline_runs(results_dir: Path, run_id: str) -> list[Path]:
     """The fragments of a run that were recorded offline, in the order in which they were started."""
     return [path for path in transaction_logs(results_dir, run_id) if path.parent.name.startswith("offline-run-")]
+
+
+def local_state(results_dir: Path, run_id: str) -> RunState | None:
+    """What all fragments of a run hold together, those recorded online included, since they can be sent as well."""
+    runs = [read_offline(path) for path in transaction_logs(results_dir, run_id)]
+    if not runs:
+        return None
+    rows = sorted((row for run in runs for row in run.history if "epoch" in row), key=lambda row: int(row["epoch"]))
+    digests = [run.summary["record"] for run in runs if run.finished and "record" in run.summary]
+    tags = dict.fromkeys(tag for run in runs for tag in run.tags)
+    return RunState(len(rows), rows[-1] if rows else None, digests[-1] if digests else None, tuple(tags))
+
+
+def is_empty(path: Path) -> bool:
+    """Whether a fragment holds no record, as of a process that was killed at once: one makes `wandb sync` give up."""
+    return path.stat().st_size <= len(HEADER)
 
 
 def read_offline(path: Path) -> OfflineRun:

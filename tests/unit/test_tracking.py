@@ -19,16 +19,18 @@ from hydra import compose, initialize_config_module
 
 from harness.config import TrackerConfig, from_mapping
 from harness.tracking import (
-    CellRun,
+    RunEnd,
     RunInfo,
-    WandbRun,
-    live,
+    Tracker,
     offline_runs,
-    open_run,
+    open_tracker,
     read_offline,
     resolve_mode,
+    server,
     transaction_logs,
 )
+from harness.tracking.live import _Open
+from harness.tracking.modes import resolve_target
 
 KEY = "0123456789abcdef" * 2 + "01234567"
 OFFLINE = TrackerConfig("wandb", mode="offline")
@@ -47,7 +49,6 @@ def clean_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("NETRC", str(home / ".netrc"))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setattr(live, "_unusable_servers", set())
 
 
 @pytest.fixture
@@ -57,6 +58,28 @@ def warnings():
 
 def info(run_id="0123456789ab-store", config=CONFIG):
     return RunInfo(run_id, "test_resnet-digits-s0-ema", "base0", "ema", ("smoke", "ema"), config, "a note")
+
+
+class Handle:
+    """One run of a tracker."""
+
+    def __init__(self, tracker, run_info):
+        self.tracker, self.run_id = tracker, run_info.run_id
+        tracker.start(run_info)
+
+    @property
+    def logged(self):
+        return self.tracker._runs[self.run_id].logged
+
+    def log(self, row):
+        self.tracker.log(self.run_id, [row])
+
+    def finish(self, summary, tables=None, status="done"):
+        self.tracker.end(self.run_id, RunEnd(summary, tables or {}, status=status))
+
+
+def opened(config, folder, run_info, warn):
+    return Handle(open_tracker(config, folder, warn), run_info)
 
 
 def rows(first, last):
@@ -69,7 +92,7 @@ def union(folder, run_id):
 
 
 def test_a_finished_run_holds_what_was_given(tmp_path, warnings):
-    run = open_run(TrackerConfig("wandb", mode="offline", tags=["mine", "ema"]), tmp_path, info(), warnings.append)
+    run = opened(TrackerConfig("wandb", mode="offline", tags=["mine", "ema"]), tmp_path, info(), warnings.append)
     assert run.logged is None
     run.log({"epoch": 1, "val_loss": 0.1, "test_loss": None, "train_loss": math.nan, "rho": math.inf})
     run.log({"epoch": 2, "val_loss": 1e-17})
@@ -93,7 +116,7 @@ def test_a_finished_run_holds_what_was_given(tmp_path, warnings):
 
 
 def test_reader_agrees_with_wandbs_own(tmp_path, warnings):
-    run = open_run(OFFLINE, tmp_path, info(), warnings.append)
+    run = opened(OFFLINE, tmp_path, info(), warnings.append)
     wide = [{"epoch": t, **{f"mode_{i}": t + i / 7 for i in range(60)}} for t in range(1, 31)]
     for row in wide:
         run.log(row)
@@ -112,7 +135,7 @@ def test_reader_agrees_with_wandbs_own(tmp_path, warnings):
 
 
 def test_a_torn_or_damaged_log_gives_the_rows_before(tmp_path, warnings):
-    run = open_run(OFFLINE, tmp_path, info(), warnings.append)
+    run = opened(OFFLINE, tmp_path, info(), warnings.append)
     for row in rows(1, 40):
         run.log(row)
     run.finish({})
@@ -134,7 +157,7 @@ def test_a_torn_or_damaged_log_gives_the_rows_before(tmp_path, warnings):
 def test_reopened_run_gets_only_what_is_missing(tmp_path, warnings):
     run_id = info().run_id
     for last in (2, 2, 5, 6):  # within a second or so: folders are named by the second
-        run = open_run(OFFLINE, tmp_path, info(), warnings.append)
+        run = opened(OFFLINE, tmp_path, info(), warnings.append)
         for row in rows(1, last):
             run.log(row)
             run.log(row)
@@ -147,7 +170,7 @@ def test_reopened_run_gets_only_what_is_missing(tmp_path, warnings):
 
 def test_epoch_zero_is_an_epoch(tmp_path, warnings):
     for _ in range(2):
-        run = open_run(OFFLINE, tmp_path, info(), warnings.append)
+        run = opened(OFFLINE, tmp_path, info(), warnings.append)
         run.log({"epoch": 0, "val_loss": 2.0})
         assert run.logged == 0
         run.finish({})
@@ -177,11 +200,11 @@ JOB = """
 import os, signal, sys
 from pathlib import Path
 from harness.config import TrackerConfig
-from harness.tracking import RunInfo, open_run
-run = open_run(TrackerConfig("wandb", mode="offline"), Path(sys.argv[1]),
-               RunInfo(sys.argv[2], "name", "base0", "ema", (), {}), print)
-for t in range(1, int(sys.argv[3]) + 1):
-    run.log({"epoch": t, "val_accuracy": 50 + t / 3, "val_loss": 1 / t})
+from harness.tracking import RunInfo, open_tracker
+tracker = open_tracker(TrackerConfig("wandb", mode="offline"), Path(sys.argv[1]), print)
+tracker.start(RunInfo(sys.argv[2], "name", "base0", "ema", (), {}))
+rows = [{"epoch": t, "val_accuracy": 50 + t / 3, "val_loss": 1 / t} for t in range(1, int(sys.argv[3]) + 1)]
+tracker.log(sys.argv[2], rows)
 if sys.argv[4] == "wait":
     signal.pause()
 os.kill(os.getpid(), signal.SIGKILL)
@@ -207,7 +230,7 @@ def test_killed_jobs_lose_nothing_and_repeat_nothing(tmp_path, warnings):
     # killed before anything is flushed: leaves an empty fragment, or some of its rows
     assert job(tmp_path, run_id, 6, "die").wait() == -signal.SIGKILL
 
-    run = open_run(OFFLINE, tmp_path, info(), warnings.append)
+    run = opened(OFFLINE, tmp_path, info(), warnings.append)
     assert run.logged is not None
     assert run.logged >= 4
     for row in rows(1, 8):
@@ -220,7 +243,7 @@ def test_killed_jobs_lose_nothing_and_repeat_nothing(tmp_path, warnings):
 
 def forkserver_job(folder, number, queue):
     said = []
-    runs = [open_run(OFFLINE, folder, info(f"job{number}-cell{i}"), said.append) for i in range(3)]
+    runs = [opened(OFFLINE, folder, info(f"job{number}-cell{i}"), said.append) for i in range(3)]
     for row in rows(1, 3):
         for run in runs:
             run.log(row)
@@ -250,7 +273,7 @@ def test_jobs_of_a_forkserver_that_has_imported_wandb(tmp_path):
 
 def test_no_key_in_any_file(tmp_path, warnings, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    run = open_run(OFFLINE, tmp_path, info(), warnings.append)
+    run = opened(OFFLINE, tmp_path, info(), warnings.append)
     run.log({"epoch": 1, "val_loss": 1.0})
     run.finish({})
     written = [path for path in (tmp_path / "wandb").rglob("*") if path.is_file()]
@@ -265,8 +288,11 @@ class BrokenRun:
         raise ConnectionResetError("Connection lost\nsecond line")
 
 
-def test_an_error_of_wandb_is_said_once_and_ends_tracking_only(warnings):
-    run = WandbRun(BrokenRun(), "some-cell", None, warnings.append)
+def test_an_error_of_wandb_is_said_once_and_ends_tracking_only(tmp_path, warnings):
+    tracker = open_tracker(OFFLINE, tmp_path, warnings.append)
+    run = Handle(tracker, info())
+    tracker._runs[run.run_id].run.finish()
+    tracker._runs[run.run_id] = _Open(BrokenRun(), "some-cell", False, None, tracker._runs[run.run_id].lock)
     for row in rows(1, 3):
         run.log(row)
     run.finish({"val_accuracy": 1.0})
@@ -280,35 +306,36 @@ def test_a_run_that_cannot_start_is_not_tracked(tmp_path, warnings):
     blocked = tmp_path / "results"
     blocked.mkdir()
     (blocked / "wandb").write_text("a file where the folder should be")
-    run = open_run(OFFLINE, blocked, info(), warnings.append)
+    run = opened(OFFLINE, blocked, info(), warnings.append)
     run.log({"epoch": 1})
     run.finish({})
-    assert type(run) is CellRun
+    assert run.tracker._runs == {}
     assert len(warnings) == 1
 
 
 @pytest.mark.parametrize("config", [TrackerConfig("none"), TrackerConfig("wandb", mode="disabled")])
 def test_tracking_that_is_off_writes_nothing(tmp_path, warnings, config):
-    run = open_run(config, tmp_path / "results", info(), warnings.append)
+    run = opened(config, tmp_path / "results", info(), warnings.append)
     run.log({"epoch": 1, "val_loss": 1.0})
     run.finish({}, {"modes": pd.DataFrame({"mode": [0]})})
-    assert run.logged is None
+    assert type(run.tracker) is Tracker
     assert not (tmp_path / "results").exists()
     assert warnings == []
 
 
 @pytest.mark.parametrize("answers", [False, True], ids=["refused", "hanging"])
 def test_a_server_that_is_away_means_offline_said_once(tmp_path, warnings, monkeypatch, answers):
-    monkeypatch.setattr(live, "INIT_SECONDS", 1)
+    monkeypatch.setattr(server, "SECONDS", 1)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     online = TrackerConfig("wandb", mode="online")
-    before = open_run(OFFLINE, tmp_path, info("before-store"), warnings.append)
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
+    before = opened(OFFLINE, tmp_path, info("before-store"), warnings.append)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
         if answers:
-            server.listen()
-        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
-        runs = {name: open_run(online, tmp_path, info(name), warnings.append) for name in ("one-store", "two-store")}
+            listener.listen()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        tracker = open_tracker(online, tmp_path, warnings.append)
+        runs = {name: Handle(tracker, info(name)) for name in ("one-store", "two-store")}
     for run in (before, *runs.values()):
         run.log({"epoch": 1, "val_loss": 1.0})
         run.finish({})
@@ -321,7 +348,7 @@ def test_a_server_that_is_away_means_offline_said_once(tmp_path, warnings, monke
 
 
 def test_online_without_a_key_goes_offline_without_a_question(tmp_path, warnings):
-    run = open_run(TrackerConfig("wandb", mode="online"), tmp_path, info(), warnings.append)
+    run = opened(TrackerConfig("wandb", mode="online"), tmp_path, info(), warnings.append)
     run.log({"epoch": 1, "val_loss": 1.0})
     run.finish({})
     assert len(union(tmp_path, info().run_id)) == 1
@@ -368,10 +395,37 @@ def test_a_stated_mode_needs_no_note(mode):
     assert resolve_mode(TrackerConfig("none", mode=mode)) == ("disabled", None)
 
 
-def test_presets(monkeypatch):
-    monkeypatch.setenv("WANDB_ENTITY", "a-team")
+def test_presets():
     with initialize_config_module("conf", version_base="1.3"):
         wandb = from_mapping(TrackerConfig, "tracker", compose("tracker/wandb").tracker)
         none = from_mapping(TrackerConfig, "tracker", compose("tracker/none", ["tracker.mode=offline"]).tracker)
-    assert (wandb.name, wandb.mode, wandb.project, wandb.entity) == ("wandb", "auto", "cmdbench", "a-team")
-    assert (none.name, resolve_mode(none)[0]) == ("none", "disabled")
+        csv = from_mapping(TrackerConfig, "tracker", compose("tracker/csv").tracker)
+    assert wandb == TrackerConfig("wandb")
+    assert (csv.name, none.name, resolve_mode(none)[0]) == ("csv", "none", "disabled")
+
+
+def test_target_is_the_configuration_then_the_environment_then_wandbs_settings(monkeypatch, tmp_path):
+    settings = tmp_path / "home" / ".config" / "wandb" / "settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("[default]\nproject = of-settings\nentity = of-settings\n")
+    monkeypatch.setenv("WANDB_ENTITY", "of-environment")
+    monkeypatch.setenv("WANDB_TAGS", "night,gpu")
+    monkeypatch.setenv("WANDB_NOTES", "of-environment")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:8080/")
+    silent = resolve_target(TrackerConfig("wandb", tags=["mine"]))
+    assert (silent.project, silent.entity, silent.notes) == ("of-settings", "of-environment", "of-environment")
+    assert (silent.server, silent.tags) == ("http://127.0.0.1:8080", ("mine", "night", "gpu"))
+    spoken = TrackerConfig("wandb", base_url="https://wandb.example", entity="e", project="p", notes="n")
+    target = resolve_target(spoken)
+    assert (target.server, target.entity, target.project, target.notes) == ("https://wandb.example", "e", "p", "n")
+
+
+def test_environment_of_a_single_run_does_not_reach_the_many(tmp_path, warnings, monkeypatch):
+    """W&B would give every run this id and name, and with a sweep's refuse ours."""
+    for name in ("RUN_ID", "NAME", "RUN_GROUP", "JOB_TYPE", "SWEEP_ID", "RESUME"):
+        monkeypatch.setenv(f"WANDB_{name}", "never")
+    for run_id in ("one-store", "two-store"):
+        opened(OFFLINE, tmp_path, info(run_id), warnings.append).finish({})
+        read = read_offline(offline_runs(tmp_path, run_id)[0])
+        assert (read.run_id, read.name, read.group, read.job_type) == (run_id, info().name, "base0", "ema")
+    assert warnings == []

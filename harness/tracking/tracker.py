@@ -1,0 +1,108 @@
+"""What a tracker is: a few functions that are fed with what records hold.
+
+A run is a cell's, a suite's, or any other (a trial of tuning, say): it is started, given rows and ended, and what has
+been given before is skipped, so that all of it may be given again at any time, from a job or from its record.
+Trackers never raise because a service is away: what is not as asked for is said in one line, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Say = Callable[[str], None]
+Row = Mapping[str, Any]
+
+STATUSES_THAT_SUCCEED = ("done", "diverged")
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a run is called and where it is put."""
+
+    run_id: str
+    name: str
+    group: str
+    job_type: str
+    tags: Sequence[str] = ()
+    """beside those of the configuration"""
+    config: dict[str, Any] = field(default_factory=dict)
+    """plain values, resolved"""
+    notes: str | None = None
+    """beside those of the configuration"""
+
+
+@dataclass(frozen=True)
+class ArtifactFiles:
+    """Files that belong together under one name: `files` maps names to paths, or to their contents."""
+
+    name: str
+    type: str
+    files: Mapping[str, Path | bytes]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """How a run ended. None among the numbers of `summary` is left out."""
+
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    images: Mapping[str, Path] = field(default_factory=dict)
+    artifacts: Sequence[ArtifactFiles] = ()
+    status: str = "done"
+    digest: str | None = None
+    """of the record that all of this is of; a run that has it lacks nothing"""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a tracker holds of a run."""
+
+    rows: int
+    last: Row | None
+    """the last of them"""
+    digest: str | None
+    """of the record that the run was ended with"""
+    tags: Sequence[str] = ()
+
+    @property
+    def epoch(self) -> int | None:
+        return None if self.last is None else int(self.last["epoch"])
+
+
+class Tracker:
+    """The interface; this one tracks nothing. Runs may be given from several threads, one run from one at a time."""
+
+    where: str | None = None
+    """what its runs can be found under, for people; None where nothing is tracked"""
+
+    def states(self, run_ids: Iterable[str]) -> dict[str, RunState]:
+        """What it holds of these runs; those that it does not know are left out."""
+        return {}
+
+    def start(self, info: RunInfo) -> None:
+        """Open a run, or go on with it; one that is open stays so."""
+
+    def log(self, run_id: str, rows: Iterable[Row]) -> None:
+        """Give rows (`epoch` and numbers) of an open run; epochs ascend, those that are there are skipped.
+
+        None is left out; NaN and infinities are kept, since a loss that diverged is a result.
+        """
+
+    def end(self, run_id: str, end: RunEnd) -> None:
+        """Close an open run with its summary, tables, images and artifacts."""
+
+    def close(self) -> None:
+        """No more runs: leave those that are open as interrupted, to be gone on with."""
+
+    def record(self, info: RunInfo, rows: Iterable[Row], end: RunEnd) -> None:
+        """A run as a whole."""
+        self.start(info)
+        self.log(info.run_id, rows)
+        self.end(info.run_id, end)
