@@ -73,6 +73,8 @@ class WandbTracker(Tracker):
         """what runs that were closed here hold: a server may need a while to say so itself"""
         self._heard = 0.0
         """when the server last answered, on the monotonic clock"""
+        self._used = False
+        """whether a run was opened online"""
         self._services: list[Any] = []
         """wandb-cores that take no more runs, and may have some open"""
         mode, note = resolve_mode(config)
@@ -129,7 +131,8 @@ class WandbTracker(Tracker):
             for known in self._runs.values():
                 if known.online:
                     known.run = None
-        self._leave_service(kill=True)
+        if self._used:
+            self._leave_service(kill=True)
         self._once(
             f"W&B at {self.target.server} cannot be used, runs go on offline in {self.folder / 'wandb'}, "
             f"`cmdbench publish` sends what it misses: {_one_line(error)}",
@@ -204,6 +207,7 @@ class WandbTracker(Tracker):
         with self._setup:
             wandb.setup(settings)
         if online:
+            self._used = True
             settings.base_url = self.target.server
             settings.finish_timeout, settings.finish_timeout_raises = FINISH_SECONDS, True
         run = wandb.init(

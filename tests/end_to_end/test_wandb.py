@@ -248,6 +248,7 @@ def test_sync_without_a_server_or_a_key(smoke):
 
 def test_publish_offline_fills_what_is_lacking(smoke_copy):
     """Fragments of one cell are gone, those of another were cut short by a kill."""
+    here(*PUBLISH, "tracker.mode=offline", results=smoke_copy)  # figures may have been drawn since the run
     gone, torn = (json.loads((cell_folder(smoke_copy, "smoke", m) / "record.json").read_text()) for m in ("swa", "ema"))
     shutil.rmtree(offline_runs(smoke_copy, gone["run_id"])[0].parent)
     (log,) = offline_runs(smoke_copy, torn["run_id"])
