@@ -1,4 +1,4 @@
-"""The command `cmdbench`: plan, run and report. Help and completion import no heavy library."""
+"""The command `cmdbench`: plan, run, tune and report. Help and completion import no heavy library."""
 
 # PYTHON_ARGCOMPLETE_OK
 from __future__ import annotations
@@ -40,11 +40,14 @@ what to run, as key=value pairs:
 EXAMPLES = {
     "plan": "cmdbench plan suite=quick",
     "run": "cmdbench run suite=quick\n  cmdbench run model=resnet10t dataset=digits method=[base,cmd_online]",
+    "tune": "cmdbench tune method=cmd_online suite=quick trials=50\n"
+    "  cmdbench tune method=all suite=quick trials=30 && cmdbench run suite=quick tuned=true",
     "report": "cmdbench report suite=quick",
 }
 SUMMARIES = {
     "plan": "show bases and cells, what is done, and what the rest will cost",
     "run": "do what is left of a plan, and print the table",
+    "tune": "search the parameters of methods by validation data, the same budget for each",
     "report": "rebuild a suite's frame, tables and figures from the records, and print the table",
 }
 
@@ -67,7 +70,15 @@ def _complete(prefix: str, **_: Any) -> list[str]:
     key, equals, _value = prefix.partition("=")
     if equals and key in groups:
         return [f"{key}={name}" for name in _presets(key)]
-    return [f"{group}=" for group in groups] + ["seeds=", "epochs=", "batch_size=", "fast=true", "results_dir="]
+    return [f"{group}=" for group in groups] + [
+        "seeds=",
+        "epochs=",
+        "batch_size=",
+        "fast=true",
+        "trials=",
+        "tuned=true",
+        "results_dir=",
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -115,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # argparse takes one stretch of key=value arguments and leaves those that follow an option
     parsed.overrides += unknown
     # Hydra's own syntax allows ~key and +key, which argparse takes as positional already.
-    verb = {"plan": _plan, "run": _run, "report": _report}[parsed.verb]
+    verb = {"plan": _plan, "run": _run, "tune": _tune, "report": _report}[parsed.verb]
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = verb(parsed, " ".join(["cmdbench", *map(shlex.quote, given)]))
@@ -126,7 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"error: {error.strerror or error}: {error.filename}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on from the last finished epoch", file=sys.stderr)
+        unit = "trial" if parsed.verb == "tune" else "epoch"
+        print(f"interrupted: run the same command again to go on from the last finished {unit}", file=sys.stderr)
         code = 130
     raise SystemExit(code)
 
@@ -142,6 +154,10 @@ def _make_plan(parsed: argparse.Namespace, command: str) -> Plan:
     from harness.store import Store
 
     study = resolve(Request(tuple(parsed.overrides), tuple(parsed.config_dir)), command)
+    if parsed.verb == "tune":
+        from harness.tune.command import tunable
+
+        study = tunable(study)
     return make_plan(study, Store(Path(study.settings.results_dir)))
 
 
@@ -212,6 +228,21 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> None
         scheduler.run()
     finally:
         display.stop()
+
+
+def _tune(parsed: argparse.Namespace, command: str) -> int:
+    from harness.engine.local import LocalEngine, warm_up
+
+    warm_up()
+    from harness.plan import check_room, estimate
+    from harness.tune.command import tune
+
+    console = _console()
+    plan = _with_data(_make_plan(parsed, command), parsed, command, console)
+    check_room(plan, estimate(plan))
+    engine = LocalEngine(plan.study.settings.engine, plan.bases[0].config.device)
+    folders = tuple(parsed.config_dir)
+    return tune(plan, engine, console, folders, tuple(str(folder.resolve()) for folder in folders))
 
 
 def _show(root: Path, suite: str, console: Console) -> int:
