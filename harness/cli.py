@@ -1,4 +1,4 @@
-"""The command `cmdbench`: plan, run, report, publish and sync. Help and completion import no heavy library."""
+"""The command `cmdbench`: plan, run, tune, report, publish and sync. Help and completion import no heavy library."""
 
 # PYTHON_ARGCOMPLETE_OK
 from __future__ import annotations
@@ -49,6 +49,8 @@ what and where, as key=value pairs:
 EXAMPLES = {
     "plan": "cmdbench plan suite=quick",
     "run": "cmdbench run suite=quick\n  cmdbench run model=resnet10t dataset=digits method=[base,cmd_online]",
+    "tune": "cmdbench tune method=cmd_online suite=quick trials=50\n"
+    "  cmdbench tune method=all suite=quick trials=30 && cmdbench run suite=quick tuned=true",
     "report": "cmdbench report suite=quick\n  cmdbench report suite=quick tables.budget=base",
     "publish": "cmdbench publish suite=quick\n  cmdbench publish suite=quick tracker=csv\n"
     "  cmdbench publish suite=quick tracker.mode=online tracker.project=mine tracker.artifacts=all",
@@ -57,6 +59,7 @@ EXAMPLES = {
 SUMMARIES = {
     "plan": "show bases and cells, what is done, and what the rest will cost",
     "run": "do what is left of a plan, and print the table",
+    "tune": "search the parameters of methods by validation data, the same budget for each",
     "report": "rebuild a suite's frame, tables and figures from the records, and print the table",
     "publish": "give a tracker (W&B, or tracker=csv) what it lacks of a suite, from the records",
     "sync": "send the W&B runs that were kept offline, and say what is where",
@@ -83,7 +86,15 @@ def _complete(prefix: str, **_: Any) -> list[str]:
     key, equals, _value = prefix.partition("=")
     if equals and key in groups:
         return [f"{key}={name}" for name in _presets(key)]
-    return [f"{group}=" for group in groups] + ["seeds=", "epochs=", "batch_size=", "fast=true", "results_dir="]
+    return [f"{group}=" for group in groups] + [
+        "seeds=",
+        "epochs=",
+        "batch_size=",
+        "fast=true",
+        "trials=",
+        "tuned=true",
+        "results_dir=",
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -131,7 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # argparse takes one stretch of key=value arguments and leaves those that follow an option
     parsed.overrides += unknown
     # Hydra's own syntax allows ~key and +key, which argparse takes as positional already.
-    verb = {"plan": _plan, "run": _run, "report": _report, "publish": _publish, "sync": _sync}[parsed.verb]
+    verbs = {"plan": _plan, "run": _run, "tune": _tune, "report": _report, "publish": _publish, "sync": _sync}
+    verb = verbs[parsed.verb]
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = verb(parsed, " ".join(["cmdbench", *map(shlex.quote, given)]))
@@ -142,7 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"error: {error.strerror or error}: {error.filename}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on from the last finished epoch", file=sys.stderr)
+        unit = "trial" if parsed.verb == "tune" else "epoch"
+        print(f"interrupted: run the same command again to go on from the last finished {unit}", file=sys.stderr)
         code = 130
     raise SystemExit(code)
 
@@ -158,6 +171,10 @@ def _make_plan(parsed: argparse.Namespace, command: str) -> Plan:
     from harness.store import Store
 
     study = resolve(Request(tuple(parsed.overrides), tuple(parsed.config_dir)), command)
+    if parsed.verb == "tune":
+        from harness.tune.command import tunable
+
+        study = tunable(study)
     return make_plan(study, Store(Path(study.settings.results_dir)))
 
 
@@ -242,6 +259,21 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
             tracking.leave()
         raise
     return code
+
+
+def _tune(parsed: argparse.Namespace, command: str) -> int:
+    from harness.engine.local import LocalEngine, warm_up
+
+    warm_up()
+    from harness.plan import check_room, estimate
+    from harness.tune.command import tune
+
+    console = _console()
+    plan = _with_data(_make_plan(parsed, command), parsed, command, console)
+    check_room(plan, estimate(plan))
+    engine = LocalEngine(plan.study.settings.engine, plan.bases[0].config.device)
+    folders = tuple(parsed.config_dir)
+    return tune(plan, engine, console, folders, tuple(str(folder.resolve()) for folder in folders))
 
 
 def _show(root: Path, suite: str, console: Console) -> int:
