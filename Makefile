@@ -23,8 +23,8 @@ setup: $(VENV)/ready ## Create .venv with the tested versions (about 2 minutes)
 benchmark: $(VENV)/ready ## Run what is left of SUITE and print its comparison table
 	@$(BIN)/cmdbench run suite=$(SUITE) $(ARGS)
 
-report: $(VENV)/ready ## Rebuild the tables of SUITE from its records
-	@$(BIN)/cmdbench report suite=$(SUITE) $(ARGS)
+report: $(VENV)/ready ## Rebuild tables, figures and page of SUITE from its records, and open the page
+	@$(BIN)/cmdbench report suite=$(SUITE) --open $(ARGS)
 
 test: $(VENV)/ready ## Run all tests
 	@$(BIN)/python -m pytest $(ARGS)
