@@ -26,8 +26,8 @@ benchmark: $(VENV)/ready ## Run what is left of SUITE and print its comparison t
 tune: $(VENV)/ready ## Search the parameters of SUITE's methods (ARGS="method=cmd_online trials=50")
 	@$(BIN)/cmdbench tune suite=$(SUITE) $(ARGS)
 
-report: $(VENV)/ready ## Rebuild the tables of SUITE from its records
-	@$(BIN)/cmdbench report suite=$(SUITE) $(ARGS)
+report: $(VENV)/ready ## Rebuild tables, figures and page of SUITE from its records, and open the page
+	@$(BIN)/cmdbench report suite=$(SUITE) --open $(ARGS)
 
 sync: $(VENV)/ready ## Send the W&B runs that were kept offline, and say what is where
 	@$(BIN)/cmdbench sync $(ARGS)

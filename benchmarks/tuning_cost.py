@@ -69,9 +69,7 @@ def main() -> None:
     distinct = sum("same_as" not in trial.user_attrs for trial in search.trials)
     print(f"{' '.join(overrides[:-1])}: {search.label}")
     print(f"one base, all phases of its job          {training:8.1f} s")
-    print(
-        f"{trials} trials by replay, wall clock        {seconds:8.1f} s   ({own:.1f} s in them, {distinct} settings)"
-    )
+    print(f"{trials} trials by replay, wall clock        {seconds:8.1f} s   ({own:.1f} s in them, {distinct} settings)")
     print(f"{trials} trainings, estimated from the one   {trials * training:8.1f} s")
     print(f"trials / one base: {seconds / training:.2f}")
     print(f"trials / {trials} trainings: {seconds / (trials * training):.4f}")

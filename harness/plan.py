@@ -176,6 +176,7 @@ class Plan:
                     "base_key": base.key,
                     **labels(base.config),
                     "method": cell.method.name,
+                    "kind": cell.kind,
                     "batchnorm": cell.method.batchnorm,
                     "parameters": cell.method.params,
                 }
