@@ -52,7 +52,7 @@ def run(overrides: tuple[str, ...]) -> tuple[float, Search, float]:
         engine = LocalEngine(study.settings.engine, plan.bases[0].config.device)
         display = TuneDisplay(Console(quiet=True), [search])
         began = time.perf_counter()
-        Tuner([search], plan.store, study.settings, engine, display, ignore, ignore).run()
+        Tuner([search], plan.store, study.settings, engine, display, ignore).run()
         seconds = time.perf_counter() - began
         record = plan.store.base(plan.bases[0].key)
         assert record is not None, search.ended

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from harness.compose import KeyPath, Values, lay, load_yaml
 from harness.config import ConfigError, Settings, TuneConfig
@@ -33,7 +34,7 @@ def read_best(path: Path) -> Values:
         best = load_yaml(path)
         if not (isinstance(best["parameters"], dict) and isinstance(best["seeds"], list) and best["budget"]):
             raise KeyError("parameters, seeds or budget")
-    except (OSError, KeyError, OmegaConfBaseException, ValueError) as error:
+    except (OSError, KeyError, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ConfigError(f"{path} must hold best settings, got {error!r}; cmdbench tune writes it anew") from error
     return best
 

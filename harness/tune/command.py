@@ -15,9 +15,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from harness.compose import available, load_yaml
 from harness.config import BaseConfig, ConfigError, Study, nearest
 from harness.engine import Engine
+from harness.engine.local import METHOD
 from harness.plan import BasePlan, Plan
 from harness.schedule import prune
-from harness.tracking import open_tracker
+from harness.tracking import tracks
+from harness.tracking.background import Background
 from harness.tune.best import search_folder
 from harness.tune.display import TuneDisplay
 from harness.tune.figures import draw_search
@@ -25,7 +27,7 @@ from harness.tune.results import sentence, spread_text, write_results, write_uns
 from harness.tune.space import make_space
 from harness.tune.storage import first_line, held, open_storage
 from harness.tune.study import Candidate, Problem, Search, make_search
-from harness.tune.tracking import track
+from harness.tune.tracking import group_of, trial_runs
 from harness.tune.tuner import Tuner
 
 
@@ -102,28 +104,41 @@ def tune(
         searches, lines = make_searches(plan, config_dirs, stack)
         for line in lines:
             say(line)
-        display = TuneDisplay(console, searches)
-        tracker = open_tracker(study.settings.tracker, store.root, display.line)
-        stack.callback(tracker.close)
+        settings, tracking = study.settings, None
+        if tracks(settings.tracker):
+            tracking = Background(settings.tracker, store.root, settings.suite, METHOD, records=False)
 
-        def track_trial(search: Search, candidate: Candidate) -> None:
-            track(search, candidate, study.settings, store.store_id, tracker)
+        def track(search: Search, candidates: Sequence[Candidate] | None = None) -> None:
+            if tracking is not None:
+                numbers = None if candidates is None else {candidate.number for candidate in candidates}
+                tracking.runs(group_of(search), trial_runs(search, settings, store.store_id, numbers))
 
-        def told(search: Search) -> None:
+        def told(search: Search, candidates: Sequence[Candidate]) -> None:
             write_results(search, study.command)
+            track(search, candidates)
 
-        display.start()
+        display = TuneDisplay(console, searches)
+        tuner = Tuner(searches, store, settings, engine, display, told, tracking, python_path, study.composed)
         try:
-            Tuner(
-                searches, store, study.settings, engine, display, track_trial, told, python_path, study.composed
-            ).run()
-        except (StorageInternalError, SQLAlchemyError) as error:
-            raise ConfigError(f"tune.storage must stay reachable, lost it: {first_line(error)}") from None
-        finally:
-            display.stop()
-        for base in plan.bases:
-            prune(store, base, study.settings.trajectory_keep)
-        return _show(searches, study, console)
+            display.start()
+            try:
+                tuner.run()
+            finally:
+                display.stop()
+            for base in plan.bases:
+                prune(store, base, settings.trajectory_keep)
+            code = _show(searches, study, console)
+            for search in searches:  # also what an earlier command, or one that was killed, left out
+                track(search)
+            for line in () if tracking is None else tracking.finish():
+                say(line)
+        except BaseException as error:
+            if tracking is not None:
+                tracking.leave()
+            if isinstance(error, StorageInternalError | SQLAlchemyError):
+                raise ConfigError(f"tune.storage must stay reachable, lost it: {first_line(error)}") from None
+            raise
+        return code
 
 
 def _show(searches: Sequence[Search], study: Study, console: Console) -> int:

@@ -211,7 +211,8 @@ def importances(search: Search) -> pd.DataFrame | None:
     """How much of the variance over the space each parameter accounts for, alone: fANOVA (Hutter et al., ICML 2014).
 
     Columns: parameter, importance, low, high: the middle and the central 90 % of RESAMPLES bootstrap resamples of the
-    trials. None where the trials are too few or all alike, or where one parameter is searched.
+    trials. What is missing to 1 is due to parameters together. None where the trials are too few or all alike, or
+    where one parameter is searched.
     """
     trials = [t for t in search.trials if t.state == TrialState.COMPLETE and "same_as" not in t.user_attrs]
     values = {t.value for t in trials}
@@ -241,7 +242,7 @@ def _fanova(trials: list[FrozenTrial], names: list[str], seed: int) -> dict[str,
         study = optuna.create_study()
         study.add_trials(trials)
         evaluator = FanovaImportanceEvaluator(n_trees=TREES, seed=seed)
-        found = get_param_importances(study, evaluator=evaluator, params=names)
+        found = get_param_importances(study, evaluator=evaluator, params=names, normalize=False)
     return {name: float(found[name]) for name in names}
 
 

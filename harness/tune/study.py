@@ -208,10 +208,11 @@ class Search:
         return found
 
     def _restored_default(self) -> Candidate:
-        results = self._stored(self.study.user_attrs)
+        results = self.stored(self.study.user_attrs)
         return Candidate(DEFAULT, self.default_params, self.default_cells, None, results)
 
-    def _stored(self, attrs: dict[str, Any]) -> dict[int, Result]:
+    def stored(self, attrs: dict[str, Any]) -> dict[int, Result]:
+        """Results by seed, among the attributes of a trial or, for the setting without tuning, of the study."""
         return {seed: attrs[f"seed {seed}"] for seed in self.problem.seeds if f"seed {seed}" in attrs}
 
     def _mine(self) -> list[FrozenTrial]:
@@ -222,7 +223,7 @@ class Search:
         for orphan in [t for t in running if "owner" not in t.user_attrs]:
             if orphan.datetime_start is not None and datetime.now() - orphan.datetime_start > ORPHAN:
                 self._drop(orphan._trial_id)
-        return [t for t in running if t.user_attrs.get("owner") == self.owner]
+        return [t for t in running if self.owns(t.user_attrs)]
 
     def _drop(self, trial_id: int) -> None:
         """A trial that was lost before it began, unless someone else was faster to say so."""
@@ -240,6 +241,10 @@ class Search:
     def owner(self) -> str:
         """Who works on a trial: whoever holds this folder on this machine."""
         return f"{socket.gethostname()}:{os.path.realpath(self.folder)}"
+
+    def owns(self, attrs: dict[str, Any], name: str = "owner") -> bool:
+        """Whether what has these attributes is this folder's and machine's own."""
+        return self.exclusive or attrs.get(name) == self.owner
 
     @property
     def _who(self) -> str:
@@ -259,8 +264,7 @@ class Search:
                 self._enqueue_retry(trial)
 
     def _enqueue_retry(self, trial: FrozenTrial) -> None:
-        mine = self.exclusive or trial.user_attrs.get("owner") == self.owner
-        if mine and retry_of(trial) is None:
+        if self.owns(trial.user_attrs) and retry_of(trial) is None:
             self.study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
 
     def _ask(self) -> Trial | None:
@@ -303,9 +307,9 @@ class Search:
         twin = self._twin(params, trial.number)
         self.repeats = 0 if twin is None else self.repeats + 1
         if twin is None:
-            return Candidate(trial.number, params, cells, trial, self._stored(trial.user_attrs))
+            return Candidate(trial.number, params, cells, trial, self.stored(trial.user_attrs))
         candidate = Candidate(trial.number, params, cells, trial, same_as=twin.number)
-        for seed, result in self._stored(twin.user_attrs).items():
+        for seed, result in self.stored(twin.user_attrs).items():
             self.keep(candidate, seed, result)
         candidate.pruned = twin.state == TrialState.PRUNED
         return candidate
@@ -341,6 +345,8 @@ class Search:
         """End a trial with what it came to."""
         results = candidate.results
         if candidate.trial is None:
+            if not self.exclusive:
+                self.study.set_user_attr("default_owner", self.owner)
             self.study.set_user_attr("default", {str(seed): result for seed, result in results.items()})
             return
         trial = candidate.trial
@@ -423,6 +429,8 @@ def open_search(
             )
         except DuplicatedStudyError:  # another machine was faster
             made, study = False, optuna.load_study(study_name=search_name, storage=storage)
+    if made:
+        study.set_user_attr("made_at", datetime.now().isoformat())
     known = study.user_attrs.get("made_with")
     if known is None:
         study.set_user_attr("made_with", made_with)

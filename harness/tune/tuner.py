@@ -16,6 +16,7 @@ from harness.config import Settings
 from harness.engine import Engine
 from harness.plan import BasePlan
 from harness.store import Store
+from harness.tracking.background import Background
 from harness.trajectory import snapshot_path
 from harness.tune.batch import Batch
 from harness.tune.display import TuneDisplay
@@ -42,7 +43,7 @@ class _Active:
 class Tuner:
     """Runs searches in order, as many at once as keep the engine's slots busy.
 
-    `track` is called with every candidate before it is told, `told` after every batch.
+    `told` is called after every batch, with its candidates; what `tracking` has to say is shown.
     """
 
     def __init__(
@@ -52,8 +53,8 @@ class Tuner:
         settings: Settings,
         engine: Engine,
         display: TuneDisplay,
-        track: Callable[[Search, Candidate], None],
-        told: Callable[[Search], None],
+        told: Callable[[Search, Sequence[Candidate]], None],
+        tracking: Background | None = None,
         python_path: tuple[str, ...] = (),
         composed: dict[str, Any] | None = None,
     ) -> None:
@@ -62,8 +63,8 @@ class Tuner:
         self.settings = settings
         self.engine = engine
         self.display = display
-        self._track = track
         self._told = told
+        self._tracking = tracking
         self._python_path = python_path
         self._composed = composed or {}
         self._active: dict[int, _Active] = {}
@@ -82,6 +83,8 @@ class Tuner:
                     assert isinstance(job, TrialJob)
                     self._take(job, event)
                 self._beat()
+                for line in () if self._tracking is None else self._tracking.lines():
+                    self.display.line(line)
                 self.display.refresh()
         except BaseException:
             self.engine.stop()
@@ -237,8 +240,7 @@ class Tuner:
         """Tell a batch, trial by trial."""
         batch = self._active.pop(place).batch
         for candidate in batch.candidates:
-            self._track(batch.search, candidate)
             batch.search.tell(candidate)
         batch.clear()
-        self._told(batch.search)
+        self._told(batch.search, batch.candidates)
         self.display.told(batch.search)

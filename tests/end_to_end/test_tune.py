@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import OWN, SECONDS, environment, here, start
+from command import OWN, SECONDS, environment, here, start, state
 from omegaconf import OmegaConf
+from wandb_server import WandbServer
 
 from harness import load_frame
 from harness.tracking import read_offline
@@ -104,11 +105,82 @@ def test_trials_are_tracked_in_one_group_per_search(tuned):
 def test_a_finished_search_is_not_run_again(tuned, tmp_path):
     results = shutil.copytree(tuned[0], tmp_path / "results")
     journal = search_folder(results, "swa") / "journal.log"
-    before = journal.read_bytes()
+    before, runs = journal.read_bytes(), state(results, "wandb/**/*.wandb")
     again = here(*TUNE, *CMD, results=results)
     assert journal.read_bytes() == before
     assert f"best of {TRIALS} trials per method" in again.stdout
     assert "trained" not in again.stdout
+    assert state(results, "wandb/**/*.wandb") == runs
+
+
+@pytest.fixture
+def server():
+    with WandbServer() as server:
+        yield server
+
+
+def assert_given_once(server, results, method):
+    """Every trial of a search is a finished run with one row, that of the study."""
+    frame = trials(results, method)
+    runs = [run for run in server.runs.values() if run.group == f"tune-smoke/{method}/{PROBLEM}"]
+    assert len(runs) == len(frame)
+    assert all(run.state == "finished" for run in runs)
+    rows = {run.config["trial"]["value"]: [row["val_accuracy"] for row in run.rows] for run in runs}
+    assert rows == {trial: [value] for trial, value in zip(frame["trial"], frame["val_accuracy"], strict=True)}
+
+
+SWA = (*TUNE, "method=swa", "trials=6", "tune.batch=2")
+
+
+def bases_of(tuned, results):
+    """The bases of a finished search, and no trials."""
+    shutil.copytree(tuned[0] / "bases", results / "bases")
+    shutil.copy(tuned[0] / "store.json", results)
+
+
+def test_a_server_that_hangs_delays_no_search(tuned, server, monkeypatch, tmp_path):
+    """It ends, says that its tracking does not, and the same command gives all of it once the server is back."""
+    monkeypatch.setattr("harness.tracking.background.PATIENCE", 0.0)
+    results = tmp_path / "results"
+    bases_of(tuned, results)
+    server.fail("hang")
+    done = here(*SWA, results=results, variables=server.environment())
+    assert "best of 6 trials per method" in done.stdout
+    assert done.stdout.splitlines()[-1] == "tracking does not end: the same command again gives what it lacks"
+    assert server.runs == {}
+    monkeypatch.undo()
+    server.recover()
+    here(*SWA, results=results, variables=server.environment())
+    assert_given_once(server, results, "swa")
+
+
+def test_trials_that_a_kill_lost_are_given_by_the_next_search(tuned, server, tmp_path):
+    """Killed with the first run at the server, which from then on has others refused: runs begun, told, or neither."""
+    results = tmp_path / "results"
+    bases_of(tuned, results)
+    process = start(*SWA, results=results, variables=server.environment())
+    until(process, lambda: server.runs)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    here(*SWA, results=results, variables=server.environment())
+    assert_given_once(server, results, "swa")
+    lines = {run_id: list(run.lines) for run_id, run in server.runs.items()}
+    begun = server.operations.count("UpsertBucket")
+    here(*SWA, results=results, variables=server.environment())
+    assert {run_id: run.lines for run_id, run in server.runs.items()} == lines
+    assert server.operations.count("UpsertBucket") == begun
+
+
+def test_trials_that_were_kept_offline_are_sent_by_sync(tuned, server, tmp_path):
+    """And are then there for the search as well."""
+    results = shutil.copytree(tuned[0], tmp_path / "results")
+    sent = here("sync", results=results, variables=server.environment()).stdout
+    assert f"{len(server.runs)} sent" in sent
+    for method in METHODS:
+        assert_given_once(server, results, method)
+    begun = server.operations.count("UpsertBucket")
+    here(*TUNE, *CMD, results=results, variables=server.environment())
+    assert server.operations.count("UpsertBucket") == begun
 
 
 RUN = ("run", "suite=smoke", "fast=true", "tracker=none", "method=[base,base_recalibrated,cmd_online,swa]")

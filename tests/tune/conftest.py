@@ -96,7 +96,7 @@ def run(stack, results, engine, *overrides):
         searches, _ = make_searches(plan, (OWN,), own)
         stack.push(own.pop_all())
     display = TuneDisplay(Console(quiet=True), searches)
-    Tuner(searches, plan.store, study.settings, engine, display, ignore, ignore, (str(OWN),)).run()
+    Tuner(searches, plan.store, study.settings, engine, display, ignore, python_path=(str(OWN),)).run()
     return Tuned(searches, engine.done, plan)
 
 
