@@ -27,6 +27,8 @@ from harness.config import ConfigError
 JOURNAL = "journal.log"
 CONNECTS = 10
 """attempts at a database whose tables somebody else is making"""
+BUSY_SECONDS = 20
+"""how long to wait for a database file that another process writes to"""
 HEARTBEAT_SECONDS = 30
 """how often a coordinator tells a database that its trials are alive; without for four times as long, they are lost"""
 
@@ -74,9 +76,12 @@ def _database(url: str) -> BaseStorage:
     try:
         parsed = make_url(url)
         shown = parsed.render_as_string(hide_password=True)
-        # a database file that another process writes to is waited for so long
+        if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+            raise ConfigError(f"tune.storage must be a database that outlives the command, got {shown!r}")
         options: dict[str, Any] = (
-            {"connect_args": {"timeout": 20}} if parsed.get_backend_name() == "sqlite" else {"pool_pre_ping": True}
+            {"connect_args": {"timeout": BUSY_SECONDS}}
+            if parsed.get_backend_name() == "sqlite"
+            else {"pool_pre_ping": True}
         )
         return _connect(url, options)
     except ArgumentError:

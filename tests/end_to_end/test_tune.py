@@ -1,10 +1,12 @@
 """`cmdbench tune` as a person uses it: killed, interrupted, on several machines, and what `tuned=true` makes of it."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -155,13 +157,13 @@ def test_a_server_that_hangs_delays_no_search(tuned, server, monkeypatch, tmp_pa
 
 
 def test_trials_that_a_kill_lost_are_given_by_the_next_search(tuned, server, tmp_path):
-    """Killed with the first run at the server, which from then on has others refused: runs begun, told, or neither."""
+    """Killed when the first run is at the server: runs that were ended, begun, told, or none of these."""
     results = tmp_path / "results"
     bases_of(tuned, results)
     process = start(*SWA, results=results, variables=server.environment())
     until(process, lambda: server.runs)
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=SECONDS)
     here(*SWA, results=results, variables=server.environment())
     assert_given_once(server, results, "swa")
     lines = {run_id: list(run.lines) for run_id, run in server.runs.items()}
@@ -223,6 +225,7 @@ BAD = {
     "empty range": (("method=ema", "method.ema.search.half_life.low=9"), ["half_life", "empty", "5.0", "9"]),
     "warm-up": (("method=cmd_online", "method.cmd_online.search.warmup.high=30"), ["warmup", "6 epochs", "got 30"]),
     "no database": (("method=ema", "tune.storage=sqlite:////nowhere/x.db"), ["tune.storage", "/nowhere/x.db"]),
+    "no file": (("method=ema", "tune.storage=sqlite://"), ["tune.storage", "outlives", "'sqlite://'"]),
     "no URL": (("method=ema", "tune.storage=nowhere"), ["tune.storage", "'nowhere'", "URL"]),
     "a password stays secret": (
         ("method=ema", "tune.storage=postgresql://me:secret@localhost:1/x"), ["tune.storage", "me:***"],
@@ -243,6 +246,16 @@ def test_bad_input_is_one_line(tmp_path, arguments, words):
     assert "secret" not in str(words)
 
 
+def test_a_database_that_somebody_else_locks_is_refused(tmp_path, monkeypatch):
+    """It is waited for, which takes no time here."""
+    monkeypatch.setattr("harness.tune.storage.BUSY_SECONDS", 0)
+    path = tmp_path / "study.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        words = ["tune.storage", str(path), "database is locked"]
+        refused("method=ema", f"tune.storage=sqlite:///{path}", results=tmp_path / "results", words=words)
+
+
 def test_a_study_of_another_space_is_refused(tuned):
     words = ["space", "forgetting 0.8..1.0", "not there", "tune.name=study2"]
     given = (*CMD, "seeds=[0,1]", "tune.parameters=[modes,samples,warmup,start]")
@@ -250,8 +263,8 @@ def test_a_study_of_another_space_is_refused(tuned):
 
 
 def until(process, condition):
-    """Wait until the condition holds, while the process runs."""
-    deadline = time.monotonic() + SECONDS
+    """Wait until the condition holds, while the process runs: only one that hangs meets the deadline."""
+    deadline = time.monotonic() + 5 * SECONDS
     while not condition():
         assert process.poll() is None, f"ended on its own: {process.communicate()}"
         assert time.monotonic() < deadline
@@ -279,7 +292,7 @@ def test_killed_and_interrupted_it_goes_on_to_the_same_trials(tuned, tmp_path):
             held = here(*TUNE, *CMD, "tracker=none", results=results, code=2)
             assert "locked" in held.stderr
         os.killpg(process.pid, end)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=SECONDS)
         assert process.returncode == (130 if end == signal.SIGINT else -signal.SIGKILL)
         if end == signal.SIGINT:
             assert stderr.splitlines() == [
@@ -322,7 +335,7 @@ def test_two_machines_share_a_database(tuned, tmp_path):
         shutil.copytree(tuned[0] / "bases", folder / "bases")
         processes.append(start(*given, results=folder))
     for process in processes:
-        stdout, stderr = process.communicate(timeout=SECONDS)
+        stdout, stderr = process.communicate(timeout=5 * SECONDS)
         assert process.returncode == 0, (stdout, stderr)
     here(*given, results=folders[0])
     frame = trials(folders[0], "swa")
