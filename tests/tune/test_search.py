@@ -295,3 +295,14 @@ def test_a_base_that_diverges_ends_its_searches(tuned, tmp_path):
     ).searches
     assert search.failed
     assert "diverged" in search.ended
+
+
+def test_every_method_can_be_tuned(tuned, tmp_path):
+    """Whatever has a search space, within one budget: a setting beside the default is valued for each."""
+    done = tuned(tmp_path / "results", "method=all", "trials=2", "seeds=[0]", "tune.sampler=random")
+    for search in done.searches:
+        assert search.ended in ("done", "every setting of its space was tried"), search.label
+        assert not search.failed
+        errors = [trial.user_attrs["error"] for trial in search.trials if "error" in trial.user_attrs]
+        assert errors == [], search.label
+        assert outcome(search).default is not None
