@@ -140,7 +140,7 @@ class _Fitting:
     method: MethodConfig
     epochs: int
     others: dict[str, tuple[Any, ...]]
-    """values that the other searched parameters may take: their defaults and the ends of their ranges"""
+    """values that the other searched parameters may take: their defaults and the ends of their ranges, whole and cut"""
 
     def refusal(self, name: str, value: Any) -> str | None:
         """Why no setting with this value fits; None where one does."""
@@ -175,8 +175,7 @@ def make_space(
             raise ConfigError(f"{key}: no parameter named {name!r}{nearest(str(name), method.params)}")
         _check_entry(f"{key}.{name}", entry)
     searched = {name: entry for name, entry in method.search.items() if chosen is None or name in chosen}
-    others = {name: tuple(dict.fromkeys([method.params[name], *_ends(e)])) for name, e in searched.items()}
-    fitting = _Fitting(method, epochs, others)
+    fitting, cut = _fit(method, epochs, searched)
     distributions: dict[str, BaseDistribution] = {}
     lines = []
     for name, entry in searched.items():
@@ -186,7 +185,7 @@ def make_space(
             raise ConfigError(
                 f"{key}.{name} must stay within what a base of {epochs} epochs allows, got {refused[0]!r}: {refused[1]}"
             )
-        fitted = entry if refused is None else _cut(entry, fitting, name)
+        fitted = cut[name]
         if fitted is not None:
             distributions[name] = _distribution(fitted)
         if refused is not None:
@@ -195,8 +194,32 @@ def make_space(
     return Space(distributions), lines
 
 
+def _fit(
+    method: MethodConfig, epochs: int, searched: Mapping[str, Mapping[str, Any]]
+) -> tuple[_Fitting, dict[str, dict[str, Any] | None]]:
+    """What fits of every entry, cut until no cut makes room for more of another.
+
+    A dimension of 20 goes with a warm-up of 20 epochs, which is an end of the warm-up's range once that is cut.
+    """
+    cut: dict[str, dict[str, Any] | None] = {name: dict(entry) for name, entry in searched.items()}
+    for _ in range(len(searched) + 1):
+        others = {}
+        for name, entry in searched.items():
+            kept = cut[name]
+            ends = [*_ends(entry), *([] if kept is None else _ends(kept))]
+            others[name] = tuple(dict.fromkeys([method.params[name], *ends]))
+        fitting = _Fitting(method, epochs, others)
+        found = {name: _cut(entry, fitting, name) for name, entry in searched.items()}
+        if found == cut:
+            break
+        cut = found
+    return fitting, cut
+
+
 def _cut(entry: Mapping[str, Any], fitting: _Fitting, name: str) -> dict[str, Any] | None:
     """The part of an entry that fits; None where nothing does, or where a range of real numbers cannot be cut."""
+    if all(fitting.refusal(name, value) is None for value in _ends(entry)):
+        return dict(entry)
     if entry["type"] == "float":
         return None
     whole = entry["choices"] if entry["type"] == "categorical" else range(entry["low"], entry["high"] + 1)

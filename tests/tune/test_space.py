@@ -89,6 +89,15 @@ def test_a_value_that_fits_with_another_value_beside_it_is_not_cut():
     assert lines == []
 
 
+def test_a_cut_makes_room_for_another_parameter():
+    """In 20 epochs a warm-up of 40 is cut to 20, and 20 dimensions go with that one alone, not with the preset's 5."""
+    preset = {"_target_": "baselines.p_bfgs.PBFGS", "warmup": 5, "dimensions": 5, "epochs": 3, "batch_size": None}
+    search = {"dimensions": {"type": "int", "low": 5, "high": 40}, "warmup": {"type": "int", "low": 5, "high": 40}}
+    space, lines = make_space(method_config("p_bfgs_equal", {**preset, "search": search}), 20, search, None)
+    assert space.distributions == {"dimensions": IntDistribution(5, 20), "warmup": IntDistribution(5, 20)}
+    assert len(lines) == 2
+
+
 def test_size_and_membership():
     finite = Space({"a": IntDistribution(1, 4), "b": CategoricalDistribution(["x", "y"])})
     assert finite.size == 8
