@@ -49,7 +49,8 @@ def made(folder, ended=(), default=None, seeds=(0, 1, 2), space=SPACE, **config)
     if default is not None:
         study.set_user_attr("default", {str(seed): r for seed, r in default.items()})
     named = {kind: SimpleNamespace(name=name) for kind, name in zip(NAMES, ("net", "data", "sgd"), strict=True)}
-    bases = tuple(SimpleNamespace(config=SimpleNamespace(seed=seed, epochs=6, **named)) for seed in seeds)
+    configs = [SimpleNamespace(seed=seed, epochs=6, label=f"net-data-sgd-s{seed}", **named) for seed in seeds]
+    bases = tuple(SimpleNamespace(key=f"{folder}/{config.label}", config=config) for config in configs)
     method, problem = method_config("cmd_online", CMD), Problem("net-data-sgd", bases)
     return Search(method, problem, space, config, None, Path(folder), study, study._storage, True, True)
 

@@ -45,6 +45,11 @@ class _Pace:
         best = max if search.config.metric == "accuracy" else min
         self.best = None if not values else best(values)
 
+    def runs(self, job: TrialJob) -> bool:
+        """Whether a job is one of this search's."""
+        name, keys = self.search.method.name, {base.key for base in self.search.problem.bases}
+        return job.base.key in keys and any(cell.method.name == name for cell in job.cells)
+
     @property
     def budget(self) -> str:
         config = self.search.config
@@ -112,7 +117,7 @@ class TuneDisplay:
             self.line(f"{job.base.config.label}: trained for the searches on it")
         if job.kind != "train":
             for pace in self._paces.values():
-                if pace.since is None and any(c.method.name == pace.search.method.name for c in job.cells):
+                if pace.since is None and pace.runs(job):
                     pace.since = time.monotonic()
 
     def epoch(self, job: TrialJob, epoch: int) -> None:

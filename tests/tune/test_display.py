@@ -1,5 +1,8 @@
 """What a person watching a search is shown, on a clock of the test's own."""
 
+import io
+from types import SimpleNamespace
+
 import pytest
 from optuna.trial import TrialState
 from rich.console import Console
@@ -26,17 +29,20 @@ def clock(monkeypatch):
 
 
 def shown(search, terminal=False):
-    console = Console(width=140, record=True, quiet=False, force_terminal=terminal, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=140, record=True, force_terminal=terminal, file=io.StringIO())
     return TuneDisplay(console, [search]), console
 
 
 class Job:
     """A job of a search's method, as far as a display looks at it."""
 
+    epochs = 6
+
     def __init__(self, search, kind="replay"):
-        self.kind, self.label, self.epochs = kind, "net-data-sgd-s0", 6
-        self.cells = () if kind == "train" else (type("Cell", (), {"method": search.method})(),)
-        self.base = type("Base", (), {"config": type("Config", (), {"label": "net-data-sgd-s0"})()})()
+        self.kind = kind
+        self.base = search.problem.bases[0]
+        self.label = self.base.config.label
+        self.cells = () if kind == "train" else (SimpleNamespace(method=search.method),)
 
 
 def add(search, *accuracies, **attrs):
@@ -69,6 +75,20 @@ def test_the_clock_of_a_search_does_not_run_while_bases_are_trained(tmp_path, cl
     first, last = console.export_text().splitlines()
     assert first == "net-data-sgd-s0: trained for the searches on it"
     assert "4 trials/min, about 30 s left" in last
+
+
+def test_a_search_that_waits_for_another_has_no_pace(tmp_path, clock):
+    """The same method on another problem: its clock runs from its own first job on."""
+    first, second = made(tmp_path / "one", trials=4), made(tmp_path / "two", trials=4)
+    console = Console(width=140, record=True, file=io.StringIO())
+    display = TuneDisplay(console, [first, second])
+    display.begin(Job(first))
+    clock.now += 3600
+    display.begin(Job(second))
+    clock.now += 30
+    add(second, 70.0, 71.0)
+    display.told(second)
+    assert "4 trials/min, about 30 s left" in console.export_text()
 
 
 def test_the_default_may_be_the_best(tmp_path, clock):
