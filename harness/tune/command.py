@@ -147,7 +147,7 @@ def _show(searches: Sequence[Search], study: Study, console: Console) -> int:
         title=f"suite {study.settings.suite}: best of {study.tune.budget} per method, {study.tune.sampler}",
         title_justify="left", box=None, pad_edge=False,
     )  # fmt: skip
-    for name in ("method", "problem", "trials", "seconds", "default", "best", "difference", "beyond noise"):
+    for name in ("method", "problem", "trials", "seconds", "default", "best", "difference", "beyond\nnoise"):
         left = name in ("method", "problem")
         table.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=not left)
     sentences, failed = [], False

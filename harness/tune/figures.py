@@ -96,9 +96,9 @@ def draw_importances(weights: pd.DataFrame, search: Search) -> Figure:
     axes.errorbar(share, weights["parameter"], xerr=[below, above], fmt="none", ecolor=LINE, elinewidth=0.8, capsize=2)
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
-    axes.set_xlabel("share of the variance (%), central 90 % of bootstrap resamples")
+    axes.set_xlabel("share of the variance (%), with its 90 % interval")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"Importance of parameters (fANOVA), {search.label}", fontsize=7)
+    figure.suptitle(f"Importance of parameters (fANOVA)\n{search.label}", fontsize=7)
     return figure
 
 
@@ -179,6 +179,6 @@ def _draw_panel(
 
 def _bin_label(low: float, high: float, whole: bool) -> str:
     if not whole:
-        return f"{low:.2g} to {high:.2g}"
+        return f"{low:.2g}–{high:.2g}"
     first, last = round(low + 0.5), round(high - 0.5)
-    return str(first) if first == last else f"{first} to {last}"
+    return str(first) if first == last else f"{first}–{last}"
