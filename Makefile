@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark test check report sync
+.PHONY: help setup benchmark test check tune report sync
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -23,8 +23,11 @@ setup: $(VENV)/ready ## Create .venv with the tested versions (about 2 minutes)
 benchmark: $(VENV)/ready ## Run what is left of SUITE and print its comparison table
 	@$(BIN)/cmdbench run suite=$(SUITE) $(ARGS)
 
-report: $(VENV)/ready ## Rebuild the tables of SUITE from its records
-	@$(BIN)/cmdbench report suite=$(SUITE) $(ARGS)
+tune: $(VENV)/ready ## Search the parameters of SUITE's methods (ARGS="method=cmd_online trials=50")
+	@$(BIN)/cmdbench tune suite=$(SUITE) $(ARGS)
+
+report: $(VENV)/ready ## Rebuild tables, figures and page of SUITE from its records, and open the page
+	@$(BIN)/cmdbench report suite=$(SUITE) --open $(ARGS)
 
 sync: $(VENV)/ready ## Send the W&B runs that were kept offline, and say what is where
 	@$(BIN)/cmdbench sync $(ARGS)

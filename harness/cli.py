@@ -1,4 +1,4 @@
-"""The command `cmdbench`: plan, run, report, publish and sync. Help and completion import no heavy library."""
+"""The command `cmdbench`: plan, run, tune, report, publish and sync. Help and completion import no heavy library."""
 
 # PYTHON_ARGCOMPLETE_OK
 from __future__ import annotations
@@ -10,7 +10,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.resources import files
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -46,10 +45,25 @@ what and where, as key=value pairs:
   tracker.project=, .entity=, .base_url=, .tags=, .notes=, .artifacts=none|tables|models|all
 """
 
+REPORT = """\
+what to report on, as key=value pairs:
+  suite=quick                      a suite that has run, finished or not
+  results_dir=results              where its results are
+  tables.columns=[base,swa,rank]   methods and columns to show; of the default tables all
+  tables.metric=test_accuracy      test_accuracy | test_loss | val_accuracy | val_loss: what is compared
+  tables.target=85                 validation accuracy to reach; of itself what the recalibrated base ends with
+  tables.budget=base               also compare on one budget of gradients: base, or a number
+  compare=published                also compare with published, another results folder, or a CSV of means
+  figures=none                     all | none: tables and page alone
+  figures.landscape=21             also the loss over two modes on a grid of so many points a side; resumable
+"""
+
 EXAMPLES = {
     "plan": "cmdbench plan suite=quick",
     "run": "cmdbench run suite=quick\n  cmdbench run model=resnet10t dataset=digits method=[base,cmd_online]",
-    "report": "cmdbench report suite=quick\n  cmdbench report suite=quick tables.budget=base",
+    "tune": "cmdbench tune method=cmd_online suite=quick trials=50\n"
+    "  cmdbench tune method=all suite=quick trials=30 && cmdbench run suite=quick tuned=true",
+    "report": "cmdbench report suite=quick\n  cmdbench report suite=quick tables.columns=[base,swa,cmd_online] --open",
     "publish": "cmdbench publish suite=quick\n  cmdbench publish suite=quick tracker=csv\n"
     "  cmdbench publish suite=quick tracker.mode=online tracker.project=mine tracker.artifacts=all",
     "sync": "cmdbench sync\n  cmdbench sync results_dir=results tracker.entity=my-team",
@@ -57,12 +71,13 @@ EXAMPLES = {
 SUMMARIES = {
     "plan": "show bases and cells, what is done, and what the rest will cost",
     "run": "do what is left of a plan, and print the table",
-    "report": "rebuild a suite's frame, tables and figures from the records, and print the table",
+    "tune": "search the parameters of methods by validation data, the same budget for each",
+    "report": "rebuild a suite's frame, tables, figures and page from the records, and print the table",
     "publish": "give a tracker (W&B, or tracker=csv) what it lacks of a suite, from the records",
     "sync": "send the W&B runs that were kept offline, and say what is where",
 }
-VIEWS = ("report", "publish", "sync")
-"""verbs that resolve no configuration"""
+VIEWS = {"report": REPORT, "publish": TRACKER_OVERRIDES, "sync": TRACKER_OVERRIDES}
+"""verbs that resolve no configuration, and what they take"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -83,7 +98,15 @@ def _complete(prefix: str, **_: Any) -> list[str]:
     key, equals, _value = prefix.partition("=")
     if equals and key in groups:
         return [f"{key}={name}" for name in _presets(key)]
-    return [f"{group}=" for group in groups] + ["seeds=", "epochs=", "batch_size=", "fast=true", "results_dir="]
+    return [f"{group}=" for group in groups] + [
+        "seeds=",
+        "epochs=",
+        "batch_size=",
+        "fast=true",
+        "trials=",
+        "tuned=true",
+        "results_dir=",
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,10 +118,12 @@ def _parser() -> argparse.ArgumentParser:
             verb,
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
-            epilog=f"{TRACKER_OVERRIDES if verb in VIEWS[1:] else OVERRIDES}\nexamples:\n  {EXAMPLES[verb]}",
+            epilog=f"{VIEWS.get(verb, OVERRIDES)}\nexamples:\n  {EXAMPLES[verb]}",
             formatter_class=formatter,
         )
-        if verb not in VIEWS:
+        if verb == "report":
+            one.add_argument("--open", action="store_true", help="show the page in a browser, where there is a screen")
+        elif verb not in VIEWS:
             one.add_argument(
                 "--config-dir",
                 action="append",
@@ -131,7 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # argparse takes one stretch of key=value arguments and leaves those that follow an option
     parsed.overrides += unknown
     # Hydra's own syntax allows ~key and +key, which argparse takes as positional already.
-    verb = {"plan": _plan, "run": _run, "report": _report, "publish": _publish, "sync": _sync}[parsed.verb]
+    verbs = {"plan": _plan, "run": _run, "tune": _tune, "report": _report, "publish": _publish, "sync": _sync}
+    verb = verbs[parsed.verb]
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = verb(parsed, " ".join(["cmdbench", *map(shlex.quote, given)]))
@@ -142,7 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"error: {error.strerror or error}: {error.filename}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on from the last finished epoch", file=sys.stderr)
+        unit = "trial" if parsed.verb == "tune" else "epoch"
+        print(f"interrupted: run the same command again to go on from the last finished {unit}", file=sys.stderr)
         code = 130
     raise SystemExit(code)
 
@@ -158,6 +185,10 @@ def _make_plan(parsed: argparse.Namespace, command: str) -> Plan:
     from harness.store import Store
 
     study = resolve(Request(tuple(parsed.overrides), tuple(parsed.config_dir)), command)
+    if parsed.verb == "tune":
+        from harness.tune.command import tunable
+
+        study = tunable(study)
     return make_plan(study, Store(Path(study.settings.results_dir)))
 
 
@@ -244,10 +275,25 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
     return code
 
 
+def _tune(parsed: argparse.Namespace, command: str) -> int:
+    from harness.engine.local import LocalEngine, warm_up
+
+    warm_up()
+    from harness.plan import check_room, estimate
+    from harness.tune.command import tune
+
+    console = _console()
+    plan = _with_data(_make_plan(parsed, command), parsed, command, console)
+    check_room(plan, estimate(plan))
+    engine = LocalEngine(plan.study.settings.engine, plan.bases[0].config.device)
+    folders = tuple(parsed.config_dir)
+    return tune(plan, engine, console, folders, tuple(str(folder.resolve()) for folder in folders))
+
+
 def _show(root: Path, suite: str, console: Console) -> int:
     """Write the views, print the table, and name what is not as it should be."""
     from harness.report.frame import warnings, write_views
-    from harness.report.tables import terminal_table
+    from harness.report.terminal import terminal_table
     from harness.store import Store
 
     store = Store(root)
@@ -260,33 +306,23 @@ def _show(root: Path, suite: str, console: Console) -> int:
 
 
 def _report(parsed: argparse.Namespace, command: str) -> int:
-    values = {"suite": "adhoc", "results_dir": "results", "tables.budget": ""}
-    for text in parsed.overrides:
-        key, _, value = text.partition("=")
-        if key not in values:
-            raise ConfigError(f"report takes {', '.join(f'{name}=' for name in values)} only, got {text!r}")
-        values[key] = value
-    from harness.report import eigenvalues
-    from harness.report.cost import budgets, check_budget, write_budget
-    from harness.report.figures import draw_figures
-    from harness.report.frame import load_frame, load_history
-    from harness.store import Store
+    from harness.report.command import Options, make_report, open_page, sentences
+    from harness.report.frame import warnings
+    from harness.report.terminal import printed_table, terminal_table
 
-    root, suite, console = Path(values["results_dir"]), values["suite"], _console()
-    budget = check_budget(values["tables.budget"]) if values["tables.budget"] else None
-    code = _show(root, suite, console)
-    if budget is not None:
-        frame, store = load_frame(root, suite), Store(root)
-        text = write_budget(
-            frame,
-            load_history(root, suite),
-            budgets(store, frame, budget),
-            store.suite_folder(suite) / "tables",
-        )
+    options, console = Options.of(parsed.overrides), _console()
+
+    def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
-    for line in chain(draw_figures(Store(root), suite), eigenvalues.draw_all(Store(root), suite)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return code
+
+    report = make_report(options, say)
+    frame = report.found.frame
+    console.print(printed_table(report.tables) if report.tables else terminal_table(frame))
+    for text in (*warnings(frame), *report.texts, sentences(report.found), f"report: {report.page}"):
+        say(text)
+    if parsed.open and not open_page(report.page):
+        say("there is no screen to open it on")
+    return 1 if (frame["status"] == "failed").any() else 0
 
 
 def _publish(parsed: argparse.Namespace, command: str) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
@@ -310,6 +311,60 @@ class Settings:
             )
 
 
+METRICS = ("accuracy", "loss")
+SAMPLERS = ("tpe", "random", "qmc", "grid", "gp")
+PRUNERS = ("median", "hyperband", "none")
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """How `tune` searches; every method gets the same budget on every model, dataset and optimizer."""
+
+    trials: int | None = 50
+    seconds: float | None = None
+    """of a method's own trials, whichever of the two budgets ends first"""
+    metric: str = "accuracy"
+    """of the validation split at the last epoch, averaged over seeds"""
+    sampler: str = "tpe"
+    pruner: str = "median"
+    """of methods that train on their own, over epochs and seeds"""
+    seed: int = 0
+    batch: int = 10
+    """trials that are suggested at once: they share a shadow run, or one reading of the snapshots"""
+    parameters: list[str] | None = None
+    """those of the search space to tune; None: all"""
+    storage: str | None = None
+    """an RDB URL; None: a journal file in the results folder"""
+    name: str | None = None
+    """of another study beside the suite's own"""
+
+    def __post_init__(self) -> None:
+        if self.trials is not None:
+            check_whole("trials", self.trials, 1)
+        elif self.seconds is None:
+            raise ConfigError("trials must be a whole number where tune.seconds is none, got null")
+        if self.seconds is not None:
+            check_at_least("tune.seconds", self.seconds, 0)
+        check_choice("tune.metric", self.metric, METRICS)
+        check_choice("tune.sampler", self.sampler, SAMPLERS)
+        check_choice("tune.pruner", self.pruner, PRUNERS)
+        check_whole("tune.seed", self.seed, 0)
+        check_whole("tune.batch", self.batch, 1)
+        if self.parameters is not None and (not isinstance(self.parameters, list) or not self.parameters):
+            raise ConfigError(f"tune.parameters must be a list of at least 1 name, got {self.parameters!r}")
+        if self.storage is not None and not isinstance(self.storage, str):
+            raise ConfigError(f"tune.storage must be a database URL, got {self.storage!r}")
+        if self.name is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", str(self.name)):
+            raise ConfigError(f"tune.name must consist of letters, digits, _ and -, got {self.name!r}")
+
+    @property
+    def budget(self) -> str:
+        """`30 trials`, `60 s`, or both."""
+        trials = None if self.trials is None else f"{self.trials} trials"
+        seconds = None if self.seconds is None else f"{self.seconds:g} s of its own trials"
+        return " or ".join(text for text in (trials, seconds) if text is not None)
+
+
 @dataclass(frozen=True)
 class Study:
     """A resolved configuration: the bases, each with its methods, and how to run them."""
@@ -320,3 +375,6 @@ class Study:
     command: str
     composed: dict[str, Any]
     """what Hydra composed, before `bases` and `fast`: what was asked for, for the plan"""
+    tune: TuneConfig = TuneConfig()
+    notes: tuple[str, ...] = ()
+    """what a person must know of the settings, one line each"""

@@ -46,11 +46,18 @@ def recalibrate(model: nn.Module, images: ImageSet, batch_size: int, memory_form
 class Evaluator:
     """Evaluates weights of one base on validation and test data.
 
-    `train` is the training split on `device`, for recalibration; `with_test` gives a handle to the test split.
+    `train` is the training split on `device`, for recalibration; `with_test` gives a handle to the test split, and
+    `val_images` restricts validation to the first so many images of its fixed order.
     """
 
     def __init__(
-        self, base: BaseConfig, config: EvaluateConfig, train: ImageSet, device: torch.device, with_test: bool = True
+        self,
+        base: BaseConfig,
+        config: EvaluateConfig,
+        train: ImageSet,
+        device: torch.device,
+        with_test: bool = True,
+        val_images: int | None = None,
     ) -> None:
         self.base = base
         self.config = config
@@ -60,7 +67,10 @@ class Evaluator:
         count = min(config.recalibrate_images, len(train))
         order = torch.randperm(len(train), generator=generator(base.dataset.split_seed, "recalibration"))
         self._recalibration = train.subset(order[:count])
-        self._splits = {"val": load_split(base.dataset, "val").to(device)}
+        validation = load_split(base.dataset, "val")
+        if val_images is not None:
+            validation = validation.subset(torch.arange(min(val_images, len(validation))))
+        self._splits = {"val": validation.to(device)}
         if with_test:
             self._splits["test"] = load_split(base.dataset, "test").to(device)
 

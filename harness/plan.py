@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.config import BaseConfig, ConfigError, MethodConfig, Study
+from harness.config import BaseConfig, ConfigError, EvaluateConfig, MethodConfig, Study
 from harness.keys import base_key, cell_key, harness_digest, source_digest
 from harness.method import Branch, Brancher, Observer
 from harness.presets import make_method
@@ -176,6 +176,7 @@ class Plan:
                     "base_key": base.key,
                     **labels(base.config),
                     "method": cell.method.name,
+                    "kind": cell.kind,
                     "batchnorm": cell.method.batchnorm,
                     "parameters": cell.method.params,
                 }
@@ -194,9 +195,13 @@ def labels(base: BaseConfig) -> dict[str, Any]:
     }
 
 
-def _plan_cell(base: BaseConfig, key: str, method: MethodConfig, study: Study, N: int, images: int) -> CellPlan:
+def plan_cell(base: BaseConfig, key: str, method: MethodConfig, evaluate: EvaluateConfig, N: int) -> CellPlan:
+    """A setting of a method on the base with that key; ConfigError where it does not fit."""
+    from harness.problem.datasets import train_images
+
     made = make_method(method)
     own_batch = made.batch_size if isinstance(made, Brancher) else None
+    images = train_images(base.dataset)
     if own_batch is not None and own_batch > images:
         raise ConfigError(
             f"method.{method.name}.batch_size must be at most {images}, the training images of {base.dataset.name}, "
@@ -207,7 +212,7 @@ def _plan_cell(base: BaseConfig, key: str, method: MethodConfig, study: Study, N
         raise ConfigError(f"method.{method.name} must have a cadence of epoch or at least 1 step, got {cadence!r}")
     source = source_digest(method.target.rpartition(".")[0])
     return CellPlan(
-        key=cell_key(key, method, study.evaluate, base.dataset.test_size, source),
+        key=cell_key(key, method, evaluate, base.dataset.test_size, source),
         base_key=key,
         method=method,
         kind=made.kind,
@@ -224,7 +229,7 @@ def make_plan(study: Study, store: Store) -> Plan:
     from harness.problem.datasets import data_digest, train_images
     from harness.problem.models import describe, pretrained_digest
 
-    notes: list[str] = []
+    notes: list[str] = [*study.notes]
     bases = []
     for config, methods in study.bases:
         images = train_images(config.dataset)
@@ -247,13 +252,13 @@ def make_plan(study: Study, store: Store) -> Plan:
             notes.append(f"dataset {name} differs from the genuine one: it gets keys of its own")
         facts = describe(config.model, config.dataset)
         key = base_key(config, found or config.dataset.digest, pretrained_digest(config.model))
-        cells = tuple(_plan_cell(config, key, method, study, facts.N, images) for method in methods)
+        cells = tuple(plan_cell(config, key, method, study.evaluate, facts.N) for method in methods)
         bases.append(BasePlan(key, config, facts.N, facts.buffer_floats, cells))
     for key, count in Counter(base.key for base in bases).items():
         if count > 1:
             twins = [base.config.label for base in bases if base.key == key]
             raise ConfigError(f"bases must differ in more than their name, got {' and '.join(twins)}")
-    return Plan(study, tuple(bases), store, sorted(set(notes)))
+    return Plan(study, tuple(bases), store, list(dict.fromkeys(notes)))
 
 
 @dataclass(frozen=True)

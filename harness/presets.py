@@ -80,6 +80,18 @@ def make_method(config: MethodConfig) -> Method:
     return method
 
 
+def check_fits(config: MethodConfig, epochs: int) -> None:
+    """ConfigError, naming the key, where a setting does not fit a base of so many epochs."""
+    made = make_method(config)
+    try:
+        made.needs(epochs)
+        prefix = made.branch(epochs).prefix if isinstance(made, Brancher) else 0
+    except ValueError as error:
+        raise ConfigError(f"method.{config.name}.{error}") from error
+    if prefix > epochs:
+        raise ConfigError(f"method.{config.name} must leave its base at an epoch of at most {epochs}, got {prefix}")
+
+
 def as_plain(config: Any) -> dict[str, Any]:
     """A configuration dataclass as a plain dictionary."""
     return dataclasses.asdict(config)

@@ -37,6 +37,10 @@ def record_rows(history: pd.DataFrame) -> list[Row]:
     return [{str(k): v for k, v in row.items() if v == v} for row in history.to_dict("records")]
 
 
+Whole = tuple[RunInfo, Sequence[Row], RunEnd]
+"""a run from its start to its end"""
+
+
 @dataclass
 class Publisher:
     """Gives a suite's runs to a tracker."""
@@ -52,7 +56,19 @@ class Publisher:
         made = self._made(cell_key)
         return LEFT if made is None else self._give(*made, state)
 
-    def _made(self, cell_key: str) -> tuple[RunInfo, list[Row], RunEnd] | None:
+    def runs(self, wholes: Sequence[Whole], done: Callable[[], None] = lambda: None) -> Counter[str]:
+        """Give what the tracker lacks of runs that no record is of, such as trials; `done` is called after each."""
+        states = self.tracker.states([info.run_id for info, *_ in wholes])
+
+        def one(whole: Whole) -> str:
+            outcome = self._give(*whole, states.get(whole[0].run_id))
+            done()
+            return outcome
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            return Counter(pool.map(one, wholes))
+
+    def _made(self, cell_key: str) -> Whole | None:
         record = self.store.record(cell_key)
         history = self.store.history(cell_key)
         if record is None or history is None:

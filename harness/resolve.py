@@ -22,16 +22,17 @@ from harness.config import (
     Settings,
     Study,
     TrackerConfig,
+    TuneConfig,
     check_bool,
     check_choice,
     check_whole,
     from_mapping,
     nearest,
 )
-from harness.method import Brancher
-from harness.presets import check_allowed, make_method, method_config
+from harness.presets import check_allowed, check_fits, method_config
 from harness.problem.datasets import check_sizes
 from harness.problem.optimizers import check_optimizer, schedule
+from harness.tune.best import lay_tuned
 
 REDO = ("failed", "stale", "base", "all")
 BASE_KEYS = (
@@ -126,6 +127,7 @@ def _check_top(values: Values) -> None:
         if key not in known:
             raise ConfigError(f"no key named {key!r}{nearest(key, known)}")
     check_bool("fast", values["fast"])
+    check_bool("tuned", values["tuned"])
     bases = values["bases"]
     if bases is not None and not (isinstance(bases, list) and all(isinstance(e, dict) and "model" in e for e in bases)):
         raise ConfigError(f"bases must be a list of mappings with the key model, got {bases!r}")
@@ -184,14 +186,7 @@ def _methods(values: Values, epochs: int, config_dirs: tuple[Path, ...]) -> tupl
     for name, preset in values["method"].items():
         check_allowed(f"method.{name}._target_", preset["_target_"], config_dirs)
         config = method_config(name, preset)
-        made = make_method(config)
-        try:
-            made.needs(epochs)
-            prefix = made.branch(epochs).prefix if isinstance(made, Brancher) else 0
-        except ValueError as error:
-            raise ConfigError(f"method.{name}.{error}") from error
-        if prefix > epochs:
-            raise ConfigError(f"method.{name} must leave its base at an epoch of at most {epochs}, got {prefix}")
+        check_fits(config, epochs)
         configs.append(config)
     return tuple(configs)
 
@@ -207,12 +202,17 @@ def resolve(request: Request, command: str) -> Study:
     _check_top(values)
     _drop_unchosen(values, request.config_dirs)
     settings = _settings(values, suite)
+    tune = from_mapping(TuneConfig, "tune", values["tune"], trials=values["trials"])
     device = _device(values["device"])
     bases: list[tuple[BaseConfig, tuple[MethodConfig, ...]]] = []
+    entries = []
     for model, dataset, optimizer, entry in _entries(values, spoken, choices, request.config_dirs):
         own = copy.deepcopy(entry)
         if values["fast"]:
             _lay_fast(own, spoken)
+        entries.append((model, dataset, optimizer, own))
+    notes = lay_tuned(entries, settings, tune, spoken) if values["tuned"] else []
+    for model, dataset, optimizer, own in entries:
         data = from_mapping(DatasetConfig, f"dataset.{dataset}", own["dataset"][dataset], name=dataset)
         check_sizes(data)
         check_whole("epochs", own["epochs"], 1)
@@ -228,4 +228,4 @@ def resolve(request: Request, command: str) -> Study:
             )
             bases.append((base, methods))
         evaluate = from_mapping(EvaluateConfig, "evaluate", own["evaluate"])
-    return Study(settings, evaluate, tuple(bases), command, values)
+    return Study(settings, evaluate, tuple(bases), command, values, tune, tuple(notes))

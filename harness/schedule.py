@@ -16,7 +16,7 @@ from harness.display import Display
 from harness.engine import Engine, Event
 from harness.jobs import Job, record_end, record_failure
 from harness.plan import BasePlan, CellPlan, Plan, needs_shadow
-from harness.store import Record
+from harness.store import Record, Store
 from harness.tracking.background import Background
 from harness.trajectory import snapshot_path, stored_ts
 
@@ -203,21 +203,25 @@ class Scheduler:
         )
 
     def _prune(self, base: BasePlan) -> None:
-        """Drop the snapshots that no suite keeps, once no suite's last plan has an open cell on this base."""
-        if any(cell.key in self.open for cell in base.cells):
+        """Drop what nobody needs of a base whose cells have all ended."""
+        if not any(cell.key in self.open for cell in base.cells):
+            prune(self.store, base, self.plan.study.settings.trajectory_keep)
+
+
+def prune(store: Store, base: BasePlan, keep: str) -> None:
+    """Drop the snapshots that no suite keeps, once no suite's last plan has an open cell on this base."""
+    kept = base.kept(keep)
+    for path in store.root.glob("suites/*/plan.json"):
+        plan = json.loads(path.read_text())
+        if any(c["base_key"] == base.key and store.record(c["cell_key"]) is None for c in plan["cells"]):
             return
-        kept = base.kept(self.plan.study.settings.trajectory_keep)
-        for path in self.store.root.glob("suites/*/plan.json"):
-            plan = json.loads(path.read_text())
-            if any(c["base_key"] == base.key and self.store.record(c["cell_key"]) is None for c in plan["cells"]):
-                return
-            kept.update(*(other["keeps"] for other in plan["bases"] if other["base_key"] == base.key))
-        folder = self.store.base_folder(base.key)
-        with filelock.FileLock(folder / ".lock"):
-            for t in set(stored_ts(folder / "trajectory")) - kept:
-                snapshot_path(folder / "trajectory", t).unlink()
-        for leftover in (f"{base.key}.redo", f"{base.key}.old"):
-            shutil.rmtree(self.store.base_folder(leftover), ignore_errors=True)
+        kept.update(*(other["keeps"] for other in plan["bases"] if other["base_key"] == base.key))
+    folder = store.base_folder(base.key)
+    with filelock.FileLock(folder / ".lock"):
+        for t in set(stored_ts(folder / "trajectory")) - kept:
+            snapshot_path(folder / "trajectory", t).unlink()
+    for leftover in (f"{base.key}.redo", f"{base.key}.old"):
+        shutil.rmtree(store.base_folder(leftover), ignore_errors=True)
 
 
 def _with_contents(evaluate: EvaluateConfig, records: list[Record | None]) -> EvaluateConfig:

@@ -72,15 +72,16 @@ class Store:
         identity: str = json.loads(path.read_text())["id"]
         return identity
 
-    def _read(self, folder: Path, name: str) -> Record | None:
-        """A sealed JSON file and its history, or None; what is corrupt is set aside with one line."""
+    def _read(self, folder: Path, name: str) -> tuple[Record, bytes] | None:
+        """A sealed JSON file and its history's bytes, or None; what is corrupt is set aside with one line."""
         path = folder / name
         try:
             record: Record = json.loads(path.read_bytes())
             if record.get("sha256") != _seal(record):
                 raise CorruptFile(f"{path}: checksum differs")
             history = folder / "history.parquet"
-            if hashlib.sha256(history.read_bytes()).hexdigest() != record["history_sha256"]:
+            content = history.read_bytes()
+            if hashlib.sha256(content).hexdigest() != record["history_sha256"]:
                 set_aside(history)
                 raise CorruptFile(f"{history}: checksum differs")
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -90,7 +91,7 @@ class Store:
         except (CorruptFile, ValueError, KeyError, AttributeError) as error:
             problem = str(error) if isinstance(error, CorruptFile) else f"{path}: {error}"
         else:
-            return record
+            return record, content
         self._say(f"corrupt, set aside, to be redone: {problem} ({set_aside(path).name})")
         return None
 
@@ -104,6 +105,11 @@ class Store:
 
     def record(self, cell_key: str) -> Record | None:
         """A cell's record, verified, or None."""
+        found = self.cell(cell_key)
+        return None if found is None else found[0]
+
+    def cell(self, cell_key: str) -> tuple[Record, bytes] | None:
+        """A cell's record and the bytes of its history (Parquet), both verified, or None."""
         return self._read(self.cell_folder(cell_key), "record.json")
 
     def write_record(self, record: Record, rows: list[dict[str, Any]]) -> None:
@@ -112,13 +118,13 @@ class Store:
 
     def history(self, cell_key: str) -> pd.DataFrame | None:
         """A cell's history, verified, or None."""
-        if self.record(cell_key) is None:
-            return None
-        return pd.read_parquet(self.cell_folder(cell_key) / "history.parquet")
+        found = self.cell(cell_key)
+        return None if found is None else pd.read_parquet(io.BytesIO(found[1]))
 
     def base(self, base_key: str) -> Record | None:
         """What is known of a base that ended: its status, digests per epoch, cost."""
-        return self._read(self.base_folder(base_key), "base.json")
+        found = self._read(self.base_folder(base_key), "base.json")
+        return None if found is None else found[0]
 
     def write_base(self, record: Record, rows: list[dict[str, Any]], folder: Path) -> None:
         self._write(folder, "base.json", record, rows)

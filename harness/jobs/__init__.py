@@ -6,6 +6,7 @@ job that is started again, after whatever end, goes on from its bundle to the sa
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 import torch
@@ -24,4 +25,5 @@ def run_job(job: Job, tell: Tell) -> None:
     """Run a job to its end in this process; what it has to say goes to `tell`."""
     torch.set_num_threads(job.settings.engine.threads)
     sys.path.extend(path for path in job.python_path if path not in sys.path)
-    KINDS[job.kind](job, tell).run()
+    workers: dict[str, type[Worker]] = importlib.import_module(job.workers).KINDS
+    workers[job.kind](job, tell).run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,6 +55,10 @@ class TrainJob(FollowJob):
     expected_rows: tuple[Row, ...] | list[Row] = ()
     bundle = "latest.safetensors"
 
+    @property
+    def bundle_path(self) -> Path:
+        return self.folder / "restart" / self.bundle
+
     def work(self) -> None:
         ended = self.store.base(self.job.base.key)
         if not self.job.retrain:
@@ -71,7 +76,6 @@ class TrainJob(FollowJob):
     def follow(self) -> None:
         """Train from the bundle or the beginning, epoch by epoch, feeding the audience."""
         self.log = Log(self.folder / "log.txt")
-        self.bundle_path = self.folder / "restart" / self.bundle
         self.trainer = Trainer(self.base, self.images, self.device)
         self.trajectory = StoredTrajectory(self.folder / "trajectory", self.device)
         self.audience = self._audience(self.trajectory)

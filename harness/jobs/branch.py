@@ -27,6 +27,15 @@ class BranchJob(Worker):
     def lock_folder(self) -> Path:
         return self.store.cell_folder(self.job.cells[0].key)
 
+    @property
+    def bundle_path(self) -> Path:
+        return self.lock_folder / "restart" / "latest.safetensors"
+
+    @property
+    def until(self) -> int:
+        """The epoch to train to."""
+        return self.branch.prefix + self.branch.epochs
+
     def work(self) -> None:
         (cell,) = self.job.cells
         known = self.store.base(self.job.base.key)
@@ -47,7 +56,6 @@ class BranchJob(Worker):
         first, last = cell.needs or (0, -1)
         trajectory = StoredTrajectory(self.folder / "trajectory", self.device, first, last)
         self.session = BranchSession(self.trainer, self.branch, trajectory, self.clock, method.gradient_space)
-        self.bundle_path = self.store.cell_folder(cell.key) / "restart" / "latest.safetensors"
         weights = self._train()
         entry = self.entry
         fraction = method.scalars().get("trainable_fraction", 1.0) if entry.status == "done" else 1.0
@@ -66,6 +74,10 @@ class BranchJob(Worker):
             **self.trainer.counts.as_dict(),
         }
         self.end_cell(entry, cost, weights)
+        self._clear()
+
+    def _clear(self) -> None:
+        """The cell has ended: nothing goes on from its bundle."""
         self.bundle_path.unlink(missing_ok=True)
 
     def _train_seconds(self) -> float:
@@ -73,7 +85,7 @@ class BranchJob(Worker):
 
     def _train(self) -> dict[str, torch.Tensor] | None:
         """Train from the start state or the bundle to the end; the final model's state where it is asked for."""
-        entry, last = self.entry, self.branch.prefix + self.branch.epochs
+        entry, last = self.entry, self.until
         try:
             self._begin()
             self.open_runs([entry])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -38,6 +38,8 @@ class Refused(Exception):
 class Job:
     """One piece of work on a base: `train`, `replay`, `shadow` or `branch` (then with exactly one cell)."""
 
+    workers: ClassVar[str] = "harness.jobs"
+    """the module whose KINDS has the workers for such jobs"""
     kind: str
     base: BasePlan
     cells: tuple[CellPlan, ...]

@@ -89,10 +89,14 @@ class Worker(ABC):
             except Exception as error:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 cells = tuple(cell for cell in self.job.cells if cell.key not in self._ended)
-                record_failure(self.job, self.store, cells, reason, traceback.format_exc())
                 self.say(f"failed: {reason}")
-                for cell in cells:
-                    self.tell({"kind": "cell", "cell_key": cell.key, "status": "failed", "reason": reason})
+                self.fail(cells, reason, traceback.format_exc())
+
+    def fail(self, cells: tuple[CellPlan, ...], reason: str, trace: str) -> None:
+        """The job as a whole failed, and with it the cells that had not ended."""
+        record_failure(self.job, self.store, cells, reason, trace)
+        for cell in cells:
+            self.tell({"kind": "cell", "cell_key": cell.key, "status": "failed", "reason": reason})
 
     def _unfinished(self) -> Job:
         """The job without the cells that another process has ended since it was planned."""

@@ -23,6 +23,7 @@ from baselines.cmd.fit import BLOCK_BYTES, CMDModel, fit
 from baselines.cmd.sampling import gather, sample_trajectories, tensor_name
 from harness.method import Layout, Trajectory
 from harness.randomness import generator
+from harness.report.unexplained import unexplained
 from harness.trajectory import block_bounds
 
 BINS = 40
@@ -50,7 +51,9 @@ class Tables:
     rho: pd.DataFrame
     """one row per mode, or surrogate, and bin low..high of |rho|: weights that moved; with the mode's mean |rho|"""
     weights: pd.DataFrame
-    """one row per chosen weight and epoch: its value in the base and in CMD's model"""
+    """one row per chosen weight and epoch: its value in the base, in CMD's model and in DMD's of the same dimension"""
+    errors: pd.DataFrame
+    """one row per kind of fit and dimension: share of the motion left unexplained"""
 
 
 def decompose(trajectory: Trajectory, layout: Layout, modes: int, samples: int, seed: int) -> Tables:
@@ -67,12 +70,14 @@ def decompose(trajectory: Trajectory, layout: Layout, modes: int, samples: int, 
     order_K, mode_K = clustered_order(corr_KK, modes)
     counts_LMH = count_moved(model, layout)
     surrogate = random_walks(len(trajectory), modes, len(sample_K), seed)
+    errors, dmd_TT = unexplained(trajectory, model)
     return Tables(
         correlation=_pooled(corr_KK[order_K][:, order_K]),
         sample=_sample_table(sample_K[order_K], mode_K[order_K], model, layout),
         layers=_layer_table(counts_LMH.sum(2), layout),
         rho=pd.concat([_rho_table(model, counts_LMH.sum(0)), _surrogate_table(surrogate)], ignore_index=True),
-        weights=_weight_table(model, layout, trajectory, seed),
+        weights=_weight_table(model, layout, trajectory, seed, dmd_TT),
+        errors=errors,
     )
 
 
@@ -194,7 +199,7 @@ def choose_weights(model: CMDModel, layout: Layout, seed: int) -> list[int]:
     return chosen
 
 
-def _weight_table(model: CMDModel, layout: Layout, trajectory: Trajectory, seed: int) -> pd.DataFrame:
+def _weight_table(model: CMDModel, layout: Layout, trajectory: Trajectory, seed: int, dmd_TT: Tensor) -> pd.DataFrame:
     chosen = torch.tensor(choose_weights(model, layout, seed), dtype=torch.int64)
     base_TP = gather(trajectory, chosen, BLOCK_BYTES)
     mode_P = model.mode_N[chosen].long()
@@ -210,5 +215,6 @@ def _weight_table(model: CMDModel, layout: Layout, trajectory: Trajectory, seed:
             "epoch": np.tile(trajectory.ts, len(chosen)),
             "base": base_TP.T.reshape(-1).numpy(),
             "cmd": cmd_TP.T.reshape(-1).numpy(),
+            "dmd": (dmd_TT @ base_TP.double()).T.reshape(-1).numpy(),
         }
     )

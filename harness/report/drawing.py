@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from harness.report.decomposition import SURROGATE
+from harness.report.looks import look
+from harness.report.unexplained import CMD, DMD, PRINCIPAL, TIME_MEAN
 
 WIDTH = 3.4
 """inches"""
@@ -40,7 +42,19 @@ COLOURS = (
 )  # fmt: skip
 LINE = "#222222"
 WALK = "#666666"
-MARK = "#D55E00"
+MARK = look("cmd_posthoc").colour
+ERROR_COLOURS = {
+    TIME_MEAN: look("time_mean").colour,
+    CMD: MARK,
+    DMD: look("dmd").colour,
+    PRINCIPAL: LINE,
+}
+ERROR_LOOKS: dict[str, dict[str, Any]] = {
+    TIME_MEAN: {"marker": "D", "ms": 4, "lw": 0},
+    CMD: {"marker": "*", "ms": 7, "lw": 0, "zorder": 3},
+    DMD: {"marker": "o", "ms": 2.5, "lw": 1.0},
+    PRINCIPAL: {"ls": (0, (3, 1)), "lw": 0.9},
+}
 ROWS = 60
 """bars that can still be read in one column"""
 
@@ -158,13 +172,14 @@ def draw_rho(rho: pd.DataFrame, title: str) -> Figure:
 
 
 def draw_weights(weights: pd.DataFrame, optimizer: str, title: str) -> Figure:
-    """Trajectories of single weights: the base's, and the model that CMD makes of it."""
+    """Trajectories of single weights: the base's, and what CMD and DMD of the same dimension make of it."""
     chosen = list(weights.groupby("weight", sort=False))
     rows = -(-len(chosen) // 2)
     figure = Figure(figsize=(WIDTH, 0.6 + 1.15 * rows), layout="constrained")
     grid = figure.subplots(rows, 2, sharex=True, squeeze=False).ravel()
     for axes, (_, weight) in zip(grid, chosen, strict=False):
         axes.plot(weight["epoch"], weight["base"], color=LINE, lw=1.0, label=f"base ({optimizer})")
+        axes.plot(weight["epoch"], weight["dmd"], color=look("dmd").colour, lw=1.2, ls=(0, (1, 1)), label="DMD")
         axes.plot(weight["epoch"], weight["cmd"], color=MARK, lw=1.2, ls=(0, (3, 1)), label="post-hoc CMD")
         first = weight.iloc[0]
         rho = f"{first['rho']:.2f}".replace("-", "\N{MINUS SIGN}")
@@ -177,8 +192,28 @@ def draw_weights(weights: pd.DataFrame, optimizer: str, title: str) -> Figure:
     for axes in grid[len(chosen) :]:
         axes.set_visible(False)
     figure.supylabel("value of the weight", fontsize=7)
-    figure.suptitle(f"Single weights and their model\n{title}", fontsize=7)
-    legend_below(figure, grid[0], columns=2)
+    figure.suptitle(f"Single weights and their models\n{title}", fontsize=7)
+    legend_below(figure, grid[0], columns=3)
+    return figure
+
+
+def draw_errors(errors: pd.DataFrame, title: str) -> Figure:
+    """Share of the motion left unexplained by dimension, on a logarithmic axis: bounds, DMD, and CMD as one point."""
+    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+    axes = figure.subplots()
+    for fit, lines in errors.groupby("fit", sort=False):
+        shape, colour = ERROR_LOOKS[str(fit)], ERROR_COLOURS[str(fit)]
+        shown = lines[lines["share"] > 1e-12]
+        axes.plot(shown["dimension"], 100 * shown["share"], color=colour, label=str(fit), **shape)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("dimension (modes, rank or components)")
+    axes.set_ylabel("motion unexplained (%)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e6e6e6", lw=0.4)
+    figure.suptitle(f"Reconstruction error, in-sample\n{title}", fontsize=7)
+    legend_below(figure, axes, columns=2)
     return figure
 
 

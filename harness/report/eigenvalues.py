@@ -20,15 +20,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from harness.files import replacing
-from harness.report.drawing import COLOURS, LINE, STYLE, WIDTH, legend_below
+from harness.report.drawing import LINE, STYLE, WIDTH, legend_below
 from harness.report.figures import write_figure
 from harness.report.frame import read_plan
+from harness.report.looks import POINTS, look
 from harness.report.tables import ROW
 from harness.store import Store
 
 NAME = "eigenvalues"
-MARKERS = ("o", "^", "s", "D", "v", "P", "X", "<", ">", "*")
-"""beside the colour, for a grey print"""
 EDGE = 1.25
 """what lies farther out is drawn at the edge, on its own ray"""
 
@@ -108,12 +107,22 @@ def _draw_points(axes: Axes, table: pd.DataFrame) -> None:
     axes.axvline(0, color=LINE, lw=0.3)
     modulus = np.hypot(table["real"], table["imaginary"])
     inward = np.minimum(1, EDGE / np.maximum(modulus, EDGE))
-    for index, (method, rows) in enumerate(table.groupby("method", sort=False)):
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+    for method, rows in table.groupby("method", sort=False):
+        looks = look(str(method))
         shrunk = inward[rows.index]
         outside = int((shrunk < 1).sum())
         label = f"{method} ({len(rows)}{f', {outside} beyond the edge' if outside else ''})"
         x, y = rows["real"] * shrunk, rows["imaginary"] * shrunk
-        axes.scatter(x, y, s=12, marker=marker, facecolors=colour, edgecolors=LINE, lw=0.4, label=label, zorder=2)
+        axes.scatter(
+            x,
+            y,
+            s=12,
+            marker=POINTS[looks.marker],
+            facecolors=looks.colour,
+            edgecolors=LINE,
+            lw=0.4,
+            label=label,
+            zorder=2,
+        )
     axes.set_aspect("equal")
     axes.spines[["top", "right"]].set_visible(False)

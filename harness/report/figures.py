@@ -28,34 +28,47 @@ if TYPE_CHECKING:
     from harness.method import Layout
     from harness.report.decomposition import Tables
 
-FIGURES = ("correlation", "layers", "rho", "weights")
+FIGURES = ("correlation", "layers", "rho", "weights", "errors")
 TABLES = (*FIGURES, "sample")
 
 
 def draw_figures(store: Store, suite: str) -> Iterator[str]:
     """Draw what stored snapshots allow, and say of each set what it shows or why it is not drawn, one line each.
 
-    Per model, dataset and optimizer: of the cells with modes and samples that are done, one that sees the whole run
-    before one with a warm-up, then the lowest seed with all its snapshots. Figures of cells that the plan no longer
-    has are removed; those of snapshots that are gone since stay.
+    Figures of cells that the plan no longer has are removed; those of snapshots that are gone since stay.
     """
     folder = store.suite_folder(suite) / "figures"
-    cells = [cell for cell in read_plan(store.root, suite)["cells"] if {"modes", "samples"} <= set(cell["parameters"])]
+    cells = decomposed(read_plan(store.root, suite))
     _remove_outdated(folder, {cell["cell_key"] for cell in cells})
-    by_row = itemgetter(*ROW)
-    for row, of_row in groupby(sorted(cells, key=by_row), key=by_row):
+    for row, record in chosen(store, cells):
         title = f"figures: {' '.join(row)}:"
-        ordered = sorted(of_row, key=lambda cell: ("warmup" in cell["parameters"], cell["seed"]))
-        records = [record for cell in ordered if (record := _finished(store, cell["cell_key"])) is not None]
-        record = next((record for record in records if _has_snapshots(store, record)), None)
-        if record is None:
-            reason = "the base's snapshots are gone; trajectory.keep=all keeps them" if records else "no cell is done"
-            yield f"{title} not drawn, {reason}"
+        if isinstance(record, str):
+            yield f"{title} not drawn, {record}"
             continue
         try:
             yield f"{title} {_draw(store, record, folder)}"
         except (CorruptFile, ValueError) as error:
             yield f"{title} not drawn, {error}"
+
+
+def decomposed(plan: Record) -> list[dict[str, Any]]:
+    """The cells of a plan that have CMD's modes and samples."""
+    return [cell for cell in plan["cells"] if {"modes", "samples"} <= set(cell["parameters"])]
+
+
+def chosen(store: Store, cells: list[dict[str, Any]]) -> Iterator[tuple[tuple[str, ...], Record | str]]:
+    """Per model, dataset and optimizer the record of the cell that figures show, or why there is none.
+
+    Of the cells that are done, one that sees the whole run before one with a warm-up, then the lowest seed with all
+    its snapshots.
+    """
+    by_row = itemgetter(*ROW)
+    for row, of_row in groupby(sorted(cells, key=by_row), key=by_row):
+        ordered = sorted(of_row, key=lambda cell: ("warmup" in cell["parameters"], cell["seed"]))
+        records = [record for cell in ordered if (record := _finished(store, cell["cell_key"])) is not None]
+        record = next((record for record in records if _has_snapshots(store, record)), None)
+        reason = "the base's snapshots are gone; trajectory.keep=all keeps them" if records else "no cell is done"
+        yield row, reason if record is None else record
 
 
 def _finished(store: Store, cell_key: str) -> Record | None:
@@ -79,7 +92,14 @@ def _has_snapshots(store: Store, record: Record) -> bool:
     return set(range(first, last + 1)) <= set(stored_ts(_trajectory_folder(store, record)))
 
 
-def _layout(record: Record) -> Layout:
+def stored_window(store: Store, record: Record) -> StoredTrajectory:
+    """The snapshots that the figures of a record show."""
+    import torch
+
+    return StoredTrajectory(_trajectory_folder(store, record), torch.device("cpu"), *_window(record))
+
+
+def layout_of(record: Record) -> Layout:
     """The layout of the base's weights, from a model without any."""
     import torch
 
@@ -94,14 +114,11 @@ def _layout(record: Record) -> Layout:
 
 def _draw(store: Store, record: Record, folder: Path) -> str:
     """Write one set, and say what it shows."""
-    import torch
-
     from harness.report.decomposition import decompose
 
     first, last = _window(record)
     modes, samples = record["parameters"]["modes"], record["parameters"]["samples"]
-    window = StoredTrajectory(_trajectory_folder(store, record), torch.device("cpu"), first, last)
-    tables = decompose(window, _layout(record), modes, samples, record["seed"])
+    tables = decompose(stored_window(store, record), layout_of(record), modes, samples, record["seed"])
     stem = "-".join(record[name] for name in ROW)
     _save(tables, record, folder, stem)
     found = tables.sample["mode"].nunique()
@@ -129,7 +146,7 @@ def _save(tables: Tables, record: Record, folder: Path, stem: str) -> None:
     """Figures and tables of one set, each file whole or not at all."""
     import matplotlib as mpl
 
-    from harness.report.drawing import STYLE, draw_correlation, draw_layers, draw_rho, draw_weights
+    from harness.report.drawing import STYLE, draw_correlation, draw_errors, draw_layers, draw_rho, draw_weights
 
     for name in TABLES:
         table = getattr(tables, name)
@@ -142,16 +159,17 @@ def _save(tables: Tables, record: Record, folder: Path, stem: str) -> None:
             "layers": draw_layers(tables.layers, title),
             "rho": draw_rho(tables.rho, title),
             "weights": draw_weights(tables.weights, record["optimizer"], title),
+            "errors": draw_errors(tables.errors, title),
         }
         for name, figure in figures.items():
-            write_figure(figure, folder / f"{stem}-{name}", record["cell_key"])
+            write_figure(figure, folder / f"{stem}-{name}", f"cell {record['cell_key']}")
 
 
-def write_figure(figure: Figure, path: Path, cell_key: str) -> None:
+def write_figure(figure: Figure, path: Path, origin: str) -> None:
     """As PNG and PDF, with no date in them, so that one table gives one file."""
     metadata: dict[str, dict[str, Any]] = {
-        "png": {"Description": f"cell {cell_key}", "Software": None},
-        "pdf": {"Subject": f"cell {cell_key}", "CreationDate": None},
+        "png": {"Description": origin, "Software": None},
+        "pdf": {"Subject": origin, "CreationDate": None},
     }
     for kind, values in metadata.items():
         with replacing(path.with_name(f"{path.name}.{kind}")) as temporary:

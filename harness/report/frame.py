@@ -9,15 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
 
 from harness.config import ConfigError, nearest
 from harness.files import replacing
-from harness.report.cost import write_costs
-from harness.report.tables import ROW, unfinished, write_tables
+from harness.report.columns import Choice
+from harness.report.summary import Results, results
+from harness.report.tables import ROW, unfinished
+from harness.report.written import write_tables
 from harness.store import STATUSES as RECORDED
 from harness.store import Store
 
@@ -69,10 +75,33 @@ def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
     Accuracies are in percent, seconds in s, memory in bytes; `parameters` and `versions` are JSON with sorted keys.
     ValueError as in `validate`.
     """
-    rows = [_row(cell, store.record(cell["cell_key"])) for cell in plan["cells"]]
+    return gather(store, plan)[0]
+
+
+def gather(store: Store, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Frame and history of a plan, each record read once; as `build_frame` and `build_history` give them."""
+    rows, parts = [], []
+    for cell in plan["cells"]:
+        found = store.cell(cell["cell_key"])
+        rows.append(_row(cell, None if found is None else found[0]))
+        if found is not None:
+            table = parquet.read_table(pa.BufferReader(found[1]))
+            keys = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), dtype=np.int32)), [cell["cell_key"]])
+            parts.append(table.add_column(0, "cell_key", keys.cast("string")))
+    return _frame(rows, plan), _history(parts)
+
+
+def _frame(rows: list[dict[str, Any]], plan: dict[str, Any]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list(FRAME_COLUMNS)).astype(FRAME_COLUMNS)
+    frame.attrs["plan"] = _digest(plan)
+    frame.attrs["reconstructions"] = reconstructions(plan)
     validate(frame)
     return frame
+
+
+def reconstructions(plan: dict[str, Any]) -> list[str]:
+    """The methods of a plan that see the whole run before they have weights."""
+    return list(dict.fromkeys(cell["method"] for cell in plan["cells"] if cell.get("kind") == "reconstruction"))
 
 
 def validate(frame: pd.DataFrame) -> None:
@@ -98,16 +127,16 @@ def validate(frame: pd.DataFrame) -> None:
 
 
 def build_history(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
-    """cell_key, epoch and the union of all metric columns, one row per cell and evaluated epoch, in plan order."""
-    parts = []
-    for cell in plan["cells"]:
-        history = store.history(cell["cell_key"])
-        if history is not None:
-            parts.append(history.assign(cell_key=cell["cell_key"]))
-    empty = pd.DataFrame({"cell_key": pd.Series(dtype="str"), "epoch": pd.Series(dtype="int64")})
-    whole = pd.concat(parts, ignore_index=True) if parts else empty
-    metrics = [name for name in whole.columns if name not in empty.columns]
-    return whole[[*empty.columns, *metrics]].astype({"cell_key": "str", "epoch": "int64"})
+    """cell_key, epoch and the union of all metric columns, one row per cell and recorded epoch, in plan order."""
+    return gather(store, plan)[1]
+
+
+def _history(parts: list[pa.Table]) -> pd.DataFrame:
+    whole = pa.concat_tables(parts, promote_options="permissive").to_pandas() if parts else pd.DataFrame()
+    if whole.empty:
+        whole = pd.DataFrame({"cell_key": pd.Series(dtype="str"), "epoch": pd.Series(dtype="int64")})
+    metrics = [name for name in whole.columns if name not in ("cell_key", "epoch")]
+    return whole[["cell_key", "epoch", *metrics]].astype({"cell_key": "str", "epoch": "int64"})
 
 
 def read_plan(results_dir: Path | str, suite: str) -> dict[str, Any]:
@@ -139,17 +168,33 @@ def _digest(plan: dict[str, Any]) -> str:
 
 def write_views(store: Store, suite: str) -> pd.DataFrame:
     """Rewrite frame.parquet, history.parquet and tables/ of a suite from the records, and return the frame."""
+    return make_views(store, suite).found.frame
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the files of a suite were written from."""
+
+    found: Results
+    history: pd.DataFrame
+    summary: pd.DataFrame
+    choice: Choice
+
+
+def make_views(
+    store: Store, suite: str, metric: str = "test_accuracy", target: float | None = None, columns: str = ""
+) -> Views:
+    """As `write_views`, with another metric, target or choice of columns; ConfigError where the latter are unknown."""
     plan = read_plan(store.root, suite)
     folder = store.suite_folder(suite)
-    frame = build_frame(store, plan)
-    frame.attrs["plan"] = _digest(plan)
-    write_tables(frame, folder / "tables")
-    write_costs(frame, folder / "tables")
+    frame, history = gather(store, plan)
+    choice, found = Choice.of(columns, frame), results(frame, history, metric, target)
+    summary = write_tables(found, folder / "tables", choice)
     # The frame goes last: it names the plan that everything beside it is of.
-    for name, view in (("history", build_history(store, plan)), ("frame", frame)):
+    for name, view in (("history", history), ("frame", frame)):
         with replacing(folder / f"{name}.parquet") as temporary:
             view.to_parquet(temporary, index=False)
-    return frame
+    return Views(found, history, summary, choice)
 
 
 def _views(results_dir: Path, suite: str, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame] | None:

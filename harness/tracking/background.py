@@ -1,7 +1,8 @@
-"""A suite's tracking in a process of its own, which a run feeds and never waits for.
+"""A suite's tracking in a process of its own, which a run or a search feeds and never waits for.
 
 A service that is slow or gone delays this process alone; its wandb-core is shared by all runs. What a killed process
-had not passed on is given from the records at the end of the next run, or by `publish`.
+had not passed on is given from the records at the end of the next run, or by `publish`, and from its study at the end
+of the next search.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import TrackerConfig
-from harness.tracking.tracker import Row, RunInfo
+from harness.tracking.tracker import Row, RunEnd, RunInfo
 
 PATIENCE = 45.0
 """seconds without any progress after which a run stops waiting for its tracking to end"""
@@ -30,16 +31,19 @@ LEAVE_SECONDS = 5.0
 
 
 class Background:
-    """The process's other end. Each cell's runs are given in the order of the calls; none of these waits."""
+    """The process's other end. Each cell's runs are given in the order of the calls; none of these waits.
 
-    def __init__(self, config: TrackerConfig, results_dir: Path, suite: str, method: str) -> None:
+    `records`: whether a suite's records are what is tracked, all of which `finish` looks through; a search's are not.
+    """
+
+    def __init__(self, config: TrackerConfig, results_dir: Path, suite: str, method: str, records: bool = True) -> None:
         context = multiprocessing.get_context(method)
         self._here, there = context.Pipe()
-        arguments = (there, config, results_dir, suite, dict(os.environ))
+        arguments = (there, config, results_dir, suite, records, dict(os.environ))
         self._process = context.Process(target=_main, args=arguments, name=f"tracking of {suite}")  # type: ignore[attr-defined]
         self._process.start()
         there.close()
-        self._suite = suite
+        self._again = _again(suite, records)
         self._gone = False
 
     def _send(self, *message: Any) -> None:
@@ -58,6 +62,10 @@ class Background:
     def cell(self, cell_key: str) -> None:
         """A cell has its record."""
         self._send("cell", cell_key)
+
+    def runs(self, group: str, wholes: Sequence[tuple[RunInfo, Sequence[Row], RunEnd]]) -> None:
+        """Runs of a group that have ended, each as a whole; those that the tracker has are skipped."""
+        self._send("runs", group, wholes)
 
     def lines(self, timeout: float = 0.0) -> list[str]:
         """What the tracker has to say since the last call, waiting so long for news."""
@@ -81,13 +89,13 @@ class Background:
                 said += self.lines()
                 heard = time.monotonic()
             elif time.monotonic() - heard > PATIENCE:
-                said.append(f"tracking does not end: `cmdbench publish suite={self._suite}` gives what it lacks")
+                said.append(f"tracking does not end: {self._again}")
                 break
         self._end(LEAVE_SECONDS if self._gone else 0.0)
         return said
 
     def leave(self) -> None:
-        """The run was interrupted: its open runs are left, to be gone on with."""
+        """The run or search was interrupted: its open runs are left, to be gone on with."""
         self._here.close()
         self._gone = True
         self._end(LEAVE_SECONDS)
@@ -99,14 +107,21 @@ class Background:
             self._process.join()
 
 
+def _again(suite: str, records: bool) -> str:
+    command = f"`cmdbench publish suite={suite}`" if records else "the same command again"
+    return f"{command} gives what it lacks"
+
+
 class _Feed:
     """Takes messages from the pipe to the tracker, those of one cell in order, those of several at the same time."""
 
-    def __init__(self, connection: Connection, config: TrackerConfig, results_dir: Path, suite: str) -> None:
+    def __init__(
+        self, connection: Connection, config: TrackerConfig, results_dir: Path, suite: str, records: bool
+    ) -> None:
         from harness.tracking.live import THREADS
 
         self.connection = connection
-        self.config, self.results_dir, self.suite = config, results_dir, suite
+        self.config, self.results_dir, self.suite, self.records = config, results_dir, suite, records
         self.lanes = [ThreadPoolExecutor(1) for _ in range(THREADS)]
         self._speaking = threading.Lock()
         self.publisher: Future[Any] = self.lanes[0].submit(self._open)
@@ -131,7 +146,7 @@ class _Feed:
             lane.shutdown()
         try:
             publisher = self.publisher.result()
-            if finished:
+            if finished and self.records:
                 # also what an earlier run, or one that was killed, left out
                 publisher.all(lambda: self.say(None))
             publisher.tracker.close()
@@ -149,7 +164,7 @@ class _Feed:
                 return True
             self.lanes[zlib.crc32(rest[0].encode()) % len(self.lanes)].submit(self._take, kind, *rest)
 
-    def _take(self, kind: str, cell_key: str, *rest: Any) -> None:
+    def _take(self, kind: str, key: str, *rest: Any) -> None:
         try:
             publisher = self.publisher.result()
             match kind:
@@ -158,7 +173,9 @@ class _Feed:
                 case "log":
                     publisher.tracker.log(*rest)
                 case "cell":
-                    publisher.cell(cell_key)
+                    publisher.cell(key)
+                case "runs":
+                    publisher.runs(*rest, lambda: self.say(None))
         except Exception as error:
             self._failed(error)
         self.say(None)
@@ -167,11 +184,16 @@ class _Feed:
         from harness.masking import masked_text
 
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        self.say(masked_text(f"tracking: {text}; `cmdbench publish suite={self.suite}` gives what it lacks"))
+        self.say(masked_text(f"tracking: {text}; {_again(self.suite, self.records)}"))
 
 
 def _main(
-    connection: Connection, config: TrackerConfig, results_dir: Path, suite: str, environment: dict[str, str]
+    connection: Connection,
+    config: TrackerConfig,
+    results_dir: Path,
+    suite: str,
+    records: bool,
+    environment: dict[str, str],
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run's process hears it too, and closes the pipe
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -179,4 +201,4 @@ def _main(
     os.environ.update(environment)
     # the run prints what there is to say; wandb's own warnings would fall into its table
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    _Feed(connection, config, results_dir, suite).run()
+    _Feed(connection, config, results_dir, suite, records).run()

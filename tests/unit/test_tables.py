@@ -12,19 +12,19 @@ import pytest
 from rich.console import Console
 
 from harness.config import ConfigError
-from harness.report.tables import (
-    differences,
-    entries,
-    latex,
-    main_table,
-    markdown,
-    marks,
-    terminal_table,
-    unfinished,
-    write_tables,
-)
+from harness.report import printing
+from harness.report.columns import Choice
+from harness.report.summary import results, summary
+from harness.report.tables import differences, entries, marks, statistics, unfinished
+from harness.report.terminal import terminal_table
+from harness.report.written import write_tables
 
 ROW = ("test_resnet", "digits", "sgd_50%")
+COUNTS = (
+    *("epochs", "prefix_epochs", "gradients_full", "gradients_subspace", "forward_passes"),
+    *("trainable_fraction", "peak_memory_bytes"),
+)
+NO_HISTORY = pd.DataFrame({"cell_key": pd.Series(dtype="str"), "epoch": pd.Series(dtype="int64")})
 
 
 def cells(method, accuracies, model="test_resnet"):
@@ -48,6 +48,8 @@ def cells(method, accuracies, model="test_resnet"):
             "method_seconds": 1.25 if done else np.nan,
             "eval_seconds": 3.0 if done else np.nan,
             "base_key": f"{model}-{seed}",
+            "cell_key": f"{model}-{method}-{seed}",
+            **dict.fromkeys(COUNTS, 20.0 if done else np.nan),
         }
 
 
@@ -67,28 +69,35 @@ def frame():
     )
 
 
+def main_texts(frame, choose=""):
+    """The main table's texts by method."""
+    found = results(frame, NO_HISTORY)
+    (printed,) = printing.main(found, summary(found), Choice.of(choose, frame))
+    return printed, printed.texts.set_index("method")
+
+
 def test_mean_sample_std_and_number_of_seeds_by_hand(frame):
-    table = main_table(frame)
-    row = table.loc[ROW]
-    assert row["seeds", ""] == 3
-    assert (row["base", "mean"], row["base", "std"], row["base", "n"]) == (82.0, 2.0, 3)
-    assert (row["swa", "mean"], row["swa", "std"], row["swa", "n"]) == (87.0, 1.0, 3)
-    assert (row["cmd_online", "mean"], row["cmd_online", "n"], row["cmd_online", "status"]) == (90.0, 1, "diverged")
-    assert np.isnan(row["cmd_online", "std"])
-    assert (row["lawa", "n"], row["lawa", "status"]) == (0, "failed")
+    table = statistics(frame).set_index(["model", "method"]).loc["test_resnet"]
+    assert (table.loc["base", "mean"], table.loc["base", "std"], table.loc["base", "n"]) == (82.0, 2.0, 3)
+    assert (table.loc["swa", "mean"], table.loc["swa", "std"], table.loc["swa", "n"]) == (87.0, 1.0, 3)
+    online = table.loc["cmd_online"]
+    assert (online["mean"], online["n"], online["status"]) == (90.0, 1, "diverged")
+    assert np.isnan(online["std"])
+    assert (table.loc["lawa", "n"], table.loc["lawa", "status"]) == (0, "failed")
+    assert set(table["seeds"]) == {3}
 
 
 def test_rows_and_methods_keep_the_order_of_the_plan(frame):
-    table = main_table(frame)
-    assert [row[0] for row in table.index] == ["test_resnet", "vit_tiny"]
-    methods = [method for method, name in table.columns if name == "mean"]
-    assert methods == ["base", "base_recalibrated", "swa", "cmd_online", "lawa"]
-    assert pd.isna(table.loc[("vit_tiny", "digits", "sgd_50%"), :]["swa", "status"])
+    printed, table = main_texts(frame)
+    assert list(table.index) == ["base", "base_recalibrated", "swa", "cmd_online", "lawa"]
+    assert list(table.columns) == ["test_resnet", "vit_tiny"]
+    assert list(table["vit_tiny"]) == ["71.00 ± 1.00", "", "", "", ""]
+    assert printed.names == 1
 
 
 def test_an_unknown_metric_is_refused_by_name(frame):
     with pytest.raises(ConfigError, match=r"metric must be one of .*, got 'accuracy'"):
-        main_table(frame, "accuracy")
+        statistics(frame, "accuracy")
 
 
 def test_differences_pair_seeds(frame):
@@ -107,7 +116,7 @@ def test_without_a_control_every_text_is_still_made(base, tmp_path):
     frame = frame_of(cells("base", base), cells("base_recalibrated", ["diverged", "left"])).astype({"base_key": "str"})
     assert all(spread.n == 0 for spread in differences(frame).values())
     assert "0/2" in rendered(frame, 100)
-    write_tables(frame, tmp_path)
+    write_tables(results(frame, NO_HISTORY), tmp_path)
     assert "– diverged" in (tmp_path / "main.md").read_text()
 
 
@@ -137,19 +146,25 @@ def test_nothing_done_marks_nothing():
     assert marks(methods, "test_accuracy") == {}
 
 
+def rows_of(text):
+    """Cells of a Markdown table, by the first of each line."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    return {line[0]: line[1:] for line in lines}
+
+
 def test_markdown(frame):
-    text = markdown(frame)
-    lead, _, header, _, resnet, vit, *notes = text.splitlines()
+    printed, _ = main_texts(frame)
+    text = printed.markdown()
+    lead = text.splitlines()[0]
     assert all(words in lead for words in ("Test accuracy", "last epoch", "sample standard deviation", "validation"))
-    assert [name.strip() for name in header.strip("|").split("|")] == [
-        *("model", "dataset", "optimizer", "seeds"),
-        *("base", "base_recalibrated", "swa", "cmd_online", "lawa"),
-    ]
-    assert [cell.strip() for cell in resnet.strip("|").split("|")][3:] == [
-        *("3", "82.00 ± 2.00", "*83.00 ± 2.00*", "**87.00 ± 1.00**", "90.00 (n=1)", "– failed"),
-    ]
-    assert [cell.strip() for cell in vit.strip("|").split("|")][4:] == ["**71.00 ± 1.00**", "", "", "", ""]
-    assert notes[1:] == [f"- {line}" for line in unfinished(frame)]
+    rows = rows_of(text)
+    assert rows["method"] == ["test_resnet", "vit_tiny"]
+    assert rows["swa"] == ["**87.00 ± 1.00 ≈**" if "≈" in rows["swa"][0] else "**87.00 ± 1.00**", ""]
+    assert rows["base_recalibrated"][0].startswith("*83.00 ± 2.00")
+    assert rows["cmd_online"] == ["90.00 (n=1)", ""]
+    assert rows["lawa"] == ["– failed", ""]
+    assert rows["base"] == ["82.00 ± 2.00", "**71.00 ± 1.00**"]
+    assert text.endswith("".join(f"- {line}\n" for line in unfinished(frame)))
     assert unfinished(frame) == [
         "failed: test_resnet digits sgd_50% seed 0: lawa",
         "diverged: test_resnet digits sgd_50% seed 1: cmd_online, lawa",
@@ -157,14 +172,17 @@ def test_markdown(frame):
 
 
 def test_std_is_blank_with_one_seed():
-    row = markdown(frame_of(cells("a", [90.0]))).splitlines()[4]
-    assert [cell.strip() for cell in row.strip("|").split("|")][3:] == ["1", "**90.00**"]
+    printed, table = main_texts(frame_of(cells("a", [90.0])))
+    assert list(table["test_resnet"]) == ["90.00"]
+    assert "No test is possible with fewer than 3 seeds" in printed.caption
 
 
 def test_latex_marks_rules_and_escapes(frame):
-    text = latex(frame)
-    assert r"\textbf{87.00 $\pm$ 1.00} & 90.00 (n=1) & -- failed \\" in text
-    assert r"\underline{83.00 $\pm$ 2.00}" in text
+    printed, _ = main_texts(frame)
+    text = printed.latex()
+    assert r"\textbf{87.00 $\pm$ 1.00" in text
+    assert r"\underline{83.00 $\pm$ 2.00" in text
+    assert r"cmd\_online & 90.00 (n=1) &  \\" in text
     assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
     body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
     assert re.search(r"(?<!\\)[_%#]", body) is None
@@ -174,12 +192,14 @@ def test_latex_marks_rules_and_escapes(frame):
     assert opened == list(reversed(re.findall(r"\\end\{(\w+)\}", body)))
     columns = len(re.search(r"\\begin\{tabular\}\{(\w+)\}", body)[1])
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
-    assert [line.count("&") for line in rows] == [columns - 1] * 3
+    assert [line.count("&") for line in rows] == [columns - 1] * 6
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles(frame, tmp_path):
-    page = r"\documentclass{article}\usepackage{booktabs,adjustbox}\begin{document}" + latex(frame) + r"\end{document}"
+    write_tables(results(frame, NO_HISTORY), tmp_path)
+    inputs = "".join(rf"\input{{{path.stem}}}" for path in sorted(tmp_path.glob("*.tex")))
+    page = r"\documentclass{article}\usepackage{booktabs,adjustbox}\begin{document}" + inputs + r"\end{document}"
     (tmp_path / "page.tex").write_text(page)
     subprocess.run(["pdflatex", "-interaction=batchmode", "-halt-on-error", "page.tex"], cwd=tmp_path, check=True)
     assert (tmp_path / "page.pdf").exists()
@@ -187,8 +207,12 @@ def test_latex_compiles(frame, tmp_path):
 
 def test_files_and_full_precision_of_the_csv(tmp_path):
     frame = frame_of(cells("a", [80.0, 80.0, 81.0]), cells("b", [90.0, "diverged", "left"]))
-    write_tables(frame, tmp_path / "tables")
-    assert {path.name for path in (tmp_path / "tables").iterdir()} == {"main.md", "main.csv", "main.tex"}
+    write_tables(results(frame, NO_HISTORY), tmp_path / "tables")
+    assert {path.name for path in (tmp_path / "tables").iterdir()} == {
+        *(f"{name}.{kind}" for name in ("main", "models", "statistics", "progress") for kind in ("md", "tex")),
+        *(f"{name}.csv" for name in ("main", "summary", "comparisons", "targets", "cost")),
+        *("cost.md", "cost.tex"),
+    }
     with open(tmp_path / "tables" / "main.csv", newline="") as file:
         lines = {(line["method"], line["metric"]): line for line in csv.DictReader(file)}
     assert len(lines) == 2 * 4

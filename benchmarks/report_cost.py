@@ -1,0 +1,150 @@
+"""What a report costs: 10,000 synthetic cells of 200 epochs, from their records to frame, tables and page.
+
+Prints seconds and the largest memory of every step, the size of the page, and what of it is loaded at first. Records
+are written without waiting for the disk, and that is not counted; figures are drawn apart, since they take their time
+by models and not by cells.
+
+    python benchmarks/report_cost.py [cells=10000] [epochs=200]
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from harness.files import write_json
+from harness.report.frame import gather, read_plan, warnings
+from harness.report.html import write_page
+from harness.report.looks import KNOWN
+from harness.report.summary import results
+from harness.report.written import write_tables
+from harness.store import Record, Store
+
+METHODS = tuple(KNOWN)[:20]
+MODELS, OPTIMIZERS = 5, 5
+
+
+def cells(count: int) -> Iterator[Record]:
+    """Cells of a plan: models and optimizers with all methods, and as many seeds as it takes."""
+    rows = MODELS * OPTIMIZERS
+    seeds = -(-count // (rows * len(METHODS)))
+    for place in range(count):
+        method, seed, row = place % len(METHODS), place // len(METHODS) % seeds, place // (len(METHODS) * seeds)
+        base = f"{row:02d}{seed:04d}".ljust(20, "b")
+        yield {
+            "cell_key": f"{place:06d}".ljust(20, "c"),
+            "base_key": base,
+            "model": f"model_{row // OPTIMIZERS}",
+            "dataset": "synthetic",
+            "optimizer": f"optimizer_{row % OPTIMIZERS}",
+            "seed": seed,
+            "method": METHODS[method],
+            "kind": "reconstruction" if METHODS[method] in ("cmd_posthoc", "dmd_reconstruction") else "observer",
+            "batchnorm": "as_is" if METHODS[method] == "base" else "recalibrate",
+            "parameters": {"modes": 10, "samples": 1000},
+        }
+
+
+def finish(store: Store, cell: Record, epochs: int, rng: np.random.Generator) -> None:
+    """A record with a learning curve of its own."""
+    epoch = np.arange(1, epochs + 1)
+    accuracy = 90 - 60 * np.exp(-epoch / 25) + rng.normal(0, 0.5, epochs) + METHODS.index(cell["method"]) / 10
+    loss = 3 * np.exp(-epoch / 40) + rng.normal(0, 0.01, epochs)
+    columns = {
+        "epoch": epoch,
+        "train_loss": loss,
+        "train_accuracy": accuracy + 2,
+        "lr": np.full(epochs, 0.1),
+        "val_loss": loss,
+        "val_accuracy": accuracy,
+        "train_seconds": epoch * 1.5,
+        "method_seconds": epoch * 0.1,
+        "eval_seconds": epoch * 0.2,
+        "gradients_full": epoch * 50_000.0,
+        "gradients_subspace": epoch * 0.0,
+        "forward_passes": epoch * 50_000.0,
+    }
+    names = ("train_seconds", "method_seconds", "eval_seconds", "gradients_full", "gradients_subspace")
+    record = {
+        **{name: value for name, value in cell.items() if name != "kind"},
+        "status": "done",
+        "reason": None,
+        "traceback": None,
+        "config": {"base": {"epochs": epochs}, "method": {"params": cell["parameters"]}, "evaluate": {"every": 1}},
+        "versions": {"python": "3.11", "torch": "2.14.0"},
+        "device": "cpu",
+        "threads": 1,
+        "sources": {"harness": "0" * 20, "method": "1" * 20},
+        "summary": {"val_accuracy": accuracy[-1], "val_loss": loss[-1], "test_accuracy": accuracy[-1] - 1}
+        | {"test_loss": loss[-1] + 0.1},
+        "cost": {name: float(columns[name][-1]) for name in names}
+        | {"peak_memory_bytes": 1e9, "epochs": epochs, "prefix_epochs": 0, "trainable_fraction": 1.0}
+        | {"forward_passes": float(columns["forward_passes"][-1])},
+        "run_id": cell["cell_key"][:12],
+    }
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    store.write_record(record, rows)
+
+
+def write_suite(root: Path, count: int, epochs: int) -> Store:
+    """A results folder with a finished suite `synthetic`."""
+    store, rng = Store(root), np.random.default_rng(0)
+    planned = list(cells(count))
+    with mock.patch("os.fsync"):
+        for cell in planned:
+            finish(store, cell, epochs, rng)
+    plan = {"schema": 1, "suite": "synthetic", "command": "cmdbench run suite=synthetic", "created": "", "config": {}}
+    write_json(store.suite_folder("synthetic") / "plan.json", {**plan, "bases": [], "cells": planned})
+    return store
+
+
+def peak_megabytes() -> float:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+class Steps:
+    """Prints seconds and memory of one step after the other."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.last = time.perf_counter()
+        print(f"{'before':20s} {'':8s}   peak memory {peak_megabytes():6.0f} MB", flush=True)
+
+    def done(self, name: str) -> None:
+        now = time.perf_counter()
+        self.total += now - self.last
+        print(f"{name:20s} {now - self.last:6.1f} s   peak memory {peak_megabytes():6.0f} MB", flush=True)
+        self.last = time.perf_counter()
+
+
+def main() -> None:
+    given = dict(argument.split("=") for argument in sys.argv[1:])
+    count, epochs = int(given.get("cells", 10_000)), int(given.get("epochs", 200))
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        store = write_suite(Path(given.get("root", folder)), count, epochs)
+        print(f"{count:,} cells of {epochs} epochs, written in {time.perf_counter() - started:.0f} s")
+        steps = Steps()
+        plan = read_plan(store.root, "synthetic")
+        frame, history = gather(store, plan)
+        steps.done("frame and history")
+        found = results(frame, history)
+        steps.done("statistics")
+        summary = write_tables(found, store.suite_folder("synthetic") / "tables")
+        steps.done("tables")
+        page = write_page(store, plan, found, history, summary, warnings(frame))
+        steps.done("page")
+        first = sum(path.stat().st_size for path in page.parent.iterdir() if path.is_file())
+        print(f"{'all':20s} {steps.total:6.1f} s; page {first / 2**20:.2f} MiB without the pages of cells")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""One page per cell of a suite: how it ended, its configuration, what it cost, and its history."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from harness.report.looks import look
+from harness.report.tables import ROW
+from harness.store import Record, Store
+
+
+def write_cell_pages(
+    store: Store,
+    plan: dict[str, Any],
+    frame: pd.DataFrame,
+    history: pd.DataFrame,
+    templates: jinja2.Environment,
+    folder: Path,
+) -> None:
+    """Write `<cell key>.html` for every cell of the plan, also for those that are left."""
+    folder.mkdir(parents=True)
+    template = templates.get_template("cell.html")
+    places = history.groupby("cell_key", sort=False).indices
+    siblings: dict[str, list[tuple[str, str]]] = {}
+    for cell in plan["cells"]:
+        siblings.setdefault(cell["base_key"], []).append((cell["method"], f"{cell['cell_key']}.html"))
+    for cell in plan["cells"]:
+        key = cell["cell_key"]
+        rows = history.iloc[places[key]].drop(columns="cell_key") if key in places else None
+        page = template.render(
+            cell=cell,
+            label=look(cell["method"]).label,
+            suite=plan["suite"],
+            title=" ".join([*(str(cell[name]) for name in ROW), f"seed {cell['seed']}", cell["method"]]),
+            siblings=siblings[cell["base_key"]],
+            history=None if rows is None else history_table(rows),
+            **_contents(store.record(key)),
+        )
+        (folder / f"{key}.html").write_text(page)
+
+
+def _contents(record: Record | None) -> dict[str, Any]:
+    """What a record says, ready to be shown."""
+    if record is None:
+        return {"status": "left", "reason": None, "traceback": None, "numbers": [], "facts": [], "config": None}
+    facts = {"device": record["device"], "threads": record.get("threads"), "W&B run": record.get("run_id")}
+    return {
+        "status": record["status"],
+        "reason": record.get("reason"),
+        "traceback": record.get("traceback"),
+        "numbers": [(name, _number(value)) for part in ("summary", "cost") for name, value in record[part].items()],
+        "facts": [*facts.items(), *record["versions"].items()],
+        "config": json.dumps(record["config"], indent=1, sort_keys=True),
+    }
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not finite"
+    return f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def history_table(rows: pd.DataFrame) -> Markup:
+    """Epochs of one cell as an HTML table, five significant digits, columns without any number left out."""
+    shown = rows.dropna(axis="columns", how="all")
+    head = "".join(f'<th scope="col">{name}</th>' for name in map(Markup.escape, shown.columns))
+    form = "<tr>" + "<td>%.5g</td>" * len(shown.columns) + "</tr>\n"
+    body = "".join([form % row for row in zip(*(shown[name].tolist() for name in shown.columns), strict=True)])
+    return Markup(f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body.replace('<td>nan</td>', '<td></td>')}</tbody>")

@@ -1,0 +1,35 @@
+"""Published numbers, which ship with the harness in `reference/`, in its own vocabulary of models and methods."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+import pandas as pd
+
+from harness.report.tables import ROW, Row, Spread
+
+KEY = [*ROW, "method"]
+
+
+@cache
+def _table() -> pd.DataFrame:
+    with (files("harness.report") / "reference" / "cifar10.csv").open() as file:
+        table = pd.read_csv(file)
+    # One number stands in both of the paper's tables.
+    return table.drop(columns="table").drop_duplicates(KEY).reset_index(drop=True)
+
+
+def published() -> pd.DataFrame:
+    """KEY, test_accuracy_mean and test_accuracy_std in percent (Brokman et al., ICLR 2024, tables 1 and 2)."""
+    return _table().copy()
+
+
+def published_spread(row: Row, method: str) -> Spread | None:
+    """The published accuracy; n is not printed with it and counts as 2 or more here."""
+    table = _table()
+    found = table[(table[KEY] == [*row, method]).all(axis=1)]
+    if found.empty:
+        return None
+    mean, std = found.iloc[0][["test_accuracy_mean", "test_accuracy_std"]]
+    return Spread(float(mean), float(std), 2)

@@ -1,0 +1,230 @@
+"""The figures of results, drawn from their tables alone; looks are `looks`', so a method has one colour everywhere.
+
+Curves have a panel for each family of methods with plain training in each, so that 20 methods stay readable.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from harness.report.curvedata import METRICS
+from harness.report.drawing import LINE, WIDTH, legend_below
+from harness.report.looks import LINES, PLAIN, POINTS, by_family, look
+from harness.report.ranks import AverageRanks
+
+WIDE = 7.0
+"""inches; two columns of a paper"""
+CURVES = ("val_accuracy", "val_loss")
+
+
+def draw_curves(table: pd.DataFrame, title: str) -> Figure:
+    """Means over seeds with bands of one standard deviation, by epoch: a column per family, accuracy above loss."""
+    families = by_family(list(dict.fromkeys(table["method"])))
+    plain = families.pop(PLAIN, [])
+    panels = list(families.items()) or [(PLAIN, [])]
+    width = WIDTH if len(panels) == 1 else WIDE
+    lines = len(plain) + max(len(methods) for _, methods in panels)
+    figure = Figure(figsize=(width, 3.2 + 0.11 * lines), layout="constrained")
+    grid = figure.subplots(len(CURVES), len(panels), sharex=True, sharey="row", squeeze=False)
+    for column, (family, methods) in enumerate(panels):
+        for place, metric in enumerate(CURVES):
+            axes = grid[place][column]
+            for method in [*plain, *methods]:
+                _draw_curve(axes, table[table["method"] == method], method, metric)
+            _frame_values(axes, table, metric)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        grid[0][column].set_title(family)
+        grid[-1][column].set_xlabel("epoch")
+        grid[-1][column].legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.32), frameon=False, handlelength=2.6, labelspacing=0.25
+        )
+    for place, metric in enumerate(CURVES):
+        grid[place][0].set_ylabel(METRICS[metric])
+    figure.suptitle(title, fontsize=7)
+    return figure
+
+
+def _draw_curve(axes: Axes, curve: pd.DataFrame, method: str, metric: str) -> None:
+    """A method's mean and band; a single epoch is a point."""
+    looks = look(method)
+    mean, std = curve[f"{metric}_mean"].to_numpy(), curve[f"{metric}_std"].fillna(0).to_numpy()
+    epoch = curve["epoch"].to_numpy()
+    if len(epoch) == 1:
+        axes.errorbar(
+            epoch, mean, yerr=std, color=looks.colour, marker=POINTS[looks.marker], ms=5, lw=0, elinewidth=0.8,
+            label=looks.label, zorder=4,
+        )  # fmt: skip
+        return
+    mark: dict[str, Any] = {"marker": POINTS[looks.marker], "ms": 2.2} if len(epoch) <= 12 else {}
+    axes.plot(epoch, mean, color=looks.colour, ls=LINES[looks.dash], lw=1.1, label=looks.label, zorder=3, **mark)
+    axes.fill_between(epoch, mean - std, mean + std, color=looks.colour, alpha=0.13, lw=0)
+
+
+def _frame_values(axes: Axes, table: pd.DataFrame, metric: str) -> None:
+    """Leave the first steep epochs out of sight where they would flatten all that follows."""
+    values = table[f"{metric}_mean"].dropna()
+    late = table.loc[table["epoch"] >= 0.25 * table["epoch"].max(), f"{metric}_mean"].dropna()
+    if late.empty or late.max() == late.min():
+        return
+    pad = 0.08 * (late.max() - late.min())
+    if metric.endswith("accuracy"):
+        axes.set_ylim(max(values.min(), late.min()) - pad, values.max() + 2 * pad)
+    else:
+        axes.set_ylim(values.min() - 2 * pad, min(values.max(), late.max()) + pad)
+
+
+def cost_table(cells: pd.DataFrame) -> pd.DataFrame:
+    """Means and standard deviations over finished seeds, by method: test accuracy, seconds, gradients."""
+    seconds = cells["train_seconds"] + cells["method_seconds"]
+    gradients = cells["gradients_full"] + cells["gradients_subspace"]
+    spent = cells[["method", "test_accuracy"]].assign(seconds=seconds, gradients=gradients)
+    groups = spent.groupby("method", sort=False)
+    means, stds = groups.mean().add_suffix("_mean"), groups.std(ddof=1).add_suffix("_std")
+    return pd.concat([groups.size().rename("n"), means, stds], axis=1).reset_index()
+
+
+def draw_cost(table: pd.DataFrame, title: str) -> Figure:
+    """Test accuracy against seconds of training and method, and against gradient evaluations."""
+    figure = Figure(figsize=(WIDE, 2.6 + 0.1 * (len(table) // 5)), layout="constrained")
+    grid = figure.subplots(1, 2, sharey=True)
+    for axes, cost, label in zip(
+        grid, ("seconds", "gradients"), ("seconds of training and method", "gradient evaluations (images)"), strict=True
+    ):
+        for line in table.to_dict("records"):
+            looks = look(line["method"])
+            axes.errorbar(
+                line[f"{cost}_mean"], line["test_accuracy_mean"],
+                xerr=np.nan_to_num(line[f"{cost}_std"]), yerr=np.nan_to_num(line["test_accuracy_std"]),
+                color=looks.colour, marker=POINTS[looks.marker], ms=4.5, elinewidth=0.6, lw=0, label=looks.label,
+                markeredgecolor="white", markeredgewidth=0.4,
+            )  # fmt: skip
+        axes.set_xlabel(label)
+        axes.set_xlim(left=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#e6e6e6", lw=0.4)
+        axes.set_axisbelow(True)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+    grid[0].set_ylabel("test accuracy (%)")
+    figure.suptitle(f"Accuracy against cost\n{title}", fontsize=7)
+    legend_below(figure, grid[0], columns=5)
+    return figure
+
+
+def draw_differences(pairs: pd.DataFrame, compared: pd.DataFrame, unit: str, title: str) -> Figure:
+    """Differences of every seed to each control, with their mean and interval; filled where a test finds a difference.
+
+    `pairs` has method, control, seed and difference, `compared` the lines of `stats.comparisons` for them.
+    """
+    controls = list(dict.fromkeys(compared["control"]))
+    methods = list(dict.fromkeys(compared["method"]))
+    figure = Figure(figsize=(WIDE, 0.9 + 0.17 * len(methods)), layout="constrained")
+    grid = figure.subplots(1, len(controls), sharey=True, squeeze=False)[0]
+    place = {method: -index for index, method in enumerate(methods)}
+    for axes, control in zip(grid, controls, strict=True):
+        axes.axvline(0, color=look(control).colour, lw=0.9, ls=LINES[look(control).dash])
+        for line in compared[compared["control"] == control].to_dict("records"):
+            _draw_difference(axes, line, place[line["method"]])
+        own = pairs[pairs["control"] == control]
+        shift = _spread_out(own)
+        height = own["method"].map(place).to_numpy(dtype=np.float64) - 0.28 + shift
+        axes.scatter(own["difference"], height, s=5, color=[look(m).colour for m in own["method"]], lw=0, alpha=0.75)
+        axes.set_xlabel(f"{unit} above {control}")
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", color="#e6e6e6", lw=0.4)
+        axes.set_axisbelow(True)
+    grid[0].set_yticks([place[m] for m in methods], [look(m).label for m in methods])
+    grid[0].set_ylim(min(place.values()) - 0.7, 0.6)
+    figure.suptitle(
+        f"Differences paired by seed: mean, 95 % interval, each pair below; filled: significant\n{title}", fontsize=7
+    )
+    return figure
+
+
+def _spread_out(own: pd.DataFrame) -> NDArray[np.float64]:
+    """A little height by seed, so that points do not cover each other."""
+    order = own["seed"].rank(method="dense").to_numpy(dtype=np.float64)
+    most = float(order.max(initial=1.0))
+    return np.asarray(0.12 * (order / most - 0.5), dtype=np.float64)
+
+
+def _draw_difference(axes: Axes, line: dict[str, Any], height: float) -> None:
+    looks = look(str(line["method"]))
+    significant = line["verdict"] in ("better", "worse")
+    if np.isfinite(line["low"]):
+        axes.plot([line["low"], line["high"]], [height, height], color=looks.colour, lw=1.6, solid_capstyle="butt")
+    axes.plot(
+        line["mean"], height, marker=POINTS[looks.marker], ms=4.5, color=looks.colour,
+        markerfacecolor=looks.colour if significant else "white", markeredgewidth=0.9, lw=0,
+    )  # fmt: skip
+
+
+def draw_profile(table: pd.DataFrame, target: str, measure: str) -> Figure:
+    """Performance profiles as steps, the ratio on a logarithmic axis where it reaches far."""
+    figure = Figure(figsize=(WIDTH, 2.9 + 0.11 * (table["method"].nunique() // 2)), layout="constrained")
+    axes = figure.subplots()
+    end = max(float(table["ratio"].max()) * 1.08, 1.5)
+    for method, steps in table.groupby("method", sort=False):
+        looks = look(str(method))
+        ratio, share = [*steps["ratio"], end], [*steps["share"], steps["share"].iloc[-1]]
+        axes.plot(
+            ratio, np.multiply(share, 100), drawstyle="steps-post", color=looks.colour, ls=LINES[looks.dash], lw=1.2,
+            label=looks.label, marker=POINTS[looks.marker], ms=2.5, markevery=[0],
+        )  # fmt: skip
+    if end > 8:
+        axes.set_xscale("log")
+    axes.set(xlim=(1, end), ylim=(-2, 103))
+    axes.set_xlabel(f"{measure} to the target, over the fastest method's")
+    axes.set_ylabel("bases solved (%)")
+    axes.spines[["top", "right"]].set_visible(False)
+    problems = int(table["problems"].max())
+    figure.suptitle(f"Performance profile\n{problems} bases; target: {target}", fontsize=7)
+    legend_below(figure, axes, columns=3)
+    return figure
+
+
+def draw_ranks(average: AverageRanks, title: str) -> Figure:
+    """Critical-difference diagram (Demšar 2006, figure 1): average ranks on a line, bars join what ties."""
+    names = list(average.ranks.index)
+    half = -(-len(names) // 2)
+    cliques = average.cliques
+    depth = 0.35 + 0.22 * len(cliques)
+    figure = Figure(figsize=(WIDE, 0.9 + 0.16 * half + 0.1 * len(cliques)), layout="constrained")
+    axes = figure.subplots()
+    count = len(names)
+    axes.set(xlim=(0.2 - 0.35 * count, count + 0.8 + 0.35 * count), ylim=(-depth - 0.42 * half, 1.1))
+    axes.axis("off")
+    axes.plot([1, count], [0, 0], color=LINE, lw=0.8)
+    for tick in range(1, count + 1):
+        axes.plot([tick, tick], [0, 0.12], color=LINE, lw=0.6)
+        axes.text(tick, 0.2, str(tick), ha="center", va="bottom", fontsize=6)
+    for place, name in enumerate(names):
+        rank, looks = float(average.ranks[name]), look(name)
+        left = place < half
+        row = place if left else count - 1 - place
+        height = -depth - 0.42 * row
+        edge = 0.6 - 0.02 * count if left else count + 0.4 + 0.02 * count
+        axes.plot([rank, rank, edge], [0, height, height], color=looks.colour, lw=0.9, ls=LINES[looks.dash])
+        axes.plot(rank, 0, marker=POINTS[looks.marker], color=looks.colour, ms=3.5, lw=0, clip_on=False)
+        text = f"{looks.label}  {rank:.2f}" if left else f"{rank:.2f}  {looks.label}"
+        shift = -0.05 if left else 0.05
+        axes.text(edge + shift, height, text, ha="right" if left else "left", va="center", fontsize=6)
+    for place, clique in enumerate(cliques):
+        height = -0.2 - 0.2 * place
+        ends = [float(average.ranks[clique[0]]) - 0.06, float(average.ranks[clique[-1]]) + 0.06]
+        axes.plot(ends, [height, height], color=LINE, lw=2.6, solid_capstyle="butt")
+    axes.plot([1, 1 + average.critical_difference], [0.8, 0.8], color=LINE, lw=1.2, marker="|", ms=4)
+    wide = f"critical difference {average.critical_difference:.2f}"
+    axes.text(1 + average.critical_difference / 2, 0.88, wide, ha="center", va="bottom", fontsize=6)
+    tested = f"Friedman p = {average.friedman_p:.2g}"
+    figure.suptitle(f"Average ranks over {average.blocks} rows ({tested})\n{title}", fontsize=7)
+    return figure

@@ -1,0 +1,141 @@
+"""All that is known of every method in every model, dataset and optimizer as one table; the others are drawn from it.
+
+One line per (model, dataset, optimizer, method), and one per method over all of them where there are several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from harness.report.cost import costs
+from harness.report.progress import MEASURES, areas, curves, target_of, time_to_target
+from harness.report.ranks import Ranking, rankings
+from harness.report.stats import ALL, BESIDE, CONTROLS, comparisons
+from harness.report.tables import METRICS, ROW, Row, entries
+
+COSTS = [
+    "train_seconds",
+    "method_seconds",
+    "eval_seconds",
+    "peak_memory_bytes",
+    "gradients_full",
+    "gradients_subspace",
+    "forward_passes",
+    "trainable_fraction",
+]
+PAIRED = ("mean", "std", "low", "high", "t_low", "t_high", "p_holm", "effect", "n", "wins", "losses", "verdict")
+"""of every comparison, in columns `<field>_to_<control>`"""
+KEY = [*ROW, "method"]
+
+
+@dataclass(frozen=True)
+class Results:
+    """A suite's numbers: its frame, and what follows from it and the history."""
+
+    frame: pd.DataFrame
+    metric: str
+    compared: pd.DataFrame
+    ranked: Mapping[Row, Ranking]
+    curve: pd.DataFrame
+    times: pd.DataFrame
+    areas: pd.Series[float]
+    reconstructions: frozenset[str]
+    target: float | None = None
+
+    @property
+    def reached(self) -> pd.DataFrame:
+        """What every cell spent up to its target, with the area under its curve."""
+        return self.times.assign(area=self.times["cell_key"].map(self.areas).astype("float64"))
+
+    @property
+    def overall(self) -> Row:
+        """The line that speaks for the suite: over all rows, or of its only one."""
+        rows = list(self.ranked)
+        return rows[-1]
+
+
+def results(
+    frame: pd.DataFrame, history: pd.DataFrame, metric: str = "test_accuracy", target: float | None = None
+) -> Results:
+    """Statistics of a frame and its history; `target` is a validation accuracy in percent, see `progress.target_of`."""
+    reconstructions = frozenset(frame.attrs.get("reconstructions", ()))
+    curve = curves(frame, history, reconstructions)
+    return Results(
+        frame=frame,
+        metric=metric,
+        compared=comparisons(frame, metric),
+        ranked=rankings(frame, metric),
+        curve=curve,
+        times=time_to_target(frame, curve, target_of(frame, target), reconstructions),
+        areas=areas(frame, curve),
+        reconstructions=reconstructions,
+        target=target,
+    )
+
+
+def summary(found: Results) -> pd.DataFrame:
+    """One line per row and method: KEY, batchnorm, status, n, seeds; `<metric>_mean`, `<metric>_std`; rank, tied, why
+    unranked; PAIRED to every control and to `base`; target, reached, `<measure>_to_target` (medians over seeds,
+    infinite where most do not reach it), area; mean costs. Numbers over all rows are those of pairs alone."""
+    lines = [*_lines(found.frame), *_over_all(found)]
+    table = pd.DataFrame(lines).set_index(KEY)
+    table = table.join(_ranks(found.ranked)).join(_paired(found.compared)).join(_targets(found))
+    table = table.join(costs(found.frame).set_index(KEY)[COSTS])
+    return table.reset_index()
+
+
+def _lines(frame: pd.DataFrame) -> list[dict[str, object]]:
+    by_metric = {metric: entries(frame, metric) for metric in METRICS}
+    lines = []
+    for row, methods in by_metric["test_accuracy"].items():
+        for method, entry in methods.items():
+            line: dict[str, object] = {**dict(zip(ROW, row, strict=True)), "method": method}
+            line |= {"batchnorm": entry.batchnorm, "status": entry.status, "n": entry.finished, "seeds": entry.seeds}
+            for metric, table in by_metric.items():
+                spread = table[row][method].spread
+                line |= {f"{metric}_mean": spread.mean, f"{metric}_std": spread.std}
+            lines.append(line)
+    return lines
+
+
+def _over_all(found: Results) -> list[dict[str, object]]:
+    if found.overall[0] != ALL:
+        return []
+    frame = found.frame
+    lines = []
+    for method, cells in frame.groupby("method", sort=False):
+        done = cells["status"] == "done"
+        line: dict[str, object] = {**dict.fromkeys(ROW, ALL), "method": method}
+        line |= {"batchnorm": "/".join(dict.fromkeys(cells["batchnorm"])), "status": ""}
+        lines.append(line | {"n": int(done.sum()), "seeds": cells["base_key"].nunique()})
+    return lines
+
+
+def _ranks(ranked: Mapping[Row, Ranking]) -> pd.DataFrame:
+    lines = []
+    for row, ranking in ranked.items():
+        tied = ranking.tied_with_best
+        lines += [(*row, method, rank, method in tied, "") for method, rank in ranking.ranks.items()]
+        lines += [(*row, method, np.nan, False, why) for method, why in ranking.unranked.items()]
+    return pd.DataFrame(lines, columns=[*KEY, "rank", "tied", "unranked"]).set_index(KEY)
+
+
+def _paired(compared: pd.DataFrame) -> pd.DataFrame:
+    parts = []
+    for control in (*CONTROLS, BESIDE):
+        part = compared[compared["control"] == control].set_index(KEY)[list(PAIRED)]
+        parts.append(part.rename(columns={name: f"{name}_to_{control}" for name in PAIRED}))
+    return pd.concat(parts, axis=1)
+
+
+def _targets(found: Results) -> pd.DataFrame:
+    groups = found.reached.groupby(KEY, sort=False)
+    table = groups[["target", "area"]].mean()
+    for measure in MEASURES:
+        table[f"{measure}_to_target"] = groups[measure].median()
+    table["reached"] = groups["epochs"].agg(lambda epochs: int(np.isfinite(epochs).sum()))
+    return table

@@ -1,0 +1,184 @@
+"""The figures of a search, drawn from its trials: history, importances, and the map over two parameters.
+
+For one column of a paper; style and colours are those of the report's.
+"""
+
+from __future__ import annotations
+
+import io
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from optuna.distributions import FloatDistribution, IntDistribution
+
+from harness.files import write_bytes
+from harness.report.drawing import LINE, MARK, STYLE, WALK, WIDTH
+from harness.tune.results import importances, trials_frame
+from harness.tune.study import Search
+
+MAP = ("modes", "warmup")
+"""the parameters of the map where both are searched: M and F"""
+BINS = 6
+"""of a parameter in the map, at most"""
+
+
+def draw_search(search: Search) -> list[Path]:
+    """Write the figures of a search, as PDF and PNG, with the importances as a table; the paths of the PDFs."""
+    trials = trials_frame(search)
+    weights = importances(search)
+    folder = search.folder / "figures"
+    with matplotlib.rc_context(STYLE):
+        figures = {"history": draw_history(trials, search)}
+        if weights is not None:
+            figures["importances"] = draw_importances(weights, search)
+        pair = map_axes(search, weights)
+        complete = trials[trials["state"] == "complete"]
+        if pair is not None and len(complete) > 0:
+            figures["map"] = draw_map(complete, pair, search)
+        for name, figure in figures.items():
+            for kind in ("pdf", "png"):
+                buffer = io.BytesIO()
+                figure.savefig(buffer, format=kind)
+                write_bytes(folder / f"{name}.{kind}", buffer.getvalue())
+    if weights is not None:
+        write_bytes(folder / "importances.csv", weights.to_csv(index=False).encode())
+    return [folder / f"{name}.pdf" for name in figures]
+
+
+def _unit(search: Search) -> str:
+    return "validation accuracy (%)" if search.config.metric == "accuracy" else "validation loss"
+
+
+def draw_history(trials: pd.DataFrame, search: Search) -> Figure:
+    """Every trial with its spread over seeds, the best so far, and the default."""
+    column = f"val_{search.config.metric}"
+    figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
+    axes = figure.subplots()
+    complete = trials[trials["state"] == "complete"]
+    best = complete[column].cummax() if search.config.metric == "accuracy" else complete[column].cummin()
+    axes.errorbar(
+        complete["trial"], complete[column], complete[f"{column}_std"].fillna(0), fmt="o", ms=2.2, lw=0.5, color=WALK,
+        label="trial, ± deviation over seeds",
+    )  # fmt: skip
+    axes.step(complete["trial"], best, where="post", color=MARK, lw=1.1, label="best so far")
+    default = trials.loc[trials["state"] == "default", column]
+    if len(default) and not default.isna().all():
+        axes.axhline(default.iloc[0], color=LINE, lw=0.8, ls=(0, (3, 2)), label="default")
+    others = trials[trials["state"].isin(["pruned", "diverged", "failed", "refused"])]
+    if len(others):
+        low = axes.get_ylim()[0]
+        axes.plot(others["trial"], [low] * len(others), "x", ms=3, color=WALK, clip_on=False, label="no value")
+        axes.set_ylim(bottom=low)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlabel("trial")
+    axes.set_ylabel(_unit(search))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"History of {search.label}", fontsize=7)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def draw_importances(weights: pd.DataFrame, search: Search) -> Figure:
+    """Bars with the central 90 % of the bootstrap resamples."""
+    figure = Figure(figsize=(WIDTH, 0.8 + 0.28 * len(weights)), layout="constrained")
+    axes = figure.subplots()
+    share = 100 * weights["importance"]
+    below, above = share - 100 * weights["low"], 100 * weights["high"] - share
+    axes.barh(weights["parameter"], share, 0.6, color="#88CCEE")
+    axes.errorbar(share, weights["parameter"], xerr=[below, above], fmt="none", ecolor=LINE, elinewidth=0.8, capsize=2)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("share of the variance (%), with its 90 % interval")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"Importance of parameters (fANOVA)\n{search.label}", fontsize=7)
+    return figure
+
+
+def map_axes(search: Search, weights: pd.DataFrame | None) -> tuple[str, str] | None:
+    """The two parameters of the map: M and F, otherwise the two numbers that matter most; None for fewer than two."""
+    numeric = [n for n, d in search.space.distributions.items() if isinstance(d, IntDistribution | FloatDistribution)]
+    if set(MAP) <= set(numeric):
+        return MAP
+    order = [*weights["parameter"]] if weights is not None else numeric
+    chosen = [name for name in order if name in numeric][:2]
+    return (chosen[0], chosen[1]) if len(chosen) == 2 else None
+
+
+def edges(distribution: IntDistribution | FloatDistribution) -> np.ndarray[Any, Any]:
+    """Borders of at most BINS bins, even on the parameter's scale; those of whole numbers lie between them."""
+    whole = isinstance(distribution, IntDistribution)
+    low, high = (distribution.low - 0.5, distribution.high + 0.5) if whole else (distribution.low, distribution.high)
+    count = min(BINS, distribution.high - distribution.low + 1) if whole else BINS
+    spaced = np.geomspace(low, high, int(count) + 1) if distribution.log else np.linspace(low, high, int(count) + 1)
+    if whole:
+        spaced[1:-1] = np.floor(spaced[1:-1]) + 0.5
+    return np.unique(spaced)
+
+
+def binned(trials: pd.DataFrame, pair: tuple[str, str], column: str, search: Search) -> pd.DataFrame:
+    """Per bin of both parameters, x and y: the mean over its trials of value and of spread over seeds, and how many."""
+    place = {}
+    for axis, name in zip("xy", pair, strict=True):
+        distribution = search.space.distributions[name]
+        assert isinstance(distribution, IntDistribution | FloatDistribution)
+        borders = edges(distribution)
+        place[axis] = np.clip(np.digitize(trials[f"params_{name}"].astype(float), borders) - 1, 0, len(borders) - 2)
+    table = trials.assign(**place).groupby(["x", "y"])
+    return table.agg(value=(column, "mean"), spread=(f"{column}_std", "mean"), trials=(column, "size")).reset_index()
+
+
+def draw_map(trials: pd.DataFrame, pair: tuple[str, str], search: Search) -> Figure:
+    """Heat maps over two parameters: the metric, and its standard deviation over seeds; numbers count trials."""
+    table = binned(trials, pair, f"val_{search.config.metric}", search)
+    figure = Figure(figsize=(2 * WIDTH, 2.7), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    panels: list[tuple[Axes, str, str]] = [(left, "value", _unit(search))]
+    panels.append((right, "spread", "standard deviation over seeds"))
+    for axes, column, label in panels:
+        _draw_panel(figure, axes, table, column, label, pair, search)
+    figure.suptitle(f"{pair[0]} x {pair[1]}, {search.label}; numbers count trials", fontsize=7)
+    return figure
+
+
+def _draw_panel(
+    figure: Figure, axes: Axes, table: pd.DataFrame, column: str, label: str, pair: tuple[str, str], search: Search
+) -> None:
+    borders = []
+    for name in pair:
+        distribution = search.space.distributions[name]
+        assert isinstance(distribution, IntDistribution | FloatDistribution)
+        borders.append(edges(distribution))
+    grid = np.full((len(borders[1]) - 1, len(borders[0]) - 1), np.nan)
+    grid[table["y"], table["x"]] = table[column]
+    if np.isnan(grid).all():
+        axes.text(0.5, 0.5, "one seed: no spread", ha="center", va="center", transform=axes.transAxes)
+        axes.set_axis_off()
+        return
+    image = axes.pcolormesh(np.arange(grid.shape[1] + 1), np.arange(grid.shape[0] + 1), grid, cmap="cividis")
+    low, high = np.nanmin(grid), np.nanmax(grid)
+    for x, y, count in zip(table["x"], table["y"], table["trials"], strict=True):
+        colour = "white" if grid[y, x] < (low + high) / 2 else "black"
+        axes.text(x + 0.5, y + 0.5, str(count), ha="center", va="center", fontsize=5.5, color=colour)
+    for axis, name, edge in ((axes.xaxis, pair[0], borders[0]), (axes.yaxis, pair[1], borders[1])):
+        whole = isinstance(search.space.distributions[name], IntDistribution)
+        ends = [_bin_label(a, b, whole) for a, b in pairwise(edge)]
+        axis.set_ticks(np.arange(len(ends)) + 0.5, ends)
+        axis.set_label_text(name)
+    bar = figure.colorbar(image, ax=axes, pad=0.02)
+    bar.set_label(label)
+    bar.outline.set_linewidth(0.6)
+
+
+def _bin_label(low: float, high: float, whole: bool) -> str:
+    if not whole:
+        return f"{low:.2g}–{high:.2g}"
+    first, last = round(low + 0.5), round(high - 0.5)
+    return str(first) if first == last else f"{first}–{last}"

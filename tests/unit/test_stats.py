@@ -1,0 +1,204 @@
+"""Paired statistics against values worked out by hand and properties that must hold for any numbers."""
+
+import math
+
+import numpy as np
+import pytest
+from frames import cells, frame_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from harness.report.stats import (
+    EXACT,
+    RESAMPLES,
+    Paired,
+    bootstrap_interval,
+    comparisons,
+    hedges_g,
+    holm,
+    paired_t,
+    pairs,
+    wilcoxon,
+)
+
+
+def array(*values):
+    return np.array(values, dtype=np.float64)
+
+
+numbers = st.integers(-1000, 1000).map(lambda n: n / 100)
+samples = st.lists(numbers, min_size=2, max_size=EXACT).map(lambda values: np.array(values))
+"""few enough for their resamples to be enumerated: drawn ones are not symmetric"""
+
+
+def test_paired_differences_by_hand():
+    found = Paired.of(array(1.0, 2.0, 3.0))
+    assert (found.n, found.mean, found.std) == (3, 2.0, 1.0)
+    # t = 2 / (1 / sqrt 3); with 2 degrees of freedom two-sided p = 1 - t / sqrt(t^2 + 2)
+    t = 2 * math.sqrt(3)
+    assert found.p == pytest.approx(1 - t / math.sqrt(t**2 + 2))
+    assert found.p == pytest.approx(0.0742, abs=5e-5)
+    # t(0.975, 2) = 4.3027 from any table
+    assert (found.t_low, found.t_high) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-4)
+    assert found.effect == pytest.approx(2 * (1 - 3 / 7))
+    assert found.p_wilcoxon == 0.25  # 2 of 8 signs are as extreme
+    assert (found.wins, found.losses) == (3, 0)
+
+
+def test_a_lower_loss_is_the_win():
+    found = Paired.of(array(-1.0, -2.0, 0.0, 3.0), higher_is_better=False)
+    assert (found.wins, found.losses) == (2, 1)
+
+
+def test_intervals_of_few_seeds_by_hand():
+    # with 3 values t = 4.30 leaves no tail: the interval is all of their range
+    assert bootstrap_interval(array(6.0, 1.0, 2.0)) == (1.0, 6.0)
+    # with 5 the tail is Phi(-2.7764 sqrt(5/4)) = 0.00095, above 1/3125 for five times the lowest value
+    # and below 6/3125 when four times it and the second are added
+    low, high = bootstrap_interval(array(10.0, 0.0, 20.0, 5.0, 40.0))
+    assert (low, high) == pytest.approx(((4 * 0 + 5) / 5, (4 * 40 + 20) / 5))
+    assert all(map(math.isnan, bootstrap_interval(array(1.0))))
+    assert all(map(math.isnan, bootstrap_interval(array())))
+
+
+def test_many_seeds_agree_with_students_interval():
+    """The mean of 40 normal differences: both intervals are within a few percent of each other."""
+    values = np.random.default_rng(3).normal(1.0, 2.0, 40)
+    found = Paired.of(values)
+    width = found.t_high - found.t_low
+    assert (found.low, found.high) == pytest.approx((found.t_low, found.t_high), abs=0.05 * width)
+
+
+def test_drawn_resamples_are_the_same_bits_every_time():
+    values = np.random.default_rng(0).normal(size=12)
+    assert bootstrap_interval(values) == bootstrap_interval(values[::-1].copy())
+    counts = np.random.RandomState(0).multinomial(12, np.full(12, 1 / 12), size=RESAMPLES)
+    means = np.sort(counts @ np.sort(values) / 12)
+    tail = scipy_stats.norm.cdf(-math.sqrt(12 / 11) * scipy_stats.t.ppf(0.975, 11))
+    assert bootstrap_interval(values)[0] == pytest.approx(means[math.ceil(tail * RESAMPLES) - 1], abs=1e-12)
+
+
+@settings(deadline=None)
+@given(samples, numbers, st.sampled_from([0.5, 2.0, 4.0]))
+def test_intervals_move_with_the_values(values, shift, scale):
+    low, high = bootstrap_interval(values)
+    assert values.min() - 1e-9 <= low <= values.mean() + 1e-9
+    assert values.mean() - 1e-9 <= high <= values.max() + 1e-9
+    moved = bootstrap_interval(scale * values + shift)
+    assert moved == pytest.approx((scale * low + shift, scale * high + shift), abs=1e-9)
+    assert bootstrap_interval(-values) == pytest.approx((-high, -low), abs=1e-12)
+
+
+def test_holm_by_hand():
+    # ordered 0.01, 0.03, 0.04 times 3, 2, 1 are 0.03, 0.06, 0.04; none may fall below the one before
+    assert holm(array(0.01, 0.04, 0.03)) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm(array(0.5, 0.9)) == pytest.approx([1.0, 1.0])
+    adjusted = holm(array(0.02, math.nan, 0.01))
+    assert adjusted[[0, 2]] == pytest.approx([0.02, 0.02])
+    assert math.isnan(adjusted[1])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12).map(np.array), st.randoms(use_true_random=False))
+def test_holm_keeps_order_and_never_lowers_a_p(p, random):
+    adjusted = holm(p)
+    assert (adjusted >= p).all()
+    assert (adjusted <= 1).all()
+    assert (np.diff(adjusted[np.argsort(p, kind="stable")]) >= 0).all()
+    # between multiplying nothing and multiplying everything (Bonferroni)
+    assert (adjusted <= np.minimum(p * len(p), 1) + 1e-15).all()
+    order = list(range(len(p)))
+    random.shuffle(order)
+    assert holm(p[order]) == pytest.approx(adjusted[order])
+
+
+@settings(deadline=None)
+@given(samples)
+def test_the_test_of_reversed_methods_is_the_same(values):
+    one, other = Paired.of(values), Paired.of(-values)
+    assert (one.n, one.wins, one.losses) == (other.n, other.losses, other.wins)
+    assert one.p == pytest.approx(other.p, nan_ok=True)
+    assert one.effect == pytest.approx(-other.effect, nan_ok=True)
+
+
+@settings(deadline=None)
+@given(samples.filter(lambda values: len(values) >= 3 and values.std() > 0.01))
+def test_p_is_that_of_scipy(values):
+    expected = scipy_stats.ttest_1samp(values, 0.0).pvalue
+    assert Paired.of(values).p == pytest.approx(expected, rel=1e-9)
+
+
+def test_differences_without_any_spread():
+    """t would claim certainty: the exact sign test of 3 equal signs has p 1/4."""
+    same = Paired.of(array(0.1 + 0.2, 0.3, 0.3))
+    assert (same.std, same.p) == (0.0, 0.25)
+    assert same.effect == math.inf
+    nothing = Paired.of(array(0.0, 0.0, 0.0))
+    assert (nothing.p, nothing.p_wilcoxon, nothing.effect) == (1.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("values", [array(1.0), array(1.0, 2.0)])
+def test_fewer_than_three_pairs_are_not_tested(values):
+    assert math.isnan(Paired.of(values).p)
+    assert math.isnan(wilcoxon(values))
+    assert math.isnan(paired_t(1.0, 1.0, 2))
+    assert math.isnan(hedges_g(1.0, math.nan, 1))
+
+
+def test_pairs_need_both_cells_done_and_finite():
+    frame = frame_of(
+        cells("base_recalibrated", [80.0, 81.0, "failed", 83.0]),
+        cells("swa", [81.0, "diverged", 83.0, math.nan]),
+        cells("ema", [82.0, 83.0, 84.0, 85.0], batchnorm="averaged"),
+    )
+    found = pairs(frame, "test_accuracy", "base_recalibrated")
+    assert found[found["method"] == "swa"]["difference"].tolist() == [1.0]
+    assert found[found["method"] == "ema"]["difference"].tolist() == [2.0, 2.0, 2.0]
+    assert found[found["method"] == "ema"]["alike"].tolist() == [False] * 3
+
+
+def line_of(table, method, control="base_recalibrated", model="net"):
+    own = table[(table["method"] == method) & (table["control"] == control) & (table["model"] == model)]
+    return own.iloc[0]
+
+
+def test_comparisons_say_who_is_better_and_why_not():
+    frame = frame_of(
+        cells("base", [70.0, 71.0, 72.0]),
+        cells("base_recalibrated", [80.0, 81.0, 82.0]),
+        cells("time_mean", [79.0, 80.5, 80.0]),
+        cells("swa", [83.0, 84.1, 85.2]),  # +3.0 +3.1 +3.2: sd 0.1, t = 31 sqrt 3
+        cells("ema", [82.0, 80.0, 83.0]),  # +2 -1 +1
+        cells("lawa", [90.0, "diverged", 92.0]),
+    )
+    table = comparisons(frame)
+    swa, ema = line_of(table, "swa"), line_of(table, "ema")
+    assert swa["mean"] == pytest.approx(3.1)
+    assert (swa["low"], swa["high"]) == pytest.approx((3.0, 3.2))
+    assert swa["verdict"] == "better"
+    t = 31 * math.sqrt(3)
+    assert swa["p_holm"] == pytest.approx(3 * (1 - t / math.sqrt(t**2 + 2)))  # of three tests
+    assert (ema["verdict"], ema["wins"], ema["losses"]) == ("tie", 2, 1)
+    assert line_of(table, "base")["verdict"] == "no test: another BatchNorm policy"
+    assert line_of(table, "base")["mean"] == pytest.approx(-10)
+    lawa = line_of(table, "lawa")
+    assert (lawa["verdict"], lawa["n"], lawa["seeds"]) == ("no test: fewer than 3 seeds", 2, 3)
+    assert math.isnan(lawa["p_holm"])
+    assert line_of(table, "swa", "time_mean")["mean"] == pytest.approx((4 + 3.6 + 5.2) / 3)
+    assert not (table["model"] == "all").any()
+
+
+def test_two_seeds_on_many_models_are_still_two_seeds():
+    groups = []
+    for model in ("a", "b", "c"):
+        groups += [cells("base_recalibrated", [80.0, 81.0], model), cells("swa", [82.0, 83.5], model)]
+    over_all = line_of(comparisons(frame_of(*groups)), "swa", model="all")
+    assert (over_all["n"], over_all["verdict"]) == (6, "no test: fewer than 3 seeds")
+    assert over_all["mean"] == pytest.approx(2.25)
+
+
+def test_losses_are_better_when_lower():
+    frame = frame_of(cells("base_recalibrated", [80.0, 81.0, 82.0]), cells("swa", [83.0, 84.1, 85.2]))
+    line = line_of(comparisons(frame, "test_loss"), "swa")
+    assert line["mean"] == pytest.approx(-0.031)
+    assert (line["verdict"], line["wins"]) == ("better", 3)
