@@ -61,7 +61,8 @@ def _draw_row(
     if len(curve):
         yield _save(f"{stem}-curves", lambda: draw_curves(curve, title), curve, folder)
     costs = cost_table(cells)
-    yield _save(f"{stem}-cost", lambda: draw_cost(costs, title), costs, folder)
+    if len(costs):
+        yield _save(f"{stem}-cost", lambda: draw_cost(costs, title), costs, folder)
     own, compared = _differences(found, row)
     if len(own):
         data = _with_intervals(own, compared)
