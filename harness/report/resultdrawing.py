@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
@@ -125,8 +126,8 @@ def draw_cost(table: pd.DataFrame, title: str) -> Figure:
                 color=looks.colour, elinewidth=0.6, lw=0, alpha=0.7, zorder=2,
             )  # fmt: skip
             axes.plot(
-                x, y, color=looks.colour, marker=POINTS[looks.marker], ms=7 if looks.marker == "star" else 4.5, lw=0, label=looks.label,
-                markeredgecolor="white", markeredgewidth=0.4, zorder=3,
+                x, y, color=looks.colour, marker=POINTS[looks.marker], ms=7 if looks.marker == "star" else 4.5, lw=0,
+                label=looks.label, markeredgecolor="white", markeredgewidth=0.4, zorder=3,
             )  # fmt: skip
         axes.set_xlabel(label)
         axes.set_xlim(left=0)
@@ -237,39 +238,40 @@ def _write_beyond(axes: Axes, line: dict[str, Any], edge: float, height: float) 
 def draw_profile(table: pd.DataFrame, target: str, measure: str) -> Figure:
     """Performance profiles as steps, the ratio on a logarithmic axis where it reaches far."""
     panels = _panels(table)
-    lines = max(len(methods) for _, methods in panels)
-    width = WIDTH if len(panels) == 1 else WIDE
-    figure = Figure(figsize=(width, 2.6 + 0.15 * lines), layout="constrained")
+    several = len(panels) > 1
+    size = (WIDE, 2.6 + 0.12 * (table["method"].nunique() // 5)) if several else (WIDTH, 2.9)
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     end = max(float(table["ratio"].max()) * 1.08, 1.5)
+    drawn = {}
     for axes, (family, methods) in zip(grid, panels, strict=True):
         for method in methods:
-            _draw_steps(axes, table[table["method"] == method], method, end)
+            drawn[look(method).label] = _draw_steps(axes, table[table["method"] == method], method, end)
         axes.set_title(family)
-        axes.set_xlabel("ratio")
         axes.spines[["top", "right"]].set_visible(False)
-        _legend_under(axes, -0.28)
     if end > 8:
         grid[0].set_xscale("log")
     grid[0].set(xlim=(1, end), ylim=(-2, 103))
-    grid[0].set_ylabel("bases solved (%)")
+    grid[0].set_ylabel("bases on which the target is reached (%)")
+    grid[len(grid) // 2].set_xlabel(f"{measure}, over the fastest method's")
     problems = int(table["problems"].max())
-    figure.suptitle(
-        f"Performance profile: share of {problems} bases on which a method reaches the target\n"
-        f"within a ratio of the fastest method's {measure}; target: {target}",
-        fontsize=7 if len(panels) > 1 else 5.5,
-    )
+    figure.suptitle(f"Performance profile: {problems} bases\ntarget: {target}", fontsize=7)
+    figure.legend(
+        list(drawn.values()), list(drawn), loc="outside lower center", ncols=5 if several else 2, frameon=False,
+        handlelength=2.6, columnspacing=1.2,
+    )  # fmt: skip
     return figure
 
 
-def _draw_steps(axes: Axes, steps: pd.DataFrame, method: str, end: float) -> None:
+def _draw_steps(axes: Axes, steps: pd.DataFrame, method: str, end: float) -> Line2D:
     """A method's profile as steps up to the end of the axis."""
     looks = look(method)
     ratio, share = [*steps["ratio"], end], [*steps["share"], steps["share"].iloc[-1]]
-    axes.plot(
+    (line,) = axes.plot(
         ratio, np.multiply(share, 100), drawstyle="steps-post", color=looks.colour, ls=LINES[looks.dash], lw=1.2,
         label=looks.label, marker=POINTS[looks.marker], ms=3, markevery=[0], clip_on=False,
     )  # fmt: skip
+    return line
 
 
 def draw_ranks(average: AverageRanks, title: str) -> Figure:

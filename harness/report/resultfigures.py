@@ -44,7 +44,7 @@ def draw_results(found: Results, history: pd.DataFrame, folder: Path) -> Iterato
             for ending in ("png", "pdf", "csv"):
                 path.with_suffix(f".{ending}").unlink(missing_ok=True)
     ranks = average_ranks(found.frame, found.metric)
-    if isinstance(ranks, str):
+    if isinstance(ranks, str) and len(rows) > 1:
         yield f"figures: {ranks}"
 
 

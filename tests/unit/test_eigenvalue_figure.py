@@ -9,7 +9,7 @@ from harness.files import write_json
 from harness.report.eigenvalues import EDGE, draw_eigenvalues
 from harness.store import Store
 
-NAMES = {f"net-digits-sgd-eigenvalues.{kind}" for kind in ("csv", "pdf", "png")}
+NAMES = {f"net-digits-sgd-{name}.{kind}" for name in ("eigenvalues", "curves") for kind in ("csv", "pdf", "png")}
 
 
 def eigenvalues(*values):
@@ -73,7 +73,7 @@ def test_figures_of_another_plan_go(store):
     plan(store, cell("d", "swa"))
     printed, files = report(store)
     assert "eigenvalues" not in printed
-    assert files == {}
+    assert not [name for name in files if "eigenvalues" in name]
 
 
 def test_points_lie_at_their_eigenvalue_and_beyond_the_edge_on_their_ray():

@@ -185,7 +185,7 @@ CELL = {
     "parameters": {"modes": 3, "samples": 120, "include_initial": False},
 }
 NAMES = {
-    *(f"test_vit-digits-sgd-{name}.{kind}" for name in ("correlation", "layers", "rho", "weights")
+    *(f"test_vit-digits-sgd-{name}.{kind}" for name in ("correlation", "layers", "rho", "weights", "errors", "curves")
       for kind in ("csv", "pdf", "png")),
     "test_vit-digits-sgd-sample.csv",
     "test_vit-digits-sgd.json",
@@ -273,6 +273,7 @@ def test_figures_of_snapshots_that_are_gone_stay_and_those_of_another_plan_go(st
     plan(store, [{**CELL, "cell_key": "another"}])
     printed = here("report", "suite=quick", results=store.root).stdout
     assert "figures: test_vit digits sgd: not drawn, no cell is done" in printed
+    assert "figures: test_vit digits sgd: no results are drawn, no cell is done" in printed
     assert figures(store) == {}
 
 

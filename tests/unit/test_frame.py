@@ -45,6 +45,7 @@ def cell(method, seed, model="net"):
         "optimizer": "sgd",
         "seed": seed,
         "method": method,
+        "kind": "observer",
         "batchnorm": "recalibrate",
         "parameters": {"window": 5, "beta": 0.9},
     }
