@@ -26,8 +26,8 @@ WIDE = 7.0
 CURVES = ("val_accuracy", "val_loss")
 TOGETHER = 7
 """most methods whose curves can be told apart in one panel"""
-BEYOND = 4
-"""an axis of differences ends with the method that reaches at most so many times as far as three quarters of them do"""
+BEYOND = 8
+"""an axis of differences holds the methods that reach at most so many times as far as half of them do"""
 
 
 def draw_curves(table: pd.DataFrame, title: str) -> Figure:
@@ -192,7 +192,7 @@ def _limits(own: pd.DataFrame, compared: pd.DataFrame) -> tuple[float, float]:
         least=differences.min(), most=differences.max()
     )
     far = spans.abs().max(axis=1)
-    inside = spans[far <= BEYOND * far.quantile(0.75)].to_numpy(dtype=np.float64)
+    inside = spans[far <= BEYOND * far.median()].to_numpy(dtype=np.float64)
     low, high = min(float(np.nanmin(inside, initial=0.0)), 0.0), max(float(np.nanmax(inside, initial=0.0)), 0.0)
     pad = 0.06 * (high - low) or 1.0
     return low - pad, high + pad
