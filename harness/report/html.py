@@ -24,6 +24,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness.report.cellpages import write_cell_pages
 from harness.report.columns import COLUMNS, Column
@@ -35,7 +36,7 @@ from harness.report.printing import COST, NO_TIES, TIES
 from harness.report.rendering import Printed
 from harness.report.stats import ALL, BESIDE, CONTROLS
 from harness.report.summary import Results
-from harness.report.tables import CONTROL, ROW, caption
+from harness.report.tables import CONTROL, ROW, Row, caption
 from harness.report.tables import METRICS as RANKED
 from harness.store import Store
 
@@ -277,21 +278,21 @@ def curve_data(frame: pd.DataFrame, history: pd.DataFrame) -> dict[str, Any]:
     """What the page draws: rows, each with its methods' looks and rounded columns of `curve_table`, and the methods to
     draw at first."""
     table = curve_table(frame, history)
-    columns = ["epoch", "n", "seconds", "gradients", *(f"{m}_{part}" for m in METRICS for part in ("mean", "std"))]
-    rows = []
-    for row, of_row in table.groupby(ROW, sort=False):
-        methods = []
-        for method, curve in of_row.groupby("method", sort=False):
-            looks = look(str(method))
-            kept = curve.iloc[np.unique(np.linspace(0, len(curve) - 1, min(len(curve), POINTS)).round().astype(int))]
-            values = {name: _rounded(kept[name]) for name in columns if kept[name].notna().any()}
-            methods.append(
-                {"method": method, **{n: getattr(looks, n) for n in ("label", "family", "colour", "dash", "marker")}}
-                | {"values": values}
-            )
+    names = ["epoch", "n", "seconds", "gradients", *(f"{m}_{part}" for m in METRICS for part in ("mean", "std"))]
+    columns = {name: table[name].to_numpy(dtype=np.float64) for name in names}
+    rows: dict[Row, list[dict[str, Any]]] = {}
+    indices: dict[Any, Any] = table.groupby([*ROW, "method"], sort=False).indices
+    for key, places in indices.items():
+        model, dataset, optimizer, method = map(str, key)
+        looks = look(method)
+        kept = places[np.unique(np.linspace(0, len(places) - 1, min(len(places), POINTS)).round().astype(int))]
+        values = {name: _rounded(column[kept]) for name, column in columns.items() if np.isfinite(column[kept]).any()}
+        drawn = {n: getattr(looks, n) for n in ("label", "family", "colour", "dash", "marker")}
+        rows.setdefault((model, dataset, optimizer), []).append({"method": method, **drawn, "values": values})
+    for methods in rows.values():
         methods.sort(key=lambda entry: FAMILIES.index(entry["family"]))
-        rows.append({"row": list(map(str, row)), "methods": methods})
-    return {"rows": rows, "first": shown_first(table)}
+    curves = [{"row": list(row), "methods": methods} for row, methods in rows.items()]
+    return {"rows": curves, "first": shown_first(table)}
 
 
 def shown_first(table: pd.DataFrame) -> list[str]:
@@ -312,10 +313,10 @@ def shown_first(table: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(chain.from_iterable(groups)))[:FIRST]
 
 
-def _rounded(values: pd.Series) -> list[float | int | None]:
+def _rounded(values: NDArray[np.float64]) -> list[float | int | None]:
     """Five significant digits, None for what is not known."""
     found: list[float | int | None] = []
-    for value in values.to_numpy(dtype=np.float64).tolist():
+    for value in values.tolist():
         if not math.isfinite(value):
             found.append(None)
         else:
