@@ -1,8 +1,8 @@
 """What a report costs: 10,000 synthetic cells of 200 epochs, from their records to frame, tables and page.
 
-Prints seconds (and those of the processor, where others share it) and the largest memory of every step, the size of the page, and what of it is loaded at first. Records
-are written without waiting for the disk, and that is not counted; figures are drawn apart, since they take their time
-by models and not by cells.
+Prints seconds (with those of the processor, where others share it) and the largest memory of every step, the size of
+the page, and what of it is loaded at first. Records are written without waiting for the disk, and that is not counted;
+figures are drawn apart, since they take their time by models and not by cells.
 
     python benchmarks/report_cost.py [cells=10000] [epochs=200]
 """
@@ -144,9 +144,8 @@ def main() -> None:
         page = write_page(store, plan, found, history, summary, warnings(frame))
         steps.done("page")
         first = sum(path.stat().st_size for path in page.parent.iterdir() if path.is_file())
-        print(
-            f"{'all':20s} {steps.total:6.1f} s ({steps.total_cpu:5.1f} s CPU); page {first / 2**20:.2f} MiB without the pages of cells"
-        )
+        total = f"{steps.total:6.1f} s ({steps.total_cpu:5.1f} s CPU)"
+        print(f"{'all':20s} {total}; page {first / 2**20:.2f} MiB without the pages of cells")
 
 
 if __name__ == "__main__":

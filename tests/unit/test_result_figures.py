@@ -96,13 +96,16 @@ def test_figures_of_earlier_plans_go_and_a_row_without_results_is_named(drawn, f
     assert [path.name for path in tmp_path.iterdir()] == ["net-digits-sgd-layers.png"]
 
 
-def test_average_ranks_are_drawn_from_five_rows_on(tmp_path):
+def test_average_ranks_are_drawn_from_five_rows_on(tmp_path, monkeypatch):
+    images = []
+    monkeypatch.setattr("harness.report.figures.write_figure", lambda figure, path, origin: images.append(path.name))
     groups = []
     for index in range(5):
         for method, value in (("base_recalibrated", 80.0), ("swa", 82.0), ("ema", 81.0)):
             groups.append(cells(method, [value], f"net{index}"))
     found, _ = compared(frame_of(*groups))
     assert list(draw_results(found, pd.DataFrame({"cell_key": [], "epoch": []}), tmp_path)) == []
+    assert "suite-ranks" in images
     saved = pd.read_csv(tmp_path / "suite-ranks.csv").set_index("method")
     assert saved["rank"].to_dict() == {"swa": 1.0, "ema": 2.0, "base_recalibrated": 3.0}
     # Demšar 2006, table 5a: 2.343 sqrt(3 * 4 / (6 * 5))
