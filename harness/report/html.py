@@ -183,12 +183,15 @@ def _context(
 
 
 def _best_first(lines: list[dict[str, Any]], metric: str, name: str) -> list[dict[str, Any]]:
-    """Rows in the plan's order, the methods of each by a column that goes with the metric; the unknown come last."""
+    """Rows in the plan's order, the methods of each by a column that goes with the metric; the unknown come last.
+
+    The control differs from itself by 0.
+    """
     rows = {tuple(line[part] for part in ROW): place for place, line in reversed(list(enumerate(lines)))}
     sign = -1 if RANKED[metric].higher_is_better else 1
 
     def place(line: dict[str, Any]) -> tuple[int, bool, float]:
-        value = float(line[name])
+        value = 0.0 if name == f"mean_to_{line['method']}" else float(line[name])
         return rows[tuple(line[part] for part in ROW)], math.isnan(value), 0.0 if math.isnan(value) else sign * value
 
     return sorted(lines, key=place)
