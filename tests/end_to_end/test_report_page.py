@@ -3,12 +3,14 @@
 import json
 import re
 import shutil
+from unittest import mock
 from urllib.parse import urlsplit
 
 import pytest
 from command import here
 from frames import cells, write_suite
 
+from harness.report.drawing import STYLE
 from harness.store import Store
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -39,7 +41,8 @@ def page(tmp_path_factory):
             values = [value if isinstance(value, str) else value - lower for value in accuracies]
             groups.append(cells(method, values, model))
     write_suite(store, groups)
-    here("report", "suite=quick", results=store.root)
+    with mock.patch.dict(STYLE, {"savefig.dpi": 40}):
+        here("report", "suite=quick", results=store.root)
     return store.suite_folder("quick") / "report" / "index.html"
 
 

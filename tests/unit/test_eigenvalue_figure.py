@@ -6,6 +6,7 @@ import pytest
 from command import here
 
 from harness.files import write_json
+from harness.report.drawing import STYLE
 from harness.report.eigenvalues import EDGE, draw_eigenvalues
 from harness.store import Store
 
@@ -37,8 +38,9 @@ def plan(store, *cells):
 
 
 @pytest.fixture
-def store(tmp_path):
-    """Two methods, one with two seeds, one that is not done, and one without eigenvalues."""
+def store(tmp_path, monkeypatch):
+    """Two methods, one with two seeds, one that is not done, and one without eigenvalues; figures are coarse."""
+    monkeypatch.setitem(STYLE, "savefig.dpi", 40)
     store = Store(tmp_path / "results")
     cells = [cell("a"), cell("b", seed=1), cell("c", "cmd_dmd"), cell("d", "swa"), cell("e", "late")]
     finish(store, cells[0], eigenvalues(0.9 + 0.1j, 0.9 - 0.1j))

@@ -17,7 +17,7 @@ from harness.problem.models import build_model
 from harness.randomness import generator
 from harness.report import decomposition
 from harness.report.decomposition import clustered_order, decompose, random_walks
-from harness.report.drawing import draw_correlation, draw_layers, grouped, shown_modes
+from harness.report.drawing import STYLE, draw_correlation, draw_layers, grouped, shown_modes
 from harness.store import Store
 from harness.trajectory import MemoryTrajectory, StoredTrajectory, snapshot_path, write_snapshot
 
@@ -218,8 +218,9 @@ def layout():
 
 
 @pytest.fixture
-def store(tmp_path, layout):
-    """One finished cell whose base walked at random."""
+def store(tmp_path, layout, monkeypatch):
+    """One finished cell whose base walked at random; figures are coarse."""
+    monkeypatch.setitem(STYLE, "savefig.dpi", 40)
     store = Store(tmp_path / "results")
     theta_N = torch.zeros(layout.N)
     rng = generator(1, "walk")
