@@ -42,6 +42,9 @@ from harness.store import Store
 
 POINTS = 100
 """most evaluated epochs of a curve on the page; the figures' data have all"""
+POINTS_IN_ALL = 40_000
+"""of all curves together, so that a page stays below 10 MiB; but FEWEST of each"""
+FEWEST = 20
 FIRST = 8
 """most curves that are drawn before the reader chooses"""
 RESULTS = (
@@ -279,23 +282,25 @@ def _failures(store: Store, frame: pd.DataFrame) -> Iterator[dict[str, str]]:
 
 def curve_data(frame: pd.DataFrame, history: pd.DataFrame) -> dict[str, Any]:
     """What the page draws: rows, each with its methods' looks and rounded columns of `curve_table`, and the methods to
-    draw at first."""
+    draw at first; `thinned` is the number of epochs that longer curves are drawn at."""
     table = curve_table(frame, history)
     names = ["epoch", "n", "seconds", "gradients", *(f"{m}_{part}" for m in METRICS for part in ("mean", "std"))]
     columns = {name: table[name].to_numpy(dtype=np.float64) for name in names}
     rows: dict[Row, list[dict[str, Any]]] = {}
     indices: dict[Any, Any] = table.groupby([*ROW, "method"], sort=False).indices
+    most = max(FEWEST, min(POINTS, POINTS_IN_ALL // max(len(indices), 1)))
     for key, places in indices.items():
         model, dataset, optimizer, method = map(str, key)
         looks = look(method)
-        kept = places[np.unique(np.linspace(0, len(places) - 1, min(len(places), POINTS)).round().astype(int))]
+        kept = places[np.unique(np.linspace(0, len(places) - 1, min(len(places), most)).round().astype(int))]
         values = {name: _rounded(column[kept]) for name, column in columns.items() if np.isfinite(column[kept]).any()}
         drawn = {n: getattr(looks, n) for n in ("label", "family", "colour", "dash", "marker")}
         rows.setdefault((model, dataset, optimizer), []).append({"method": method, **drawn, "values": values})
     for methods in rows.values():
         methods.sort(key=lambda entry: FAMILIES.index(entry["family"]))
     curves = [{"row": list(row), "methods": methods} for row, methods in rows.items()]
-    return {"rows": curves, "first": shown_first(table)}
+    thinned = most if any(len(places) > most for places in indices.values()) else None
+    return {"rows": curves, "first": shown_first(table), "thinned": thinned}
 
 
 def shown_first(table: pd.DataFrame) -> list[str]:

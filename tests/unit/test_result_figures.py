@@ -190,6 +190,18 @@ def test_a_method_far_beyond_the_others_does_not_flatten_them():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["SWA", "EMA", "LAWA", "TWA"]
 
 
+def test_long_curves_are_thinned_evenly_and_the_page_says_so():
+    frame = frame_of(cells("swa", [80.0]))
+    epochs = np.arange(1, 1002)
+    rows = {"cell_key": "net-digits-sgd-swa-0", "epoch": epochs, "val_accuracy": epochs / 20, "val_loss": 1.0}
+    data = curve_data(frame, pd.DataFrame(rows).assign(train_seconds=1.0, method_seconds=0.0))
+    drawn = data["rows"][0]["methods"][0]["values"]["epoch"]
+    assert (len(drawn), data["thinned"]) == (100, 100)
+    assert (drawn[0], drawn[-1]) == (1, 1001)
+    assert {10, 11} >= set(np.diff(drawn))
+    assert curve_data(frame, history_of(frame))["thinned"] is None
+
+
 def test_the_page_draws_few_curves_at_first():
     """The controls, the reader's own method and CMD's before the best of the others."""
     methods = {m: 60.0 + place for place, m in enumerate(KNOWN)} | {"mine": 20.0}

@@ -192,8 +192,11 @@
     const row = rows[choices.row.value], metric = choices.metric.value, x = choices.x.value;
     const shown = row.methods.filter((method) => !hidden.has(method.method));
     legend(row.methods);
-    find("#chosen").hidden = shown.length === row.methods.length;
-    find("#chosen").textContent = `${shown.length} of ${row.methods.length} methods are drawn; the buttons above add the others.`;
+    const notes = [];
+    if (shown.length < row.methods.length) notes.push(`${shown.length} of ${row.methods.length} methods are drawn; the buttons above add the others.`);
+    if (window.CURVES.thinned) notes.push(`Longer curves are drawn at ${window.CURVES.thinned} of their epochs; the figures' data have all.`);
+    find("#chosen").hidden = !notes.length;
+    find("#chosen").textContent = notes.join(" ");
     const label = (field) => field.options[field.selectedIndex].textContent;
     const axis = { gridcolor: "#e4e4e4", zeroline: false, linecolor: "#767676", automargin: true };
     const layout = {
