@@ -1,8 +1,8 @@
 """What a report costs: 10,000 synthetic cells of 200 epochs, from their records to frame, tables and page.
 
-Prints seconds and the largest memory of every step, the size of the page, and what of it is loaded at first. Records
-are written without waiting for the disk, and that is not counted; figures are drawn apart, since they take their time
-by models and not by cells.
+Prints seconds (with those of the processor, where others share it) and the largest memory of every step, the size of
+the page, and what of it is loaded at first. Records are written without waiting for the disk, and that is not counted;
+figures are drawn apart, since they take their time by models and not by cells.
 
     python benchmarks/report_cost.py [cells=10000] [epochs=200]
 """
@@ -111,18 +111,19 @@ def peak_megabytes() -> float:
 
 
 class Steps:
-    """Prints seconds and memory of one step after the other."""
+    """Prints seconds, those of the processor among them, and memory of one step after the other."""
 
     def __init__(self) -> None:
-        self.total = 0.0
-        self.last = time.perf_counter()
-        print(f"{'before':20s} {'':8s}   peak memory {peak_megabytes():6.0f} MB", flush=True)
+        self.total = self.total_cpu = 0.0
+        self.last, self.last_cpu = time.perf_counter(), time.process_time()
+        print(f"{'before':20s} {'':20s}   peak memory {peak_megabytes():6.0f} MB", flush=True)
 
     def done(self, name: str) -> None:
-        now = time.perf_counter()
-        self.total += now - self.last
-        print(f"{name:20s} {now - self.last:6.1f} s   peak memory {peak_megabytes():6.0f} MB", flush=True)
-        self.last = time.perf_counter()
+        seconds, cpu = time.perf_counter() - self.last, time.process_time() - self.last_cpu
+        self.total += seconds
+        self.total_cpu += cpu
+        print(f"{name:20s} {seconds:6.1f} s ({cpu:5.1f} s CPU)   peak memory {peak_megabytes():6.0f} MB", flush=True)
+        self.last, self.last_cpu = time.perf_counter(), time.process_time()
 
 
 def main() -> None:
@@ -143,7 +144,8 @@ def main() -> None:
         page = write_page(store, plan, found, history, summary, warnings(frame))
         steps.done("page")
         first = sum(path.stat().st_size for path in page.parent.iterdir() if path.is_file())
-        print(f"{'all':20s} {steps.total:6.1f} s; page {first / 2**20:.2f} MiB without the pages of cells")
+        total = f"{steps.total:6.1f} s ({steps.total_cpu:5.1f} s CPU)"
+        print(f"{'all':20s} {total}; page {first / 2**20:.2f} MiB without the pages of cells")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,17 @@ import math
 
 import pandas as pd
 
+from harness.files import write_json
 from harness.report.frame import FRAME_COLUMNS, validate
 
 EPOCHS = 4
 IMAGES = 1000
 """gradients of an epoch"""
+SUMMARY = ("val_accuracy", "val_loss", "test_accuracy", "test_loss")
+COST = (
+    *("train_seconds", "method_seconds", "eval_seconds", "peak_memory_bytes", "epochs", "prefix_epochs"),
+    *("gradients_full", "gradients_subspace", "forward_passes", "trainable_fraction"),
+)
 
 
 def cells(method, accuracies, model="net", dataset="digits", optimizer="sgd", batchnorm=None, val=1.0):
@@ -70,3 +76,31 @@ def history_of(frame, curves=None):
             metrics = {"val_accuracy": value, "val_loss": 1 - value / 100, "train_loss": 1 / epoch}
             rows.append({"cell_key": cell["cell_key"], "epoch": epoch, **metrics, **seconds, **counts})
     return pd.DataFrame(rows)
+
+
+def write_suite(store, groups, suite="quick"):
+    """Records, histories and the plan of cells as `cells` gives them; no record of those that are `left`."""
+    planned = [cell for group in groups for cell in group]
+    history = history_of(frame_of(planned))
+    rows = {key: own.drop(columns="cell_key").to_dict("records") for key, own in history.groupby("cell_key")}
+    labels = ("cell_key", "base_key", "model", "dataset", "optimizer", "seed", "method", "batchnorm")
+    for cell in planned:
+        if cell["status"] == "left":
+            continue
+        done = cell["status"] == "done"
+        record = {
+            **{name: cell[name] for name in (*labels, "status", "device", "run_id")},
+            "parameters": {},
+            "reason": None if done else "NaN loss",
+            "traceback": None,
+            "config": {"base": {"epochs": EPOCHS}},
+            "summary": {name: cell[name] for name in SUMMARY} if done else {},
+            "cost": {name: cell[name] for name in COST} if done else {},
+            "threads": 1,
+            "versions": {"torch": "2.14.0"},
+            "machine": {"system": "Linux", "cores": 2},
+        }
+        store.write_record(record, rows.get(cell["cell_key"], []))
+    plan = {"schema": 1, "suite": suite, "command": f"cmdbench run suite={suite}", "created": "monday", "config": {}}
+    cells_of = [{**{n: cell[n] for n in labels}, "kind": "observer", "parameters": {}} for cell in planned]
+    write_json(store.suite_folder(suite) / "plan.json", {**plan, "bases": [], "cells": cells_of})

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from harness.report.looks import look
 from harness.report.tables import ROW
@@ -28,12 +31,14 @@ def write_cell_pages(
     folder.mkdir(parents=True)
     template = templates.get_template("cell.html")
     places = history.groupby("cell_key", sort=False).indices
+    # Arrays and not a DataFrame, whose rows are slow to take for thousands of cells.
+    numbers = {str(name): history[name].to_numpy(dtype=np.float64) for name in history.columns if name != "cell_key"}
     siblings: dict[str, list[tuple[str, str]]] = {}
     for cell in plan["cells"]:
         siblings.setdefault(cell["base_key"], []).append((cell["method"], f"{cell['cell_key']}.html"))
     for cell in plan["cells"]:
         key = cell["cell_key"]
-        rows = history.iloc[places[key]].drop(columns="cell_key") if key in places else None
+        rows = {name: column[places[key]] for name, column in numbers.items()} if key in places else None
         page = template.render(
             cell=cell,
             label=look(cell["method"]).label,
@@ -67,10 +72,10 @@ def _number(value: Any) -> str:
     return f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def history_table(rows: pd.DataFrame) -> Markup:
+def history_table(columns: Mapping[str, NDArray[np.float64]]) -> Markup:
     """Epochs of one cell as an HTML table, five significant digits, columns without any number left out."""
-    shown = rows.dropna(axis="columns", how="all")
-    head = "".join(f'<th scope="col">{name}</th>' for name in map(Markup.escape, shown.columns))
-    form = "<tr>" + "<td>%.5g</td>" * len(shown.columns) + "</tr>\n"
-    body = "".join([form % row for row in zip(*(shown[name].tolist() for name in shown.columns), strict=True)])
+    shown = {name: column.tolist() for name, column in columns.items() if not np.isnan(column).all()}
+    head = "".join(f'<th scope="col">{name}</th>' for name in map(Markup.escape, shown))
+    form = "<tr>" + "<td>%.5g</td>" * len(shown) + "</tr>\n"
+    body = "".join([form % row for row in zip(*shown.values(), strict=True)])
     return Markup(f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body.replace('<td>nan</td>', '<td></td>')}</tbody>")

@@ -57,7 +57,7 @@ def _metric(name: str) -> Column:
         mean, std = line[f"{name}_mean"], line[f"{name}_std"]
         if math.isnan(mean):
             return f"– {line['status']}".rstrip() if line["status"] != "done" else "–"
-        n = line["n"]
+        n = int(line[f"{name}_n"])
         shown = Spread(mean, std, 1 if math.isnan(std) else n).text(spec.digits)
         tie = f" {TIE}" if name == line.get("ranked_by") and line["tied"] is True else ""
         return shown + (f" (n={n})" if n != line["seeds"] else "") + tie

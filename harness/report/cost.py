@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from harness.config import ConfigError
@@ -128,7 +129,7 @@ def budget_markdown(table: pd.DataFrame) -> str:
         lines = []
         for method, cells in of_row.groupby("method", sort=False):
             reached = cells[cells["val_accuracy"].notna()]
-            accuracy = Spread.of(reached["val_accuracy"])
+            accuracy = Spread.of(reached["val_accuracy"].to_numpy(dtype=np.float64))
             lines.append(
                 {
                     "method": method,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FIGURES = ("correlation", "layers", "rho", "weights", "errors")
 TABLES = (*FIGURES, "sample")
+LANDSCAPE = "landscape"
 
 
 def draw_figures(store: Store, suite: str) -> Iterator[str]:
@@ -177,10 +178,14 @@ def write_figure(figure: Figure, path: Path, origin: str) -> None:
 
 
 def _remove_outdated(folder: Path, cell_keys: set[str]) -> None:
-    """Delete the sets whose cell is not one of these."""
+    """Delete the sets and landscapes whose cell is not one of these."""
     for origin in folder.glob("*.json"):
         if json.loads(origin.read_bytes())["cell_key"] not in cell_keys:
             for name in TABLES:
                 for kind in ("csv", "png", "pdf"):
                     (folder / f"{origin.stem}-{name}.{kind}").unlink(missing_ok=True)
             origin.unlink()
+    for points in folder.glob(f"*-{LANDSCAPE}.csv"):
+        if not set(pd.read_csv(points)["cell_key"]) <= cell_keys:
+            for kind in ("csv", "png", "pdf"):
+                points.with_suffix(f".{kind}").unlink(missing_ok=True)

@@ -73,7 +73,7 @@ def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
     """One row per cell of the plan, in its order; status `left` and no numbers where there is no record.
 
     Accuracies are in percent, seconds in s, memory in bytes; `parameters` and `versions` are JSON with sorted keys.
-    ValueError as in `validate`.
+    ConfigError as in `validate`.
     """
     return gather(store, plan)[0]
 
@@ -95,6 +95,7 @@ def _frame(rows: list[dict[str, Any]], plan: dict[str, Any]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list(FRAME_COLUMNS)).astype(FRAME_COLUMNS)
     frame.attrs["plan"] = _digest(plan)
     frame.attrs["reconstructions"] = reconstructions(plan)
+    frame.attrs["kinds"] = all("kind" in cell for cell in plan["cells"])
     validate(frame)
     return frame
 
@@ -105,25 +106,25 @@ def reconstructions(plan: dict[str, Any]) -> list[str]:
 
 
 def validate(frame: pd.DataFrame) -> None:
-    """ValueError of one line where a frame has other columns, dtypes, statuses or ranges, or a cell twice."""
+    """ConfigError of one line where a frame has other columns, dtypes, statuses or ranges, or a cell twice."""
     if list(frame.columns) != list(FRAME_COLUMNS):
         differing = sorted(set(frame.columns) ^ set(FRAME_COLUMNS)) or "their order"
-        raise ValueError(f"frame columns must be those of FRAME_COLUMNS, got a difference in {differing}")
+        raise ConfigError(f"frame columns must be those of FRAME_COLUMNS, got a difference in {differing}")
     for name, dtype in FRAME_COLUMNS.items():
         if str(frame[name].dtype) != dtype:
-            raise ValueError(f"frame.{name} must be of dtype {dtype}, got {frame[name].dtype}")
+            raise ConfigError(f"frame.{name} must be of dtype {dtype}, got {frame[name].dtype}")
     repeated = frame["cell_key"][frame["cell_key"].duplicated()]
     if len(repeated):
-        raise ValueError(f"frame.cell_key must not repeat, got {repeated.iloc[0]} twice")
+        raise ConfigError(f"frame.cell_key must not repeat, got {repeated.iloc[0]} twice")
     unknown = frame[~frame["status"].isin(STATUSES)]
     if len(unknown):
         status, key = unknown.iloc[0][["status", "cell_key"]]
-        raise ValueError(f"frame.status must be one of {', '.join(STATUSES)}, got {status!r} in cell {key}")
+        raise ConfigError(f"frame.status must be one of {', '.join(STATUSES)}, got {status!r} in cell {key}")
     for name in ("val_accuracy", "test_accuracy"):
         outside = frame[frame[name].notna() & ~frame[name].between(0, 100)]
         if len(outside):
             value, key = outside.iloc[0][[name, "cell_key"]]
-            raise ValueError(f"frame.{name} must be within 0..100 percent, got {value} in cell {key}")
+            raise ConfigError(f"frame.{name} must be within 0..100 percent, got {value} in cell {key}")
 
 
 def build_history(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
@@ -230,10 +231,18 @@ def load_history(results_dir: Path | str, suite: str = "quick") -> pd.DataFrame:
 def warnings(frame: pd.DataFrame) -> list[str]:
     """What a reader of the table must know, one line each.
 
-    Seeds still missing, seeds that stand for several bases in one row, mixed versions or devices, and the cells that
-    failed, diverged or were skipped.
+    Seeds still missing, seeds that stand for several bases in one row, mixed versions or devices, the cells that
+    failed, diverged or were skipped, and a plan that does not say which methods see the whole run.
     """
-    return [*_missing(frame), *_pooled(frame), *_mixed(frame), *unfinished(frame)]
+    return [*_missing(frame), *_pooled(frame), *_mixed(frame), *unfinished(frame), *_kindless(frame)]
+
+
+def _kindless(frame: pd.DataFrame) -> Iterator[str]:
+    if not frame.attrs.get("kinds", True):
+        yield (
+            "plan: written by an older version, which did not say which methods see the whole run: their times to a "
+            "target stand among the others'; running the suite again writes it anew"
+        )
 
 
 def _missing(frame: pd.DataFrame) -> Iterator[str]:

@@ -16,28 +16,37 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
+from itertools import chain, groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness.report.cellpages import write_cell_pages
 from harness.report.columns import COLUMNS, Column
 from harness.report.curvedata import COSTS, METRICS, curve_table
 from harness.report.gallery import Shown, gather_figures
 from harness.report.headline import headline
-from harness.report.looks import FAMILIES, look
+from harness.report.looks import CMD, FAMILIES, OTHERS, look
 from harness.report.printing import COST, NO_TIES, TIES
 from harness.report.rendering import Printed
-from harness.report.stats import ALL
+from harness.report.stats import ALL, BESIDE, CONTROLS
 from harness.report.summary import Results
-from harness.report.tables import ROW, caption
+from harness.report.tables import CONTROL, ROW, Row, caption
+from harness.report.tables import METRICS as RANKED
 from harness.store import Store
 
 POINTS = 100
 """most evaluated epochs of a curve on the page; the figures' data have all"""
+POINTS_IN_ALL = 40_000
+"""of all curves together, so that a page stays below 10 MiB; but FEWEST of each"""
+FEWEST = 20
+FIRST = 8
+"""most curves that are drawn before the reader chooses"""
 RESULTS = (
     *("val_accuracy", "test_accuracy", "rank", "difference_base_recalibrated", "p_base_recalibrated"),
     *("effect_base_recalibrated", "wins_base_recalibrated", "difference_time_mean", "p_time_mean", "difference_base"),
@@ -47,14 +56,18 @@ ASSETS = ("report.css", "report.js")
 
 
 def environment() -> jinja2.Environment:
-    """Templates of this package, everything escaped."""
-    return jinja2.Environment(
+    """Templates of this package, everything escaped; `runs` are the groups of consecutive heads, with their sizes."""
+    templates = jinja2.Environment(
         loader=jinja2.PackageLoader("harness.report", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    templates.filters["runs"] = lambda heads: [
+        (group, len(list(own))) for group, own in groupby(heads, key=attrgetter("group"))
+    ]
+    return templates
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,10 @@ class Head:
 
     name: str
     heading: str
+    short: str
+    """the heading below that of its group"""
+    group: str
+    """the control that it compares with, if any"""
     meaning: str
 
 
@@ -135,7 +152,8 @@ def _context(
     lines = [{**{str(k): v for k, v in line.items()}, "ranked_by": found.metric} for line in summary.to_dict("records")]
     links = _links(frame)
     choices = {name: list(dict.fromkeys(map(str, frame[name]))) for name in ROW}
-    of_rows = [line for line in lines if line["model"] != ALL]
+    of_rows = _best_first([line for line in lines if line["model"] != ALL], found.metric, f"{found.metric}_mean")
+    over_all = _best_first([line for line in lines if line["model"] == ALL], found.metric, f"mean_to_{CONTROL}")
     return {
         "suite": plan["suite"],
         "command": plan["command"],
@@ -147,7 +165,7 @@ def _context(
         "headline": headline(found),
         "caption": caption(found.metric),
         "tested": TIES if any(ranking.ranks for ranking in found.ranked.values()) else NO_TIES,
-        "facts": list(_facts(plan, frame)),
+        "facts": [*_facts(frame), ("machine", "; ".join(_machines(store, frame)) or "not recorded")],
         "versions": list(_versions(frame)),
         "choices": choices,
         # What all lines have in common is said once, below.
@@ -155,7 +173,7 @@ def _context(
         "heads": [_head(name) for name in RESULTS],
         "lines": [_body(line, RESULTS, links) for line in of_rows],
         "overall_heads": [_head(name) for name in RESULTS[2:]],
-        "overall": [_body(line, RESULTS[2:], {}) for line in lines if line["model"] == ALL],
+        "overall": [_body(line, RESULTS[2:], {}) for line in over_all],
         "cost_heads": [_head(name) for name in (*COST, *SPEED)],
         "cost_lines": [_body(line, (*COST, *SPEED), {}) for line in of_rows],
         "target": "what the recalibrated base ends with" if found.target is None else f"{found.target:g} %",
@@ -167,9 +185,24 @@ def _context(
     }
 
 
+def _best_first(lines: list[dict[str, Any]], metric: str, name: str) -> list[dict[str, Any]]:
+    """Rows in the plan's order, the methods of each by a column that goes with the metric; the unknown come last.
+
+    The control differs from itself by 0.
+    """
+    rows = {tuple(line[part] for part in ROW): place for place, line in reversed(list(enumerate(lines)))}
+    sign = -1 if RANKED[metric].higher_is_better else 1
+
+    def place(line: dict[str, Any]) -> tuple[int, bool, float]:
+        value = 0.0 if name == f"mean_to_{line['method']}" else float(line[name])
+        return rows[tuple(line[part] for part in ROW)], math.isnan(value), 0.0 if math.isnan(value) else sign * value
+
+    return sorted(lines, key=place)
+
+
 def _head(name: str) -> Head:
     column = COLUMNS[name]
-    return Head(name, column.heading, column.meaning)
+    return Head(name, column.heading, column.short, column.control, column.meaning)
 
 
 def _body(
@@ -205,7 +238,7 @@ def _links(frame: pd.DataFrame) -> dict[tuple[str, ...], list[tuple[str, str, st
     return links
 
 
-def _facts(plan: dict[str, Any], frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def _facts(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """What was run, as names and values."""
     for name, title in (("model", "models"), ("dataset", "data sets"), ("optimizer", "optimizers"), ("seed", "seeds")):
         yield title, ", ".join(map(str, dict.fromkeys(frame[name])))
@@ -218,6 +251,17 @@ def _facts(plan: dict[str, Any], frame: pd.DataFrame) -> Iterator[tuple[str, str
         frame.drop_duplicates("base_key")["train_seconds"].sum() + frame[["method_seconds", "eval_seconds"]].sum().sum()
     )
     yield "seconds spent", f"{seconds:,.0f} in training bases, methods and evaluation"
+
+
+def _machines(store: Store, frame: pd.DataFrame) -> list[str]:
+    """Of one finished cell of every base, what it ran on."""
+    found: dict[str, None] = {}
+    for key in frame[frame["status"] == "done"].drop_duplicates("base_key")["cell_key"]:
+        record = store.record(key)
+        machine = record.get("machine") if record is not None else None
+        if machine:
+            found[", ".join(f"{name} {value}" for name, value in machine.items())] = None
+    return list(found)
 
 
 def _versions(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
@@ -237,29 +281,50 @@ def _failures(store: Store, frame: pd.DataFrame) -> Iterator[dict[str, str]]:
 
 
 def curve_data(frame: pd.DataFrame, history: pd.DataFrame) -> dict[str, Any]:
-    """What the page draws: rows, each with its methods' looks and rounded columns of `curve_table`."""
+    """What the page draws: rows, each with its methods' looks and rounded columns of `curve_table`, and the methods to
+    draw at first; `thinned` is the number of epochs that longer curves are drawn at."""
     table = curve_table(frame, history)
-    columns = ["epoch", "n", "seconds", "gradients", *(f"{m}_{part}" for m in METRICS for part in ("mean", "std"))]
-    rows = []
-    for row, of_row in table.groupby(ROW, sort=False):
-        methods = []
-        for method, curve in of_row.groupby("method", sort=False):
-            looks = look(str(method))
-            kept = curve.iloc[np.unique(np.linspace(0, len(curve) - 1, min(len(curve), POINTS)).round().astype(int))]
-            values = {name: _rounded(kept[name]) for name in columns if kept[name].notna().any()}
-            methods.append(
-                {"method": method, **{n: getattr(looks, n) for n in ("label", "family", "colour", "dash", "marker")}}
-                | {"values": values}
-            )
+    names = ["epoch", "n", "seconds", "gradients", *(f"{m}_{part}" for m in METRICS for part in ("mean", "std"))]
+    columns = {name: table[name].to_numpy(dtype=np.float64) for name in names}
+    rows: dict[Row, list[dict[str, Any]]] = {}
+    indices: dict[Any, Any] = table.groupby([*ROW, "method"], sort=False).indices
+    most = max(FEWEST, min(POINTS, POINTS_IN_ALL // max(len(indices), 1)))
+    for key, places in indices.items():
+        model, dataset, optimizer, method = map(str, key)
+        looks = look(method)
+        kept = places[np.unique(np.linspace(0, len(places) - 1, min(len(places), most)).round().astype(int))]
+        values = {name: _rounded(column[kept]) for name, column in columns.items() if np.isfinite(column[kept]).any()}
+        drawn = {n: getattr(looks, n) for n in ("label", "family", "colour", "dash", "marker")}
+        rows.setdefault((model, dataset, optimizer), []).append({"method": method, **drawn, "values": values})
+    for methods in rows.values():
         methods.sort(key=lambda entry: FAMILIES.index(entry["family"]))
-        rows.append({"row": list(map(str, row)), "methods": methods})
-    return {"rows": rows}
+    curves = [{"row": list(row), "methods": methods} for row, methods in rows.items()]
+    thinned = most if any(len(places) > most for places in indices.values()) else None
+    return {"rows": curves, "first": shown_first(table), "thinned": thinned}
 
 
-def _rounded(values: pd.Series) -> list[float | int | None]:
+def shown_first(table: pd.DataFrame) -> list[str]:
+    """The methods whose curves can be told apart together: all where they are few, otherwise the controls, those of
+    the reader's own, CMD's, and the best of the others by validation accuracy at the last epoch, over all rows."""
+    methods = list(dict.fromkeys(map(str, table["method"])))
+    if len(methods) <= FIRST:
+        return methods
+    last = table.drop_duplicates([*ROW, "method"], keep="last").groupby("method")["val_accuracy_mean"].mean()
+    best = sorted(methods, key=lambda method: -last.fillna(-math.inf)[method])
+    families = {method: look(method).family for method in methods}
+    groups = (
+        [method for method in CONTROLS if method in methods],
+        [method for method in best if families[method] == OTHERS],
+        [method for method in best if families[method] == CMD],
+        [method for method in best if families[method] not in (OTHERS, CMD) and method not in (*CONTROLS, BESIDE)],
+    )
+    return list(dict.fromkeys(chain.from_iterable(groups)))[:FIRST]
+
+
+def _rounded(values: NDArray[np.float64]) -> list[float | int | None]:
     """Five significant digits, None for what is not known."""
     found: list[float | int | None] = []
-    for value in values.to_numpy(dtype=np.float64).tolist():
+    for value in values.tolist():
         if not math.isfinite(value):
             found.append(None)
         else:

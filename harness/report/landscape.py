@@ -30,13 +30,12 @@ from harness.method import Proposal, Snapshot
 from harness.problem.datasets import load_split
 from harness.randomness import generator
 from harness.report.drawing import LINE, STYLE, WIDTH
-from harness.report.figures import chosen, decomposed, layout_of, stored_window, write_figure
+from harness.report.figures import LANDSCAPE, chosen, decomposed, layout_of, stored_window, write_figure
 from harness.report.frame import read_plan
 from harness.report.written import write_csv
 from harness.store import Record, Store
 from harness.weights import base_from_record
 
-NAME = "landscape"
 VAL_IMAGES = 512
 """of the validation split's fixed order"""
 MARGIN = 0.3
@@ -89,7 +88,9 @@ def draw_landscapes(store: Store, suite: str, points: int) -> Iterator[str]:
             yield f"{title} not drawn, {record}"
             continue
         try:
-            yield from (f"{title} {line}" for line in _draw(store, record, points, folder / "-".join([*row, NAME])))
+            yield from (
+                f"{title} {line}" for line in _draw(store, record, points, folder / "-".join([*row, LANDSCAPE]))
+            )
         except (CorruptFile, ConfigError, ValueError) as error:
             yield f"{title} not drawn, {error}"
 
@@ -130,17 +131,12 @@ class Kept:
         found: dict[tuple[float, float], float] = {}
         for path in (self.whole, self.partial):
             try:
-                table = pd.read_csv(path, float_precision="round_trip", on_bad_lines="skip")
-                same = table[
-                    (table[list(IDENTITY)].astype("str") == list(map(str, self.identity.values()))).all(axis=1)
-                ]
+                table = pd.read_csv(path, dtype="str", on_bad_lines="skip")
+                same = (table[list(IDENTITY)] == list(map(str, self.identity.values()))).all(axis=1)
+                points = table.loc[same, ["u", "v", "val_loss"]].astype("float64")
             except (OSError, ValueError, KeyError):
                 continue
-            same = same.dropna(subset=["u", "v"])
-            found |= {
-                (float(u), float(v)): float(loss)
-                for u, v, loss in zip(same["u"], same["v"], same["val_loss"], strict=True)
-            }
+            found |= {(u, v): loss for u, v, loss in points.to_numpy().tolist()}
         return found
 
     def add(self, u: float, v: float, loss: float) -> None:
@@ -148,8 +144,9 @@ class Kept:
         fresh = not self.partial.exists()
         with open(self.partial, "a") as file:
             if fresh:
-                file.write(",".join(["u", "v", "val_loss", *IDENTITY]) + "\n")
-            file.write(",".join(map(str, [float(u), float(v), loss, *self.identity.values()])) + "\n")
+                file.write(",".join(["u", "v", "val_loss", *IDENTITY]))
+            # A line begins with its break, so that one that a killed process left unfinished spoils no other.
+            file.write("\n" + ",".join(map(str, [float(u), float(v), loss, *self.identity.values()])))
 
     def finish(self, known: dict[tuple[float, float], float]) -> pd.DataFrame:
         lines = [(u, v, loss, *self.identity.values()) for (u, v), loss in sorted(known.items())]

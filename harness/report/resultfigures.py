@@ -44,7 +44,7 @@ def draw_results(found: Results, history: pd.DataFrame, folder: Path) -> Iterato
             for ending in ("png", "pdf", "csv"):
                 path.with_suffix(f".{ending}").unlink(missing_ok=True)
     ranks = average_ranks(found.frame, found.metric)
-    if isinstance(ranks, str):
+    if isinstance(ranks, str) and len(rows) > 1:
         yield f"figures: {ranks}"
 
 
@@ -61,7 +61,8 @@ def _draw_row(
     if len(curve):
         yield _save(f"{stem}-curves", lambda: draw_curves(curve, title), curve, folder)
     costs = cost_table(cells)
-    yield _save(f"{stem}-cost", lambda: draw_cost(costs, title), costs, folder)
+    if len(costs):
+        yield _save(f"{stem}-cost", lambda: draw_cost(costs, title), costs, folder)
     own, compared = _differences(found, row)
     if len(own):
         data = _with_intervals(own, compared)

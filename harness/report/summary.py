@@ -78,7 +78,7 @@ def results(
 
 
 def summary(found: Results) -> pd.DataFrame:
-    """One line per row and method: KEY, batchnorm, status, n, seeds; `<metric>_mean`, `<metric>_std`; rank, tied, why
+    """One line per row and method: KEY, batchnorm, status, n, seeds; `<metric>_mean`, `_std`, `_n`; rank, tied, why
     unranked; PAIRED to every control and to `base`; target, reached, `<measure>_to_target` (medians over seeds,
     infinite where most do not reach it), area; mean costs. Numbers over all rows are those of pairs alone."""
     lines = [*_lines(found.frame), *_over_all(found)]
@@ -97,7 +97,7 @@ def _lines(frame: pd.DataFrame) -> list[dict[str, object]]:
             line |= {"batchnorm": entry.batchnorm, "status": entry.status, "n": entry.finished, "seeds": entry.seeds}
             for metric, table in by_metric.items():
                 spread = table[row][method].spread
-                line |= {f"{metric}_mean": spread.mean, f"{metric}_std": spread.std}
+                line |= {f"{metric}_mean": spread.mean, f"{metric}_std": spread.std, f"{metric}_n": spread.n}
             lines.append(line)
     return lines
 

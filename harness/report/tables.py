@@ -6,10 +6,12 @@ file and selects nothing. Rows are model x dataset x optimizer, in the order of 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness.config import check_choice
 
@@ -47,10 +49,11 @@ class Spread:
     n: int
 
     @classmethod
-    def of(cls, values: pd.Series[float]) -> Spread:
+    def of(cls, values: NDArray[np.float64]) -> Spread:
         """Over the finite values alone."""
         finite = values[np.isfinite(values)]
-        return cls(float(finite.mean()), float(finite.std(ddof=1)), len(finite))
+        mean = float(finite.mean()) if len(finite) else math.nan
+        return cls(mean, float(finite.std(ddof=1)) if len(finite) > 1 else math.nan, len(finite))
 
     def text(self, digits: int, plus_minus: str = " ± ", sign: str = "") -> str:
         """`88.90 ± 0.41`, with `sign="+"` `+88.90 ± 0.41`; the mean alone where it is over one seed."""
@@ -79,18 +82,31 @@ class Entry:
 def entries(frame: pd.DataFrame, metric: str = "test_accuracy") -> dict[Row, dict[str, Entry]]:
     """Every (model, dataset, optimizer) with its methods; ConfigError where `metric` is not one of METRICS."""
     check_choice("metric", metric, METRICS)
-    table: dict[Row, dict[str, Entry]] = {}
-    for key, row in frame.groupby(ROW, sort=False):
-        for method, cells in row.groupby("method", sort=False):
-            present = set(cells["status"])
-            table.setdefault(tuple(map(str, key)), {})[str(method)] = Entry(
-                spread=Spread.of(cells.loc[cells["status"] == "done", metric]),
-                seeds=row["seed"].nunique(),
-                status=next((status for status in UNFINISHED if status in present), "done"),
-                batchnorm="/".join(dict.fromkeys(cells["batchnorm"])),
-                finished=int((cells["status"] == "done").sum()),
-            )
-    return table
+    # Lists and not groups of DataFrames: a frame of 10,000 cells has hundreds of them.
+    names = (*ROW, "method", "status", "batchnorm", "seed", metric)
+    grouped: dict[Row, dict[str, list[tuple[str, str, float]]]] = {}
+    seeds: dict[Row, set[int]] = {}
+    for *key, method, status, batchnorm, seed, value in zip(*(frame[name].tolist() for name in names), strict=True):
+        row = (str(key[0]), str(key[1]), str(key[2]))
+        grouped.setdefault(row, {}).setdefault(str(method), []).append((status, batchnorm, value))
+        seeds.setdefault(row, set()).add(seed)
+    return {
+        row: {method: _entry(cells, len(seeds[row])) for method, cells in methods.items()}
+        for row, methods in grouped.items()
+    }
+
+
+def _entry(cells: list[tuple[str, str, float]], seeds: int) -> Entry:
+    """Of statuses, BatchNorm policies and numbers."""
+    present = {status for status, _, _ in cells}
+    done = np.array([value for status, _, value in cells if status == "done"], dtype=np.float64)
+    return Entry(
+        spread=Spread.of(done),
+        seeds=seeds,
+        status=next((status for status in UNFINISHED if status in present), "done"),
+        batchnorm="/".join(dict.fromkeys(batchnorm for _, batchnorm, _ in cells)),
+        finished=len(done),
+    )
 
 
 def statistics(frame: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
@@ -120,7 +136,7 @@ def differences(frame: pd.DataFrame, metric: str = "test_accuracy", control: str
     controls = others["base_key"].map(of_control).astype("float64")  # of dtype str where nothing is done
     paired = others.assign(difference=others[metric] - controls)
     groups = paired.groupby([*ROW, "method"], sort=False)["difference"]
-    return {tuple(map(str, key)): Spread.of(values) for key, values in groups}
+    return {tuple(map(str, key)): Spread.of(values.to_numpy(dtype=np.float64)) for key, values in groups}
 
 
 def marks(row: dict[str, Entry], metric: str) -> dict[str, str]:

@@ -129,10 +129,12 @@ def suite_end(folder: Path, plan: Mapping[str, Any], frame: pd.DataFrame, config
     report = folder / "report" / "index.html"
     artifacts = []
     if config.keeps("tables"):
-        views = [folder / "frame.parquet", folder / "history.parquet", *sorted((folder / "tables").glob("main.*"))]
+        tables = [path for path in sorted((folder / "tables").glob("*.*")) if path.suffix in (".md", ".csv", ".tex")]
+        views = [folder / "frame.parquet", folder / "history.parquet", *tables]
         artifacts.append(ArtifactFiles(f"{plan['suite']}-frame", "frame", {path.name: path for path in views}))
         if report.is_file():
-            artifacts.append(ArtifactFiles(f"{plan['suite']}-report", "report", {report.name: report}))
+            whole = {str(path.relative_to(report.parent)): path for path in _files_below(report.parent)}
+            artifacts.append(ArtifactFiles(f"{plan['suite']}-report", "report", whole))
     statuses = frame["status"].value_counts()
     seconds = {name: float(frame[name].sum()) for name in ("method_seconds", "eval_seconds")}
     training = frame.drop_duplicates("base_key")["train_seconds"].sum()
@@ -150,6 +152,11 @@ def suite_end(folder: Path, plan: Mapping[str, Any], frame: pd.DataFrame, config
         status="failed" if (frame["status"] == "failed").any() else "done",
         digest=_suite_digest(plan, frame, [*images.values(), *([report] if report.is_file() else [])], artifacts),
     )
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """All files of a folder and those within it: the page needs its scripts, figures and cells' pages."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def _suite_digest(

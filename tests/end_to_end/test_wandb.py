@@ -173,9 +173,15 @@ def test_figures_and_all_artifacts_by_choice(smoke_copy, own_server):
             assert [entry["epoch"] for entry in found["snapshots"]] == list(range(7))
     (run,) = [run for run_id, run in own_server.runs.items() if run_id.startswith("suite-")]
     figures = sorted(path.stem for path in (smoke_copy / "suites/smoke/figures").glob("*.png"))
-    assert len(figures) == 4
+    kinds = {name.rpartition("-")[2] for name in figures}
+    assert {"correlation", "layers", "rho", "weights", "errors", "curves", "cost", "differences"} <= kinds
     (row,) = run.rows
     assert sorted(name.removeprefix("figures/") for name in row if name.startswith("figures/")) == figures
+    (artifact,) = [artifact for artifact in own_server.artifacts if artifact["type"] == "report"]
+    begins, report = f"artifacts/{artifact['id']}/", smoke_copy / "suites/smoke/report"
+    sent = {path.removeprefix(begins) for path in own_server.storage if path.startswith(begins)}
+    assert sent == {str(path.relative_to(report)) for path in report.rglob("*") if path.is_file()}
+    assert {"index.html", "plotly.min.js", "curves.js"} <= sent
     again = here(*PUBLISH, "tracker.artifacts=all", results=smoke_copy, variables=own_server.environment())
     assert "19 there already" in again.stdout
 

@@ -17,7 +17,7 @@ from harness.problem.models import build_model
 from harness.randomness import generator
 from harness.report import decomposition
 from harness.report.decomposition import clustered_order, decompose, random_walks
-from harness.report.drawing import draw_correlation, draw_layers, grouped, shown_modes
+from harness.report.drawing import STYLE, draw_correlation, draw_layers, grouped, shown_modes
 from harness.store import Store
 from harness.trajectory import MemoryTrajectory, StoredTrajectory, snapshot_path, write_snapshot
 
@@ -185,7 +185,7 @@ CELL = {
     "parameters": {"modes": 3, "samples": 120, "include_initial": False},
 }
 NAMES = {
-    *(f"test_vit-digits-sgd-{name}.{kind}" for name in ("correlation", "layers", "rho", "weights")
+    *(f"test_vit-digits-sgd-{name}.{kind}" for name in ("correlation", "layers", "rho", "weights", "errors", "curves")
       for kind in ("csv", "pdf", "png")),
     "test_vit-digits-sgd-sample.csv",
     "test_vit-digits-sgd.json",
@@ -218,8 +218,9 @@ def layout():
 
 
 @pytest.fixture
-def store(tmp_path, layout):
-    """One finished cell whose base walked at random."""
+def store(tmp_path, layout, monkeypatch):
+    """One finished cell whose base walked at random; figures are coarse."""
+    monkeypatch.setitem(STYLE, "savefig.dpi", 40)
     store = Store(tmp_path / "results")
     theta_N = torch.zeros(layout.N)
     rng = generator(1, "walk")
@@ -273,6 +274,7 @@ def test_figures_of_snapshots_that_are_gone_stay_and_those_of_another_plan_go(st
     plan(store, [{**CELL, "cell_key": "another"}])
     printed = here("report", "suite=quick", results=store.root).stdout
     assert "figures: test_vit digits sgd: not drawn, no cell is done" in printed
+    assert "figures: test_vit digits sgd: no results are drawn, no cell is done" in printed
     assert figures(store) == {}
 
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from command import here
 
 from harness.config import ConfigError
 from harness.files import write_json
@@ -45,6 +46,7 @@ def cell(method, seed, model="net"):
         "optimizer": "sgd",
         "seed": seed,
         "method": method,
+        "kind": "observer",
         "batchnorm": "recalibrate",
         "parameters": {"window": 5, "beta": 0.9},
     }
@@ -247,6 +249,43 @@ def test_warnings_name_missing_seeds_mixtures_and_cells_that_did_not_finish(stor
         "mixed: torch version: 2.14.0 (4 cells), 2.11.0 (1 cells)",
         "failed: net digits sgd seed 1: lawa",
     ]
+
+
+def test_a_plan_that_does_not_say_kinds_is_named(store):
+    planned = cell("base", 0)
+    finish(store, planned)
+    del planned["kind"]
+    (line,) = warnings(build_frame(store, write_plan(store, [planned])))
+    assert line.startswith("plan: written by an older version")
+
+
+def test_a_cell_that_stands_twice_in_a_plan_is_one_line_of_the_command(store):
+    write_plan(store, [cell("base", 0), cell("base", 0)])
+    done = here("report", "suite=quick", results=store.root, code=2)
+    assert done.stderr == "error: frame.cell_key must not repeat, got net-base-0 twice\n"
+
+
+def test_a_diverged_cell_and_one_without_a_number_are_named_and_averaged_with_nothing(store):
+    """Seed 1 of swa diverged and seed 2 ended with a NaN: its mean is seed 0's alone, and says so."""
+    cells = [cell(method, seed) for method in ("base_recalibrated", "swa") for seed in (0, 1, 2)]
+    for planned in cells:
+        match planned["method"], planned["seed"]:
+            case "swa", 1:
+                finish(store, planned, status="diverged")
+            case "swa", 2:
+                finish(store, planned, summary={"val_accuracy": 50.0, "test_accuracy": math.nan})
+            case _:
+                finish(store, planned, accuracy=90.0 + planned["seed"])
+    write_plan(store, cells)
+    done = here("report", "suite=quick", "figures=none", results=store.root)
+    assert "diverged: net digits sgd seed 1: swa\n" in done.stdout
+    tables = store.suite_folder("quick") / "tables"
+    (line,) = [line for line in (tables / "main.md").read_text().splitlines() if line.startswith("| swa")]
+    assert "90.00 (n=1)" in line
+    summary = pd.read_csv(tables / "summary.csv").set_index("method")
+    assert summary.loc["swa", ["n_to_base_recalibrated", "mean_to_base_recalibrated"]].tolist() == [1, 0.0]
+    assert summary.loc["swa", "verdict_to_base_recalibrated"] == "no test: fewer than 3 seeds"
+    assert summary.loc["swa", "unranked"] == "1 of 3 seeds"
 
 
 def test_two_bases_of_one_seed_in_a_row_are_warned_about(store):

@@ -14,6 +14,7 @@ from rich.console import Console
 from harness.config import ConfigError
 from harness.report import printing
 from harness.report.columns import Choice
+from harness.report.rendering import Printed
 from harness.report.summary import results, summary
 from harness.report.tables import differences, entries, marks, statistics, unfinished
 from harness.report.terminal import terminal_table
@@ -193,6 +194,56 @@ def test_latex_marks_rules_and_escapes(frame):
     columns = len(re.search(r"\\begin\{tabular\}\{(\w+)\}", body)[1])
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
     assert [line.count("&") for line in rows] == [columns - 1] * 6
+
+
+GOLDEN = r"""
+% needs \usepackage{booktabs,adjustbox}
+\begin{table}
+\centering
+\caption{two \& more. In \%. Best \textbf{bold}, second \underline{underlined}, among means over equally many seeds.}
+\label{tab:main-1}
+\begin{adjustbox}{max width=\textwidth}
+\begin{tabular}{lrr}
+\toprule
+method & net\_a, sgd\_50\% & net\_b \\
+\midrule
+cmd\_online & \textbf{90.00 $\pm$ 1.00 $^{\approx}$} & 3.00 $<$ 4 \\
+swa & \underline{89.50 $\pm$ 1.00 $^{\approx}$} & -- \\
+\bottomrule
+\end{tabular}
+\end{adjustbox}
+\par\footnotesize failed: swa \#1
+\end{table}
+"""
+"""written by hand from booktabs' manual: three rules, no vertical line, the float as every class takes it"""
+
+
+def test_latex_is_what_a_hand_would_write():
+    texts = pd.DataFrame(
+        {
+            "method": ["cmd_online", "swa"],
+            "net_a, sgd_50%": ["90.00 ± 1.00 ≈", "89.50 ± 1.00 ≈"],
+            "net_b": ["3.00 < 4", "–"],
+        }
+    )
+    marks = pd.DataFrame({"method": ["", ""], "net_a, sgd_50%": ["best", "second"], "net_b": ["", ""]})
+    table = Printed("In %.", texts, marks, notes=["failed: swa #1"], title="two & more", label="main 1")
+    assert table.latex() == GOLDEN.removeprefix("\n")
+
+
+def test_methods_that_tie_with_the_best_are_marked_and_one_that_does_not_is_not():
+    """swa and ema differ by +0.1 -0.11 +0.1 and tie; the control is 10 points behind on every seed."""
+    frame = frame_of(
+        cells("base_recalibrated", [80.0, 81.0, 82.0]),
+        cells("swa", [90.0, 91.01, 92.0]),
+        cells("ema", [90.1, 90.9, 92.1]),
+    )
+    printed, _ = main_texts(frame)
+    text = printed.latex()
+    assert r"swa & \underline{91.00 $\pm$ 1.00 $^{\approx}$} \\" in text
+    assert r"ema & \textbf{91.03 $\pm$ 1.01 $^{\approx}$} \\" in text
+    assert r"base\_recalibrated & 81.00 $\pm$ 1.00 \\" in text
+    assert r"$^{\approx}$ cannot be told apart from the best" in text
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")

@@ -7,7 +7,9 @@
   const tables = all("table.sortable");
   const rows = window.CURVES.rows;
   const names = { model: 0, dataset: 1, optimizer: 2 };
-  let hidden = new Set();
+  const first = new Set(window.CURVES.first);
+  const hiddenAtFirst = () => new Set(rows.flatMap((row) => row.methods.map((m) => m.method)).filter((m) => !first.has(m)));
+  let hidden = hiddenAtFirst();
   let sorts = {};
 
   // The address keeps every choice after #, so that a view can be sent on.
@@ -18,7 +20,8 @@
     if (choices.row.selectedIndex > 0) kept.set("row", rows[choices.row.value].row.join(" "));
     for (const name of ["metric", "x"]) if (choices[name].selectedIndex > 0) kept.set(name, choices[name].value);
     if (!choices.bands.checked) kept.set("bands", "off");
-    if (hidden.size) kept.set("hidden", [...hidden].join(" "));
+    const before = hiddenAtFirst();
+    if (hidden.size !== before.size || [...hidden].some((m) => !before.has(m))) kept.set("hidden", [...hidden].join(" "));
     history.replaceState(null, "", `#${kept}`);
   }
 
@@ -34,7 +37,7 @@
       choices[name].value = known ? kept.get(name) : choices[name].options[0].value;
     }
     choices.bands.checked = kept.get("bands") !== "off";
-    hidden = new Set((kept.get("hidden") ?? "").split(" ").filter(Boolean));
+    hidden = kept.has("hidden") ? new Set(kept.get("hidden").split(" ").filter(Boolean)) : hiddenAtFirst();
     sorts = {};
     for (const table of tables) {
       const [column, direction] = (kept.get(`sort-${table.id}`) ?? "").split(" ");
@@ -56,7 +59,7 @@
 
   function sort(table) {
     const [column, direction] = sorts[table.id] ?? [];
-    const heads = all("thead th", table);
+    const heads = [...[...table.tHead.rows].at(-1).cells];
     heads.forEach((head) => head.removeAttribute("aria-sort"));
     let order = planned.get(table);
     const place = heads.findIndex((head) => column && find("button", head)?.dataset.column === column);
@@ -115,18 +118,31 @@
     const box = find("#legend");
     const focused = document.activeElement?.dataset?.legend;
     box.replaceChildren();
-    const add = (label, name, pressed, act) => {
+    const add = (into, label, name, pressed, act) => {
       const button = document.createElement("button");
       button.type = "button";
       button.dataset.legend = name;
       if (pressed !== null) button.setAttribute("aria-pressed", String(pressed));
       button.append(label);
       button.addEventListener("click", act);
-      box.append(button);
+      into.append(button);
       return button;
     };
+    const group = (name) => {
+      const element = document.createElement("div");
+      element.className = "family";
+      element.setAttribute("role", "group");
+      element.setAttribute("aria-label", name);
+      const title = document.createElement("span");
+      title.append(name);
+      element.append(title);
+      box.append(element);
+      return element;
+    };
+    let family = null, into = box;
     for (const method of methods) {
-      const button = add(method.label, method.method, !hidden.has(method.method), () => {
+      if (method.family !== family) into = group(family = method.family);
+      const button = add(into, method.label, method.method, !hidden.has(method.method), () => {
         if (!hidden.delete(method.method)) hidden.add(method.method);
         draw();
         remember();
@@ -134,8 +150,10 @@
       button.insertAdjacentHTML("afterbegin",
         `<svg width="28" height="8" aria-hidden="true"><line x1="0" y1="4" x2="28" y2="4" stroke="${method.colour}" stroke-width="2.5" stroke-dasharray="${dashes[method.dash]}"/></svg>`);
     }
-    add("all", "all of them", null, () => { hidden.clear(); draw(); remember(); });
-    add("none", "none of them", null, () => { methods.forEach((m) => hidden.add(m.method)); draw(); remember(); });
+    const every = group("every method");
+    add(every, "all", "all of them", null, () => { hidden.clear(); draw(); remember(); });
+    add(every, "none", "none of them", null, () => { methods.forEach((m) => hidden.add(m.method)); draw(); remember(); });
+    add(every, "as at first", "as at first", null, () => { hidden = hiddenAtFirst(); draw(); remember(); });
     if (focused) find(`[data-legend="${CSS.escape(focused)}"]`, box)?.focus();
   }
 
@@ -174,6 +192,11 @@
     const row = rows[choices.row.value], metric = choices.metric.value, x = choices.x.value;
     const shown = row.methods.filter((method) => !hidden.has(method.method));
     legend(row.methods);
+    const notes = [];
+    if (shown.length < row.methods.length) notes.push(`${shown.length} of ${row.methods.length} methods are drawn; the buttons above add the others.`);
+    if (window.CURVES.thinned) notes.push(`Longer curves are drawn at ${window.CURVES.thinned} of their epochs; the figures' data have all.`);
+    find("#chosen").hidden = !notes.length;
+    find("#chosen").textContent = notes.join(" ");
     const label = (field) => field.options[field.selectedIndex].textContent;
     const axis = { gridcolor: "#e4e4e4", zeroline: false, linecolor: "#767676", automargin: true };
     const layout = {
@@ -181,7 +204,9 @@
       xaxis: { ...axis, title: { text: label(choices.x) } }, yaxis: { ...axis, title: { text: label(choices.metric) } },
     };
     const data = shown.flatMap((method) => traces(method, metric, x, choices.bands.checked));
-    Plotly.react("plot", data, layout, { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] });
+    Plotly.react("plot", data, layout, {
+      displaylogo: false, responsive: true, plotlyServerURL: "", modeBarButtonsToRemove: ["select2d", "lasso2d", "sendChartToCloud"],
+    });
     find("#plot").setAttribute("aria-label",
       `${label(choices.metric)} against ${label(choices.x)}, ${row.row.join(", ")}: ${shown.map((m) => m.label).join(", ") || "no method"}. The table below has the values.`);
     if (find("#curve-table").open) tabulate();

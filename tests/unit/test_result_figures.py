@@ -1,0 +1,216 @@
+"""Figures of results: the data beside them is the frame's, drawn with one look per method."""
+
+import math
+
+import matplotlib.colors
+import numpy as np
+import pandas as pd
+import pytest
+from frames import cells, frame_of, history_of
+
+from harness.report import resultdrawing
+from harness.report.curvedata import curve_table
+from harness.report.gallery import KINDS
+from harness.report.html import FIRST, curve_data, shown_first
+from harness.report.looks import DASHES, KNOWN, LINES, MARKERS, POINTS, look
+from harness.report.resultfigures import draw_results
+from harness.report.stats import pairs
+from harness.report.summary import results
+
+
+def compared(frame):
+    history = history_of(frame)
+    return results(frame, history), history
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return frame_of(
+        cells("base", [79.0, 80.0, 81.0]),
+        cells("base_recalibrated", [80.0, 81.0, 82.0]),
+        cells("time_mean", [78.0, 79.5, 80.0]),
+        cells("swa", [83.0, 84.1, 85.2]),
+        cells("cmd_online", [82.0, "diverged", math.nan]),
+    )
+
+
+@pytest.fixture(scope="module")
+def drawn(frame, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("figures")
+    found, history = compared(frame)
+    lines = list(draw_results(found, history, folder))
+    return folder, lines
+
+
+def table(drawn, name):
+    return pd.read_csv(drawn[0] / f"{name}.csv")
+
+
+def test_every_figure_has_its_data_beside_it(drawn):
+    folder, lines = drawn
+    names = {"net-digits-sgd-differences", "net-digits-sgd-curves", "net-digits-sgd-cost", "suite-profile"}
+    assert {path.name for path in folder.iterdir()} == {f"{n}.{kind}" for n in names for kind in ("png", "pdf", "csv")}
+    assert lines == []
+    assert {name.rpartition("-")[2] for name in names} <= set(KINDS)
+
+
+def test_curves_are_means_and_stds_of_the_history(drawn, frame):
+    curve = table(drawn, "net-digits-sgd-curves").set_index(["method", "epoch"])
+    # a straight line to one above the test accuracies of 83, 84.1 and 85.2
+    assert curve.loc[("swa", 4), "val_accuracy_mean"] == pytest.approx(85.1)
+    assert curve.loc[("swa", 2), "val_accuracy_std"] == pytest.approx(1.1 / 2)
+    assert curve.loc[("swa", 3), ["n", "seconds", "gradients"]].tolist() == [3, 7.5, 3000]
+    assert curve.loc[("cmd_online", 4), "n"] == 1
+    history = history_of(frame).merge(frame[["cell_key", "method"]], on="cell_key")
+    means = history.groupby(["method", "epoch"])["val_loss"].mean()
+    pd.testing.assert_series_equal(curve["val_loss_mean"].sort_index(), means.sort_index(), check_names=False)
+
+
+def test_differences_are_the_pairs_with_their_interval(drawn, frame):
+    saved = table(drawn, "net-digits-sgd-differences")
+    swa = saved[(saved["method"] == "swa") & (saved["control"] == "base_recalibrated")]
+    assert swa["difference"].tolist() == pytest.approx([3.0, 3.1, 3.2])
+    assert set(swa["mean"].round(9)) == {3.1}
+    assert (set(swa["low"].round(9)), set(swa["high"].round(9))) == ({3.0}, {3.2})
+    assert set(swa["verdict"]) == {"better"}
+    expected = sum(len(pairs(frame, "test_accuracy", control)) for control in ("base_recalibrated", "time_mean"))
+    assert len(saved) == expected
+
+
+def test_cost_is_of_finished_cells_with_numbers(drawn):
+    cost = table(drawn, "net-digits-sgd-cost").set_index("method")
+    # 2 s of training and 2 s of the method, 4 epochs of 1,000 images
+    assert cost.loc["swa", ["n", "seconds_mean", "gradients_mean"]].tolist() == [3, 4.0, 4000.0]
+    assert cost.loc["swa", "test_accuracy_mean"] == pytest.approx(84.1)
+    assert cost.loc["cmd_online", "n"] == 1
+
+
+def test_figures_of_earlier_plans_go_and_a_row_without_results_is_named(drawn, frame, tmp_path):
+    found, _ = compared(frame_of(cells("base", ["left", "failed"])))
+    (tmp_path / "net-digits-sgd-curves.png").write_bytes(b"")
+    (tmp_path / "net-digits-sgd-curves.csv").write_bytes(b"")
+    (tmp_path / "net-digits-sgd-layers.png").write_bytes(b"")
+    assert list(draw_results(found, pd.DataFrame({"cell_key": [], "epoch": []}), tmp_path)) == [
+        "figures: net digits sgd: no results are drawn, no cell is done"
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["net-digits-sgd-layers.png"]
+
+
+def test_average_ranks_are_drawn_from_five_rows_on(tmp_path, monkeypatch):
+    images = []
+    monkeypatch.setattr("harness.report.figures.write_figure", lambda figure, path, origin: images.append(path.name))
+    groups = []
+    for index in range(5):
+        for method, value in (("base_recalibrated", 80.0), ("swa", 82.0), ("ema", 81.0)):
+            groups.append(cells(method, [value], f"net{index}"))
+    found, _ = compared(frame_of(*groups))
+    assert list(draw_results(found, pd.DataFrame({"cell_key": [], "epoch": []}), tmp_path)) == []
+    assert "suite-ranks" in images
+    saved = pd.read_csv(tmp_path / "suite-ranks.csv").set_index("method")
+    assert saved["rank"].to_dict() == {"swa": 1.0, "ema": 2.0, "base_recalibrated": 3.0}
+    # Demšar 2006, table 5a: 2.343 sqrt(3 * 4 / (6 * 5))
+    assert saved["critical_difference"].iloc[0] == pytest.approx(2.343 * (12 / 30) ** 0.5, abs=1e-3)
+
+
+def colours(figure):
+    """Colours of the lines with a label in any panel, by label."""
+    found = {}
+    for axes in figure.axes:
+        for artist in axes.get_lines():
+            if not str(artist.get_label()).startswith("_"):
+                found.setdefault(artist.get_label(), set()).add(matplotlib.colors.to_hex(artist.get_color()).upper())
+    return found
+
+
+@pytest.mark.parametrize("count", [5, 21])
+def test_a_method_has_one_colour_in_every_figure_and_on_the_page(count):
+    groups = [cells(m, [60.0 + place, 61.0 + place, 62.5 + place]) for place, m in enumerate(list(KNOWN)[:count])]
+    frame = frame_of(*groups)
+    history = history_of(frame)
+    curve = curve_table(frame, history)
+    figures = [
+        resultdrawing.draw_curves(curve, "title"),
+        resultdrawing.draw_cost(resultdrawing.cost_table(frame), "title"),
+        resultdrawing.draw_profile(
+            pd.DataFrame({"method": list(KNOWN)[:count], "ratio": 1.0, "share": 1.0, "problems": 3}), "target", "epochs"
+        ),
+    ]
+    expected = {KNOWN[m].label: {KNOWN[m].colour.upper()} for m in list(KNOWN)[:count]}
+    for figure in figures:
+        assert colours(figure) == expected
+    (row,) = curve_data(frame, history)["rows"]
+    assert {m["method"]: m["colour"] for m in row["methods"]} == {m: KNOWN[m].colour for m in list(KNOWN)[:count]}
+
+
+def test_known_methods_look_different_and_are_dark_enough_for_print():
+    assert len({look.colour for look in KNOWN.values()}) == len(KNOWN)
+    assert len({look.label for look in KNOWN.values()}) == len(KNOWN)
+    for own in KNOWN.values():
+        assert {own.dash} <= set(LINES)
+        assert {own.marker} <= set(POINTS)
+        linear = np.array(matplotlib.colors.to_rgb(own.colour)) @ [0.2126, 0.7152, 0.0722]
+        assert linear < 0.8, own
+
+
+def test_an_unknown_methods_looks_follow_from_its_name_alone():
+    mine = look("halfway")
+    assert mine == look("halfway")
+    assert mine.label == "halfway"
+    assert (mine.dash in DASHES, mine.marker in MARKERS) == (True, True)
+    assert mine.colour not in {own.colour for own in KNOWN.values()}
+
+
+def test_few_curves_share_a_panel_and_many_have_one_per_family():
+    def panels(count):
+        methods = list(KNOWN)[:count]
+        frame = frame_of(*[cells(m, [60.0, 61.0]) for m in methods])
+        return len(resultdrawing.draw_curves(curve_table(frame, history_of(frame)), "title").axes) // 2
+
+    assert panels(resultdrawing.TOGETHER) == 1
+    # averages, CMD, DMD, subspaces, frozen weights; plain training is in each
+    assert panels(21) == 5
+
+
+def test_a_method_far_beyond_the_others_does_not_flatten_them():
+    """Three within 1 point, one that lost 60: the axis ends near 1 and the loss is written at its edge."""
+    frame = frame_of(
+        cells("base_recalibrated", [80.0, 81.0, 82.0]),
+        cells("swa", [80.5, 81.9, 82.4]),
+        cells("ema", [80.2, 81.3, 82.9]),
+        cells("lawa", [79.8, 81.1, 82.2]),
+        cells("twa", [20.0, 81.0, 82.0]),
+    )
+    found, _ = compared(frame)
+    own = pairs(frame, "test_accuracy", "base_recalibrated").assign(control="base_recalibrated")
+    lines = found.compared[found.compared["control"] == "base_recalibrated"]
+    (axes,) = resultdrawing.draw_differences(own, lines, "points", "title").axes
+    low, high = axes.get_xlim()
+    assert -1.5 < low < 0 < 0.9 < high < 1.5
+    assert [text.get_text() for text in axes.texts] == ["−20.0 [−60.0, +0.0]"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["SWA", "EMA", "LAWA", "TWA"]
+
+
+def test_long_curves_are_thinned_evenly_and_the_page_says_so():
+    frame = frame_of(cells("swa", [80.0]))
+    epochs = np.arange(1, 1002)
+    rows = {"cell_key": "net-digits-sgd-swa-0", "epoch": epochs, "val_accuracy": epochs / 20, "val_loss": 1.0}
+    data = curve_data(frame, pd.DataFrame(rows).assign(train_seconds=1.0, method_seconds=0.0))
+    drawn = data["rows"][0]["methods"][0]["values"]["epoch"]
+    assert (len(drawn), data["thinned"]) == (100, 100)
+    assert (drawn[0], drawn[-1]) == (1, 1001)
+    assert {10, 11} >= set(np.diff(drawn))
+    assert curve_data(frame, history_of(frame))["thinned"] is None
+
+
+def test_the_page_draws_few_curves_at_first():
+    """The controls, the reader's own method and CMD's before the best of the others."""
+    methods = {m: 60.0 + place for place, m in enumerate(KNOWN)} | {"mine": 20.0}
+    frame = frame_of(*[cells(m, [value, value]) for m, value in methods.items()])
+    first = shown_first(curve_table(frame, history_of(frame)))
+    assert len(first) == FIRST
+    assert set(first) == {
+        *("base_recalibrated", "time_mean", "mine", "cmd_online", "cmd_posthoc", "cmd_embedded"),
+        *("frozen_least_moved", "frozen_random"),
+    }
+    few = frame[frame["method"].isin(["base", "twa", "swa"])]
+    assert shown_first(curve_table(few, history_of(few))) == ["base", "swa", "twa"]
