@@ -74,6 +74,8 @@ class ModelConfig:
     img_size: int | None = None
     patch_size: int | None = None
     in_chans: int | None = None
+    head_classes: int | None = None
+    """outputs of the head, where more than the data set has classes"""
     stem: str = "default"
     """`small`: a 3x3 stride-1 first convolution and no max-pooling, for small images (ResNets)"""
     drop_rate: float | None = None
@@ -82,7 +84,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         key = f"model.{self.name}"
-        for name in ("img_size", "patch_size", "in_chans"):
+        for name in ("img_size", "patch_size", "in_chans", "head_classes"):
             if getattr(self, name) is not None:
                 check_whole(f"{key}.{name}", getattr(self, name), 1)
         check_choice(f"{key}.stem", self.stem, ("default", "small"))
