@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from harness.compose import Request
 from harness.config import BaseConfig
-from harness.problem.datasets import ImageSet
+from harness.problem.images import ImageSet
 from harness.resolve import resolve
 from harness.train import Trainer
 

@@ -98,8 +98,8 @@ class DatasetConfig:
 
     name: str
     source: str
-    digest: str
-    """SHA-256 of the genuine data"""
+    digest: str | None
+    """SHA-256 of the genuine data; None where it is not declared, and keys follow from what is found"""
     channels: int
     size: int
     """height and width of the stored images"""
@@ -115,10 +115,22 @@ class DatasetConfig:
     resize: int | None = None
     crop_padding: int = 0
     flip: bool = False
+    crop_scale: float = 1.0
+    """of a streamed data set: least share of an image that a random crop takes before it is resized"""
+    workers: int = 0
+    """of a streamed data set: processes that decode images for one job; 0: the job's own"""
 
     def __post_init__(self) -> None:
         key = f"dataset.{self.name}"
         check_whole(f"{key}.val_size", self.val_size, 1)
+        check_whole(f"{key}.channels", self.channels, 1)
+        check_whole(f"{key}.size", self.size, 1)
+        check_whole(f"{key}.classes", self.classes, 1)
+        check_whole(f"{key}.workers", self.workers, 0)
+        if isinstance(self.crop_scale, bool) or not isinstance(self.crop_scale, int | float):
+            raise ConfigError(f"{key}.crop_scale must be a number, got {self.crop_scale!r}")
+        if not 0 < self.crop_scale <= 1:
+            raise ConfigError(f"{key}.crop_scale must be above 0 and at most 1, got {self.crop_scale!r}")
         check_whole(f"{key}.crop_padding", self.crop_padding, 0)
         check_whole(f"{key}.split_seed", self.split_seed, 0)
         check_bool(f"{key}.flip", self.flip)

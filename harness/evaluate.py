@@ -19,12 +19,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from harness.config import BaseConfig, EvaluateConfig
 from harness.method import Proposal, Snapshot
 from harness.params import FlatModel
-from harness.problem.datasets import ImageSet, load_split
+from harness.problem.datasets import load_split
+from harness.problem.images import Images
 from harness.problem.models import build_model
 from harness.randomness import generator
 
 
-def recalibrate(model: nn.Module, images: ImageSet, batch_size: int, memory_format: torch.memory_format) -> None:
+def recalibrate(model: nn.Module, images: Images, batch_size: int, memory_format: torch.memory_format) -> None:
     """Reset BatchNorm's running statistics to their cumulative average over `images`; dropout stays off."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
@@ -54,7 +55,7 @@ class Evaluator:
         self,
         base: BaseConfig,
         config: EvaluateConfig,
-        train: ImageSet,
+        train: Images,
         device: torch.device,
         with_test: bool = True,
         val_images: int | None = None,
@@ -66,7 +67,7 @@ class Evaluator:
         self._memory_format = torch.channels_last if base.memory_format == "channels_last" else torch.contiguous_format
         count = min(config.recalibrate_images, len(train))
         order = torch.randperm(len(train), generator=generator(base.dataset.split_seed, "recalibration"))
-        self._recalibration = train.subset(order[:count])
+        self._recalibration = train.subset(order[:count]).held()
         validation = load_split(base.dataset, "val")
         if val_images is not None:
             validation = validation.subset(torch.arange(min(val_images, len(validation))))
@@ -102,7 +103,7 @@ class Evaluator:
         return self.flat.model.eval()
 
     @torch.no_grad()
-    def _score(self, model: nn.Module, images: ImageSet) -> tuple[float, float]:
+    def _score(self, model: nn.Module, images: Images) -> tuple[float, float]:
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for batch, labels in images.batches(self.config.batch_size, self._memory_format):

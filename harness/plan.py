@@ -230,6 +230,7 @@ def make_plan(study: Study, store: Store) -> Plan:
     from harness.problem.models import describe, pretrained_digest
 
     notes: list[str] = [*study.notes]
+    digests: dict[str, str | None] = {}
     bases = []
     for config, methods in study.bases:
         images = train_images(config.dataset)
@@ -244,14 +245,18 @@ def make_plan(study: Study, store: Store) -> Plan:
                 f"batches_per_epoch must be at most {full}, the full batches of {config.dataset.name}, "
                 f"got {config.batches_per_epoch}"
             )
-        found = data_digest(config.dataset)
-        name = config.dataset.name
-        if found is None:
+        name, declared = config.dataset.name, config.dataset.digest
+        if repr(config.dataset) not in digests:
+            digests[repr(config.dataset)] = data_digest(config.dataset)
+        found = digests[repr(config.dataset)]
+        if found is None and declared is None:
+            notes.append(f"dataset {name} is not here yet: keys will change when it is")
+        elif found is None:
             notes.append(f"dataset {name} is not here yet: planned with its declared checksum")
-        elif found != config.dataset.digest:
+        elif declared is not None and found != declared:
             notes.append(f"dataset {name} differs from the genuine one: it gets keys of its own")
         facts = describe(config.model, config.dataset)
-        key = base_key(config, found or config.dataset.digest, pretrained_digest(config.model))
+        key = base_key(config, found or declared or "undeclared", pretrained_digest(config.model))
         cells = tuple(plan_cell(config, key, method, study.evaluate, facts.N) for method in methods)
         bases.append(BasePlan(key, config, facts.N, facts.buffer_floats, cells))
     for key, count in Counter(base.key for base in bases).items():

@@ -19,7 +19,7 @@ from harness.clock import Counts
 from harness.config import BaseConfig
 from harness.method import OptimizerFactory, Schedule, Snapshot, State
 from harness.params import FlatModel
-from harness.problem.datasets import ImageSet
+from harness.problem.images import Images
 from harness.problem.models import build_model
 from harness.problem.optimizers import make_optimizer, schedule
 from harness.randomness import derive
@@ -42,7 +42,7 @@ class Trainer:
     `images` is the training split on `device`. `t` counts completed epochs, `step` optimizer steps.
     """
 
-    def __init__(self, base: BaseConfig, images: ImageSet, device: torch.device) -> None:
+    def __init__(self, base: BaseConfig, images: Images, device: torch.device) -> None:
         self.base = base
         self.images = images
         self.device = device

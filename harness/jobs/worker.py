@@ -22,7 +22,8 @@ from harness.keys import source_digest
 from harness.masking import masked_text
 from harness.plan import CellPlan
 from harness.presets import make_method
-from harness.problem.datasets import ImageSet, load_split
+from harness.problem.datasets import load_split
+from harness.problem.images import Images
 from harness.store import Record, Store
 from harness.tracking import tracks
 from harness.tracking.arrangement import cell_info
@@ -54,7 +55,7 @@ class Worker(ABC):
         self.tell({"kind": "line", "text": masked_text(f"{self.job.label}: {text}")})
 
     @cached_property
-    def images(self) -> ImageSet:
+    def images(self) -> Images:
         """The training split."""
         return load_split(self.base.dataset, "train").to(self.device)
 
