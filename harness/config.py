@@ -293,13 +293,16 @@ class TrackerConfig:
 class EngineConfig:
     name: str
     workers: int | str = "auto"
-    """jobs at once; auto: as many as cores allow at `threads` each, or one per GPU"""
+    """jobs at once; auto: as many as cores allow at `threads` each, or `per_device` on every GPU"""
     threads: int = 1
     """CPU threads of one job; sums in float32 differ between thread counts"""
+    per_device: int = 1
+    """jobs that share one GPU where workers is auto"""
 
     def __post_init__(self) -> None:
         check_choice("engine", self.name, ("local",))
         check_whole("engine.threads", self.threads, 1)
+        check_whole("engine.per_device", self.per_device, 1)
         if self.workers != "auto":
             check_whole("engine.workers", self.workers, 1)
 

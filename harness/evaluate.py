@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.config import BaseConfig, EvaluateConfig
+from harness.memory import bounded_by
 from harness.method import Proposal, Snapshot
 from harness.params import FlatModel
 from harness.problem.datasets import load_split
@@ -36,7 +37,7 @@ def recalibrate(model: nn.Module, images: Images, batch_size: int, memory_format
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average
         norm.train()
-    with torch.no_grad():
+    with torch.inference_mode():
         for batch, _ in images.batches(batch_size, memory_format):
             model(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -102,8 +103,8 @@ class Evaluator:
                 recalibrate(self.flat.model, self._recalibration, self.config.batch_size, self._memory_format)
         return self.flat.model.eval()
 
-    @torch.no_grad()
-    def _score(self, model: nn.Module, images: Images) -> tuple[float, float]:
+    def _score(self, model: nn.Module, images: Images) -> torch.Tensor:
+        """Summed cross-entropy and number of correct images, on the device: nothing waits for them here."""
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for batch, labels in images.batches(self.config.batch_size, self._memory_format):
@@ -112,18 +113,22 @@ class Evaluator:
             logits = logits.float()
             loss += cross_entropy(logits, labels, reduction="sum").double()
             correct += (logits.argmax(1) == labels).sum()
-        return loss.item() / len(images), 100.0 * correct.item() / len(images)
+        return torch.stack((loss, correct.double()))
 
     def evaluate(
         self, snapshot: Snapshot, proposal: Proposal | None, policy: str, splits: tuple[str, ...]
     ) -> dict[str, float]:
         """`<split>_loss` (mean cross-entropy) and `<split>_accuracy` (percent) of a proposal, or of the base's own
-        weights where it is None; NaN where the weights are not finite."""
+        weights where it is None; NaN where the weights are not finite. OutOfMemory where the device holds no batch."""
         theta_N = snapshot.theta_N if proposal is None else proposal.theta_N
         if not bool(theta_N.isfinite().all()):
             return {f"{split}_{metric}": math.nan for split in splits for metric in ("loss", "accuracy")}
-        model = self.prepare(snapshot, proposal, policy)
+        with bounded_by("evaluate.batch_size", self.config.batch_size):
+            model = self.prepare(snapshot, proposal, policy)
+            with torch.inference_mode():
+                scores = torch.stack([self._score(model, self._splits[split]) for split in splits]).tolist()
         row: dict[str, float] = {}
-        for split in splits:
-            row[f"{split}_loss"], row[f"{split}_accuracy"] = self._score(model, self._splits[split])
+        for split, (loss, correct) in zip(splits, scores, strict=True):
+            images = len(self._splits[split])
+            row[f"{split}_loss"], row[f"{split}_accuracy"] = loss / images, 100.0 * correct / images
         return row

@@ -184,11 +184,17 @@ def _check_pretrained(config: ModelConfig) -> None:
         raise ConfigError(f"{key} must be false or a path for {config.timm}, of which timm has no weights, got true")
 
 
+def on_meta(config: ModelConfig, dataset: DatasetConfig) -> nn.Module:
+    """A model in training mode on the meta device, where it has shapes and no values."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return _create(config, dataset, pretrained=False).train()
+
+
 def _try_on_meta(config: ModelConfig, dataset: DatasetConfig) -> nn.Module:
     """The model on the meta device after one training forward of two images; whatever it raises says why not."""
     size = dataset.image_size
+    model = on_meta(config, dataset)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        model = _create(config, dataset, pretrained=False).train()
         embed = getattr(model, "patch_embed", None)
         # timm lets some models drop the rows and columns that a patch does not fill: here they are refused
         if isinstance(embed, PatchEmbed) and not embed.dynamic_img_pad and any(size % p for p in embed.patch_size):
