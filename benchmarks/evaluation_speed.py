@@ -1,4 +1,4 @@
-"""Images per second of evaluation by batch size, gradients off and in inference mode: what `evaluate.batch_size` rests on.
+"""Images per second of evaluation by batch size, mode and memory format: what `evaluate.batch_size` rests on.
 
 python benchmarks/evaluation_speed.py [--models test_resnet test_vit] [--threads 1] [--rounds 7]
 """

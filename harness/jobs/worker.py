@@ -20,6 +20,7 @@ from harness.files import CorruptFile, set_aside, write_bytes, write_json, write
 from harness.jobs.job import GENERATION, Job, Log, Refused, Tell, cell_record, next_run, record_failure, versions
 from harness.keys import source_digest
 from harness.masking import masked_text
+from harness.memory import bounded_by
 from harness.plan import CellPlan
 from harness.presets import make_method
 from harness.problem.datasets import load_split
@@ -82,7 +83,8 @@ class Worker(ABC):
             try:
                 self.job = self._unfinished()
                 if self.job.cells or self.job.kind == "train":
-                    self.work()
+                    with bounded_by("batch_size", self.base.batch_size):
+                        self.work()
             except CorruptFile as error:
                 path = Path(str(error).split(": ")[0])
                 aside = set_aside(path).name if path.exists() else "gone"
