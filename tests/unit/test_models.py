@@ -222,6 +222,11 @@ def test_bad_values_are_named_in_one_line(values, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "mixer_s16_224", "convnext_atto"])
+def test_any_timm_name_is_fitted_to_the_images_also_one_that_must_know_their_size(name):
+    assert describe(ModelConfig("mine", name), COLOUR).N > 0
+
+
 def test_names_are_timms_own():
     assert is_timm_model("resnet18")
     assert is_timm_model("resnet18.a1_in1k")
