@@ -32,7 +32,8 @@ from baselines.subspace import Subspace, orthonormalise
 from harness.clock import Clock
 from harness.compose import Request
 from harness.config import BaseConfig
-from harness.problem.datasets import ImageSet, load_split, obtain
+from harness.problem.datasets import load_split, obtain
+from harness.problem.images import ImageSet
 from harness.resolve import resolve
 from harness.session import BranchSession
 from harness.train import Trainer

@@ -1,10 +1,13 @@
-"""Images per second of the harness's loop against a minimal hand-written PyTorch loop, side by side in one run.
+"""Images per second of the harness's loop against two loops written by hand, side by side in one run.
 
-Same timm model, images in memory, batch size, optimizer and thread count; the two take turns, epoch by epoch, and the
-medians are compared. The hand-written loop shuffles, normalises and steps, and does nothing else. The harness is run
-without augmentation (like for like), and with crop and flip to show what they cost.
+`minimal`: tensors in memory, shuffled, normalised and stepped, and nothing else; the harness without augmentation is
+compared with it (a). `DataLoader`: torchvision's FashionMNIST with ToTensor, Normalize, random crop and flip behind a
+DataLoader; the harness with the same augmentation is compared with it (b). Same timm model, batch size, optimizer and
+thread count. Loops take turns, epoch by epoch; medians are compared, and the medians of ratios within a round. Images
+are random pixels in Fashion-MNIST's files: content does not change the cost of a step.
 
-    python benchmarks/train_overhead.py [--model test_resnet] [--rounds 7] [--threads 1]
+    python benchmarks/train_overhead.py [--models test_resnet test_vit] [--device cpu] [--threads 2] [--rounds 7]
+        [--loader-workers 0] [--harness precision=bfloat16 compile=true deterministic=false]
 """
 
 from __future__ import annotations
@@ -12,96 +15,165 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import statistics
+import struct
+import tempfile
 import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
-import timm
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+from torchvision import datasets, transforms
 
 from harness.compose import Request
 from harness.config import BaseConfig
-from harness.problem.datasets import ImageSet
+from harness.problem.images import ImageSet
+from harness.problem.models import build_model
 from harness.resolve import resolve
-from harness.train import Trainer
+from harness.train import Trainer, set_determinism
 
-IMAGES = 3840
+PADDING = 2
+Epoch = Callable[[], object]
 
 
-def synthetic(dataset_mean: float, dataset_std: float, padding: int, flip: bool) -> ImageSet:
-    """Random images of Fashion-MNIST's shape: content does not change the cost of a step."""
+def synthetic(base: BaseConfig, images: int) -> ImageSet:
+    """Random images of Fashion-MNIST's shape."""
     draw = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (IMAGES, 1, 28, 28), dtype=torch.uint8, generator=draw)
-    labels = torch.randint(0, 10, (IMAGES,), generator=draw)
-    return ImageSet(images, labels, (dataset_mean,), (dataset_std,), padding, flip)
+    pixels = torch.randint(0, 256, (images, 1, 28, 28), dtype=torch.uint8, generator=draw)
+    labels = torch.randint(0, 10, (images,), generator=draw)
+    return ImageSet(pixels, labels, tuple(base.dataset.mean), tuple(base.dataset.std))
 
 
-class HandWritten:
-    """What one writes without a harness."""
+def write_idx(folder: Path, images: ImageSet) -> None:
+    """The images as the files that torchvision's FashionMNIST reads."""
+    raw = folder / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    arrays = {"images-idx3": images.images_B[:, 0].numpy(), "labels-idx1": images.labels_B.to(torch.uint8).numpy()}
+    for part in ("train", "t10k"):
+        for name, array in arrays.items():
+            header = b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+            (raw / f"{part}-{name}-ubyte").write_bytes(header + array.tobytes())
 
-    def __init__(self, base: BaseConfig, images: ImageSet) -> None:
-        torch.manual_seed(0)
-        self.model = timm.create_model(base.model.timm, in_chans=1, num_classes=10, **image_arguments(base))
-        self.model = self.model.to(memory_format=torch.channels_last)
+
+class Loop:
+    """A model and its optimizer in a loop as one writes it without a harness."""
+
+    def __init__(self, base: BaseConfig, device: torch.device, memory_format: torch.memory_format) -> None:
+        model = build_model(base.model, base.dataset, 0).to(device)
+        self.model = model.to(memory_format=memory_format)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9)
-        self.images, self.labels = images.images_B, images.labels_B
-        self.mean, self.std = images.mean[0], images.std[0]
-        self.batch = base.batch_size
+        self.device = device
 
-    def epoch(self) -> None:
+    def train(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         self.model.train()
-        order = torch.randperm(len(self.images))
-        for start in range(0, len(order) - self.batch + 1, self.batch):
-            index = order[start : start + self.batch]
-            x = (self.images[index].float() / 255 - self.mean) / self.std
-            x = x.contiguous(memory_format=torch.channels_last)
+        for x, y in batches:
+            x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
             self.optimizer.zero_grad()
-            loss = cross_entropy(self.model(x), self.labels[index])
-            loss.backward()
+            cross_entropy(self.model(x), y).backward()
             self.optimizer.step()
 
 
-def image_arguments(base: BaseConfig) -> dict[str, int]:
-    """What a ViT needs to know of the images."""
-    patch = base.model.patch_size
-    return {} if patch is None else {"img_size": 28, "patch_size": patch}
+def minimal(base: BaseConfig, images: ImageSet, device: torch.device) -> Epoch:
+    """Tensors in memory, channels last."""
+    loop = Loop(base, device, torch.channels_last)
+    pixels, labels, batch = images.images_B.to(device), images.labels_B.to(device), base.batch_size
+    mean, std = images.mean[0], images.std[0]
+
+    def batches() -> Iterable[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(pixels)).to(device)
+        for start in range(0, len(order) - batch + 1, batch):
+            index = order[start : start + batch]
+            x = (pixels[index].float() / 255 - mean) / std
+            yield x.contiguous(memory_format=torch.channels_last), labels[index]
+
+    return lambda: loop.train(batches())
 
 
-def seconds(epoch: object) -> float:
+def usual(base: BaseConfig, folder: Path, device: torch.device, workers: int) -> Epoch:
+    """torchvision's data set, transforms and DataLoader."""
+    steps = [
+        transforms.RandomCrop(28, PADDING),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        transforms.Normalize(tuple(base.dataset.mean), tuple(base.dataset.std)),
+    ]
+    images = datasets.FashionMNIST(str(folder), train=True, transform=transforms.Compose(steps))
+    loader = DataLoader(
+        images,
+        base.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=workers > 0,
+    )
+    loop = Loop(base, device, torch.contiguous_format)
+    return lambda: loop.train(loader)
+
+
+def seconds(epoch: Epoch, device: torch.device) -> float:
     began = time.perf_counter()
-    epoch()  # type: ignore[operator]
+    epoch()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     return time.perf_counter() - began
+
+
+def compare(name: str, arguments: argparse.Namespace) -> None:
+    """Print the speeds of one model, and the two ratios."""
+    device = torch.device(arguments.device)
+    overrides = (f"model={name}", "dataset=fashion_mnist", f"device={device}", "method=base", "epochs=1000")
+    base = resolve(Request((*overrides, *arguments.harness)), "benchmark").bases[0][0]
+    set_determinism(base)
+    images = synthetic(base, arguments.images)
+    plain, augmented = images.to(device), dataclasses.replace(images, crop_padding=PADDING, flip=True).to(device)
+    other = dataclasses.replace(base, memory_format="contiguous")
+    with tempfile.TemporaryDirectory() as folder:
+        write_idx(Path(folder), images)
+        contenders: dict[str, Epoch] = {
+            "minimal": minimal(base, images, device),
+            "harness": Trainer(base, plain, device).train_epoch,
+            "DataLoader": usual(base, Path(folder), device, arguments.loader_workers),
+            "harness, augmented": Trainer(base, augmented, device).train_epoch,
+            "harness, contiguous": Trainer(other, plain, device).train_epoch,
+        }
+        times: dict[str, list[float]] = {contender: [] for contender in contenders}
+        for round_ in range(arguments.rounds + 1):
+            for contender, epoch in contenders.items():
+                taken = seconds(epoch, device)
+                if round_ > 0:  # the first warms up
+                    times[contender].append(taken)
+    trained = arguments.images // base.batch_size * base.batch_size
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {arguments.threads} threads"
+    print(f"{name}, {where}, batch {base.batch_size}, {arguments.rounds} rounds {' '.join(arguments.harness)}".rstrip())
+    for contender, taken_R in times.items():
+        print(f"  {contender:20s} {trained / statistics.median(taken_R):9,.0f} images/s")
+    pairs = (
+        ("(a) against minimal", "harness", "minimal"),
+        ("(b) against DataLoader", "harness, augmented", "DataLoader"),
+        ("channels last against contiguous", "harness", "harness, contiguous"),
+    )
+    for label, ours, theirs in pairs:
+        ratio = statistics.median(times[theirs]) / statistics.median(times[ours])
+        paired = statistics.median(b / a for a, b in zip(times[ours], times[theirs], strict=True))
+        print(f"  {label:34s} {ratio:.2f}   within a round {paired:.2f}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="test_resnet")
+    parser.add_argument("--models", nargs="+", default=["test_resnet", "test_vit"])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--images", type=int, default=3840, help="a multiple of the batch size, as a small epoch")
+    parser.add_argument("--threads", type=int, default=2, help="of torch; the harness's default is 1 for each job")
+    parser.add_argument("--loader-workers", type=int, default=0, help="processes of the DataLoader")
+    parser.add_argument("--harness", nargs="*", default=[], help="overrides for the harness's loop alone")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    overrides = (f"model={arguments.model}", "dataset=fashion_mnist", "device=cpu", "method=base")
-    base = resolve(Request(overrides), "benchmark").bases[0][0]
-    plain, augmented = (synthetic(0.286, 0.353, padding, flip) for padding, flip in ((0, False), (2, True)))
-    contenders = {
-        "hand-written": HandWritten(base, plain).epoch,
-        "harness": Trainer(dataclasses.replace(base, epochs=1000), plain, torch.device("cpu")).train_epoch,
-        "harness, crop and flip": Trainer(base, augmented, torch.device("cpu")).train_epoch,
-    }
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for round_ in range(arguments.rounds + 1):
-        for name, epoch in contenders.items():
-            taken = seconds(epoch)
-            if round_ > 0:
-                times[name].append(taken)
-    steps = IMAGES // base.batch_size * base.batch_size
-    reference = statistics.median(times["hand-written"])
-    print(f"{arguments.model}, batch {base.batch_size}, {arguments.threads} threads, {arguments.rounds} rounds")
-    for name, taken in times.items():
-        median = statistics.median(taken)
-        paired = statistics.median(a / b for a, b in zip(times["hand-written"], taken, strict=True))
-        print(
-            f"{name:24s} {steps / median:8.0f} images/s   ratio {reference / median:.3f}   paired by round {paired:.3f}"
-        )
+    for name in arguments.models:
+        compare(name, arguments)
 
 
 if __name__ == "__main__":

@@ -199,6 +199,7 @@ def _console() -> Console:
 
 
 def _plan(parsed: argparse.Namespace, command: str) -> int:
+    from harness.operations import work_left
     from harness.plan import estimate
     from harness.report.plan import plan_table, plan_text
 
@@ -206,6 +207,8 @@ def _plan(parsed: argparse.Namespace, command: str) -> int:
     console = _console()
     console.print(plan_table(plan))
     console.print(plan_text(plan, estimate(plan)), highlight=False)
+    for line in work_left(plan).sentences():
+        console.print(line, markup=False, highlight=False)
     return 0
 
 

@@ -92,6 +92,20 @@ def _choices(parsed: list[Override], suite: Values, config: Values) -> dict[str,
     return chosen
 
 
+def entry_choice(entry: Mapping[str, Any], group: str, where: str = "bases") -> tuple[str | None, Values]:
+    """The preset of a group that an entry of `bases` names, None where it names none, and values for it.
+
+    `name` or `{name: {values}}`; `{each: {values}}` is for whichever preset is chosen.
+    """
+    value = entry.get(group)
+    if not isinstance(value, Mapping):
+        return (None if value is None else str(value)), {}
+    if len(value) != 1 or not all(isinstance(values, Mapping) for values in value.values()):
+        raise ConfigError(f"{where}.{group} must be a name, or one name with a mapping of values, got {value!r}")
+    ((name, values),) = value.items()
+    return (None if name == "each" else str(name)), dict(values)
+
+
 def _with_entries(choices: dict[str, list[str]], parsed: list[Override], suite: Values) -> dict[str, list[str]]:
     """The choices and what the entries of `bases` name, where the command line has not chosen."""
     entries = suite.get("bases") or []
@@ -99,7 +113,8 @@ def _with_entries(choices: dict[str, list[str]], parsed: list[Override], suite: 
         return choices  # refused when values are checked
     chosen = dict(choices)
     for group in {"model", "dataset", "optimizer"} - {o.key_or_group for o in parsed}:
-        named = [str(entry[group]) for entry in entries if group in entry]
+        found = [entry_choice(entry, group, f"bases[{index}]")[0] for index, entry in enumerate(entries)]
+        named = [name for name in found if name is not None]
         others = [] if len(named) == len(entries) > 0 else choices[group]
         chosen[group] = list(dict.fromkeys([*others, *named]))
     return chosen

@@ -74,6 +74,8 @@ class ModelConfig:
     img_size: int | None = None
     patch_size: int | None = None
     in_chans: int | None = None
+    head_classes: int | None = None
+    """outputs of the head, where more than the data set has classes"""
     stem: str = "default"
     """`small`: a 3x3 stride-1 first convolution and no max-pooling, for small images (ResNets)"""
     drop_rate: float | None = None
@@ -82,7 +84,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         key = f"model.{self.name}"
-        for name in ("img_size", "patch_size", "in_chans"):
+        for name in ("img_size", "patch_size", "in_chans", "head_classes"):
             if getattr(self, name) is not None:
                 check_whole(f"{key}.{name}", getattr(self, name), 1)
         check_choice(f"{key}.stem", self.stem, ("default", "small"))
@@ -96,8 +98,8 @@ class DatasetConfig:
 
     name: str
     source: str
-    digest: str
-    """SHA-256 of the genuine data"""
+    digest: str | None
+    """SHA-256 of the genuine data; None where it is not declared, and keys follow from what is found"""
     channels: int
     size: int
     """height and width of the stored images"""
@@ -113,10 +115,22 @@ class DatasetConfig:
     resize: int | None = None
     crop_padding: int = 0
     flip: bool = False
+    crop_scale: float = 1.0
+    """of a streamed data set: least share of an image that a random crop takes before it is resized"""
+    workers: int = 0
+    """of a streamed data set: processes that decode images for one job; 0: the job's own"""
 
     def __post_init__(self) -> None:
         key = f"dataset.{self.name}"
         check_whole(f"{key}.val_size", self.val_size, 1)
+        check_whole(f"{key}.channels", self.channels, 1)
+        check_whole(f"{key}.size", self.size, 1)
+        check_whole(f"{key}.classes", self.classes, 1)
+        check_whole(f"{key}.workers", self.workers, 0)
+        if isinstance(self.crop_scale, bool) or not isinstance(self.crop_scale, int | float):
+            raise ConfigError(f"{key}.crop_scale must be a number, got {self.crop_scale!r}")
+        if not 0 < self.crop_scale <= 1:
+            raise ConfigError(f"{key}.crop_scale must be above 0 and at most 1, got {self.crop_scale!r}")
         check_whole(f"{key}.crop_padding", self.crop_padding, 0)
         check_whole(f"{key}.split_seed", self.split_seed, 0)
         check_bool(f"{key}.flip", self.flip)
@@ -279,13 +293,16 @@ class TrackerConfig:
 class EngineConfig:
     name: str
     workers: int | str = "auto"
-    """jobs at once; auto: as many as cores allow at `threads` each, or one per GPU"""
+    """jobs at once; auto: as many as cores allow at `threads` each, or `per_device` on every GPU"""
     threads: int = 1
     """CPU threads of one job; sums in float32 differ between thread counts"""
+    per_device: int = 1
+    """jobs that share one GPU where workers is auto"""
 
     def __post_init__(self) -> None:
         check_choice("engine", self.name, ("local",))
         check_whole("engine.threads", self.threads, 1)
+        check_whole("engine.per_device", self.per_device, 1)
         if self.workers != "auto":
             check_whole("engine.workers", self.workers, 1)
 

@@ -17,14 +17,16 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.config import BaseConfig, EvaluateConfig
+from harness.memory import bounded_by
 from harness.method import Proposal, Snapshot
 from harness.params import FlatModel
-from harness.problem.datasets import ImageSet, load_split
+from harness.problem.datasets import load_split
+from harness.problem.images import Images
 from harness.problem.models import build_model
 from harness.randomness import generator
 
 
-def recalibrate(model: nn.Module, images: ImageSet, batch_size: int, memory_format: torch.memory_format) -> None:
+def recalibrate(model: nn.Module, images: Images, batch_size: int, memory_format: torch.memory_format) -> None:
     """Reset BatchNorm's running statistics to their cumulative average over `images`; dropout stays off."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
@@ -35,7 +37,7 @@ def recalibrate(model: nn.Module, images: ImageSet, batch_size: int, memory_form
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average
         norm.train()
-    with torch.no_grad():
+    with torch.inference_mode():
         for batch, _ in images.batches(batch_size, memory_format):
             model(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -54,7 +56,7 @@ class Evaluator:
         self,
         base: BaseConfig,
         config: EvaluateConfig,
-        train: ImageSet,
+        train: Images,
         device: torch.device,
         with_test: bool = True,
         val_images: int | None = None,
@@ -66,7 +68,7 @@ class Evaluator:
         self._memory_format = torch.channels_last if base.memory_format == "channels_last" else torch.contiguous_format
         count = min(config.recalibrate_images, len(train))
         order = torch.randperm(len(train), generator=generator(base.dataset.split_seed, "recalibration"))
-        self._recalibration = train.subset(order[:count])
+        self._recalibration = train.subset(order[:count]).held()
         validation = load_split(base.dataset, "val")
         if val_images is not None:
             validation = validation.subset(torch.arange(min(val_images, len(validation))))
@@ -101,8 +103,8 @@ class Evaluator:
                 recalibrate(self.flat.model, self._recalibration, self.config.batch_size, self._memory_format)
         return self.flat.model.eval()
 
-    @torch.no_grad()
-    def _score(self, model: nn.Module, images: ImageSet) -> tuple[float, float]:
+    def _score(self, model: nn.Module, images: Images) -> torch.Tensor:
+        """Summed cross-entropy and number of correct images, on the device: nothing waits for them here."""
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for batch, labels in images.batches(self.config.batch_size, self._memory_format):
@@ -111,18 +113,22 @@ class Evaluator:
             logits = logits.float()
             loss += cross_entropy(logits, labels, reduction="sum").double()
             correct += (logits.argmax(1) == labels).sum()
-        return loss.item() / len(images), 100.0 * correct.item() / len(images)
+        return torch.stack((loss, correct.double()))
 
     def evaluate(
         self, snapshot: Snapshot, proposal: Proposal | None, policy: str, splits: tuple[str, ...]
     ) -> dict[str, float]:
         """`<split>_loss` (mean cross-entropy) and `<split>_accuracy` (percent) of a proposal, or of the base's own
-        weights where it is None; NaN where the weights are not finite."""
+        weights where it is None; NaN where the weights are not finite. OutOfMemory where the device holds no batch."""
         theta_N = snapshot.theta_N if proposal is None else proposal.theta_N
         if not bool(theta_N.isfinite().all()):
             return {f"{split}_{metric}": math.nan for split in splits for metric in ("loss", "accuracy")}
-        model = self.prepare(snapshot, proposal, policy)
+        with bounded_by("evaluate.batch_size", self.config.batch_size):
+            model = self.prepare(snapshot, proposal, policy)
+            with torch.inference_mode():
+                scores = torch.stack([self._score(model, self._splits[split]) for split in splits]).tolist()
         row: dict[str, float] = {}
-        for split in splits:
-            row[f"{split}_loss"], row[f"{split}_accuracy"] = self._score(model, self._splits[split])
+        for split, (loss, correct) in zip(splits, scores, strict=True):
+            images = len(self._splits[split])
+            row[f"{split}_loss"], row[f"{split}_accuracy"] = loss / images, 100.0 * correct / images
         return row

@@ -128,14 +128,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def pack(state: State) -> tuple[dict[str, Tensor], str]:
-    """Split a nested state into its tensors and a JSON text that holds the rest."""
+    """Split a nested state into its tensors and a JSON text that holds the rest, and which tensors lay on a GPU."""
     tensors: dict[str, Tensor] = {}
 
     def walk(value: Any) -> Any:
         if isinstance(value, Tensor):
             name = str(len(tensors))
             tensors[name] = value
-            return {"tensor": name}
+            return {"tensor" if value.device.type == "cpu" else "device_tensor": name}
         if isinstance(value, np.ndarray):
             return {"array": walk(torch.from_numpy(value))}
         if isinstance(value, dict):
@@ -154,7 +154,8 @@ def pack(state: State) -> tuple[dict[str, Tensor], str]:
 
 
 def unpack(tensors: Mapping[str, Tensor], text: str) -> State:
-    """The inverse of `pack`."""
+    """The inverse of `pack`; what lay on a GPU goes back to one, where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
 
     def walk(value: Any) -> Any:
         if not isinstance(value, dict):
@@ -163,6 +164,8 @@ def unpack(tensors: Mapping[str, Tensor], text: str) -> State:
         match kind:
             case "tensor":
                 return tensors[content]
+            case "device_tensor":
+                return tensors[content].to(device)
             case "array":
                 return walk(content).numpy()
             case "dict":

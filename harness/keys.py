@@ -57,6 +57,10 @@ def base_key(base: BaseConfig, data_digest: str, pretrained_digest: str | None) 
     }
     if not base.deterministic:
         fields["deterministic"] = False
+    if dataset.crop_scale != 1.0:
+        fields["crop_scale"] = dataset.crop_scale
+    if model.head_classes is not None:
+        fields["head_classes"] = model.head_classes
     return _hash(fields)
 
 

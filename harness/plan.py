@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.config import BaseConfig, ConfigError, EvaluateConfig, MethodConfig, Study
 from harness.keys import base_key, cell_key, harness_digest, source_digest
@@ -230,6 +230,7 @@ def make_plan(study: Study, store: Store) -> Plan:
     from harness.problem.models import describe, pretrained_digest
 
     notes: list[str] = [*study.notes]
+    digests: dict[str, str | None] = {}
     bases = []
     for config, methods in study.bases:
         images = train_images(config.dataset)
@@ -244,14 +245,18 @@ def make_plan(study: Study, store: Store) -> Plan:
                 f"batches_per_epoch must be at most {full}, the full batches of {config.dataset.name}, "
                 f"got {config.batches_per_epoch}"
             )
-        found = data_digest(config.dataset)
-        name = config.dataset.name
-        if found is None:
+        name, declared = config.dataset.name, config.dataset.digest
+        if repr(config.dataset) not in digests:
+            digests[repr(config.dataset)] = data_digest(config.dataset)
+        found = digests[repr(config.dataset)]
+        if found is None and declared is None:
+            notes.append(f"dataset {name} is not here yet: keys will change when it is")
+        elif found is None:
             notes.append(f"dataset {name} is not here yet: planned with its declared checksum")
-        elif found != config.dataset.digest:
+        elif declared is not None and found != declared:
             notes.append(f"dataset {name} differs from the genuine one: it gets keys of its own")
         facts = describe(config.model, config.dataset)
-        key = base_key(config, found or config.dataset.digest, pretrained_digest(config.model))
+        key = base_key(config, found or declared or "undeclared", pretrained_digest(config.model))
         cells = tuple(plan_cell(config, key, method, study.evaluate, facts.N) for method in methods)
         bases.append(BasePlan(key, config, facts.N, facts.buffer_floats, cells))
     for key, count in Counter(base.key for base in bases).items():
@@ -277,39 +282,55 @@ class Estimate:
     """of bases run again for restart states and snapshots that branchers need and that are gone"""
 
 
+class EpochsLeft(NamedTuple):
+    """Epochs that open cells of a base ask for."""
+
+    base: int
+    branch: int
+    shadow: int
+    rederived: int
+
+
+def epochs_to_train(plan: Plan, base: BasePlan, left: list[CellPlan]) -> EpochsLeft:
+    """What a base's open cells `left` take in epochs of training."""
+    if not left:
+        return EpochsLeft(0, 0, 0, 0)
+    epochs, folder = base.config.epochs, plan.store.base_folder(base.key)
+    branch = sum(cell.branch.epochs for cell in left if cell.branch is not None)
+    if plan.base_status(base) not in ("done", "diverged") or plan.retrains(base):
+        return EpochsLeft(epochs, branch, 0, 0)
+    followers = [cell for cell in left if cell.kind != "brancher"]
+    shadow = epochs if needs_shadow(base, followers, folder / "trajectory") else 0
+    rederived = sum(cell.branch.prefix for cell in left if cell.branch is not None and branch_lacks(cell, folder))
+    return EpochsLeft(0, branch, shadow, rederived)
+
+
 def estimate(plan: Plan) -> Estimate:
     """Epochs to train, disk that will be written, and memory of the largest job."""
     keep, save = plan.study.settings.trajectory_keep, plan.study.settings.save
-    base_epochs = branch_epochs = shadow_epochs = rederived = disk = memory = 0
+    total = EpochsLeft(0, 0, 0, 0)
+    disk = memory = 0
     largest = ""
     for base in plan.bases:
         left = [c for c in base.cells if plan.statuses[c.key] == "left"]
         if not left:
             continue
         snapshot = 4 * (base.N + base.buffer_floats)
-        wanted = base.snapshots(left, keep)
-        folder = plan.store.base_folder(base.key) / "trajectory"
-        trained = plan.base_status(base) in ("done", "diverged") and not plan.retrains(base)
-        if not trained:
-            base_epochs += base.config.epochs
-            disk += (len(wanted) + 4) * snapshot
-        elif needs_shadow(base, [c for c in left if c.kind != "brancher"], folder):
-            shadow_epochs += base.config.epochs
+        epochs = epochs_to_train(plan, base, left)
+        total = EpochsLeft(*(a + b for a, b in zip(total, epochs, strict=True)))
+        if epochs.base:
+            disk += (len(base.snapshots(left, keep)) + 4) * snapshot
+        elif epochs.shadow:
             disk += 4 * snapshot
-        for cell in left:
-            if cell.branch is not None:
-                branch_epochs += cell.branch.epochs
-                if trained and branch_lacks(cell, plan.store.base_folder(base.key)):
-                    rederived += cell.branch.prefix
-                disk += 3 * snapshot
-            disk += snapshot if save == "final" else 0
+        disk += sum(3 * snapshot for cell in left if cell.branch is not None)
+        disk += len(left) * snapshot if save == "final" else 0
         held = {"all that watch": sum(c.memory_floats for c in left if c.kind != "brancher")}
         held |= {c.method.name: c.memory_floats for c in left if c.kind == "brancher"}
         most = max(held, key=held.__getitem__)
         if 6 * snapshot + 4 * held[most] > memory:
             memory = 6 * snapshot + 4 * held[most]
             largest = f"{most} on {base.config.model.name}, {held[most] / base.N:.1f} floats per weight"
-    return Estimate(base_epochs, branch_epochs, shadow_epochs, disk, memory, largest, rederived)
+    return Estimate(total.base, total.branch, total.shadow, disk, memory, largest, total.rederived)
 
 
 def needs_shadow(base: BasePlan, cells: list[CellPlan], folder: Path) -> bool:

@@ -8,7 +8,18 @@ from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 
-from harness.compose import MANDATORY, KeyPath, Request, Values, as_names, available, compose_values, lay, load_yaml
+from harness.compose import (
+    MANDATORY,
+    KeyPath,
+    Request,
+    Values,
+    as_names,
+    available,
+    compose_values,
+    entry_choice,
+    lay,
+    load_yaml,
+)
 from harness.config import (
     BaseConfig,
     ConfigError,
@@ -46,15 +57,22 @@ BASE_KEYS = (
 )
 
 
-def _lay_fast(values: Values, spoken: set[KeyPath]) -> None:
-    fast = load_yaml(Path(str(files("conf"))) / "fast.yaml")
-    for group in ("model", "dataset"):
-        each = fast.pop(group)["each"]
-        for name in values[group]:
-            lay(values[group][name], each, spoken, (group, name))
-    lay(values, fast, spoken)
+def _lay_over(values: Values, laid: Values, spoken: set[KeyPath]) -> None:
+    """Lay values over a composition; below a group, `each` stands for every chosen preset, and what is for a preset
+    that is not chosen is left out."""
+    for group in MANDATORY:
+        for name, content in (laid.get(group) or {}).items():
+            for chosen in values[group] if name == "each" else {str(name)} & values[group].keys():
+                lay(values[group][chosen], content, spoken, (group, chosen))
+    lay(values, {key: value for key, value in laid.items() if key not in MANDATORY}, spoken)
+
+
+def _lay_fast(values: Values, own: Values, spoken: set[KeyPath]) -> None:
+    """The smallest version: what fast.yaml says, what every chosen method says, and `own`, of an entry of `bases`."""
+    _lay_over(values, load_yaml(Path(str(files("conf"))) / "fast.yaml"), spoken)
     for name, preset in values["method"].items():
         lay(preset, preset.get("fast") or {}, spoken, ("method", name))
+    _lay_over(values, own, spoken)
     if ("seeds",) not in spoken:
         values["seeds"] = values["seeds"][:1]
 
@@ -72,51 +90,69 @@ def _drop_unchosen(values: Values, config_dirs: Iterable[Path]) -> None:
                 del values[group][name]
 
 
+ENTRY_KEYS = ("model", "dataset", "optimizer", "epochs", "batch_size", "method")
+
+
+def _check_entry(where: str, entry: Values, config_dirs: Iterable[Path]) -> None:
+    """ConfigError where an entry of `bases`, or the mapping below its `fast`, has a key or a preset that is none."""
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{where} must be a mapping, got {entry!r}")
+    known = ENTRY_KEYS if where.endswith(".fast") else (*ENTRY_KEYS, "fast")
+    for key in entry:
+        if key not in known:
+            raise ConfigError(f"{where} has no key {key!r}{nearest(str(key), known)}")
+    methods = available("method", config_dirs)
+    for name in entry.get("method") or {}:
+        if name not in methods:
+            raise ConfigError(f"{where}.method: no preset named {name!r}{nearest(name, methods)}")
+
+
 def _entries(
     values: Values, spoken: set[KeyPath], choices: dict[str, list[str]], config_dirs: Iterable[Path]
 ) -> Iterator[tuple[str, str, str, Values]]:
-    """(model, dataset, optimizer, values) of every base but its seed, in the plan's order."""
+    """(model, dataset, optimizer, values) of every base but its seed, in the plan's order, `fast` laid over them."""
     if values["bases"] is None:
+        own = copy.deepcopy(values)
+        if values["fast"]:
+            _lay_fast(own, {}, spoken)
         for model in values["model"]:
             for dataset in values["dataset"]:
                 for optimizer in values["optimizer"]:
-                    yield model, dataset, optimizer, values
+                    yield model, dataset, optimizer, copy.deepcopy(own)
         return
-    known = ("model", "dataset", "optimizer", "epochs", "batch_size", "method")
-    methods = available("method", config_dirs)
 
     def named(entry: Values, group: str) -> list[str]:
         """What an entry names, or the choice of its suite or the command line."""
-        if group in entry and (group,) not in spoken:
-            if str(entry[group]) not in values[group]:
-                raise ConfigError(f"bases: {group} must be a preset that {group}= chooses, got {entry[group]!r}")
-            return [str(entry[group])]
+        name, _ = entry_choice(entry, group)
+        if name is not None and (group,) not in spoken:
+            if name not in values[group]:
+                raise ConfigError(f"bases: {group} must be a preset that {group}= chooses, got {name!r}")
+            return [name]
         return list(values[group]) if "all" in choices[group] else choices[group]
 
     found = False
     for index, entry in enumerate(values["bases"]):
-        for key in entry:
-            if key not in known:
-                raise ConfigError(f"bases[{index}] has no key {key!r}{nearest(str(key), known)}")
-        for name in entry.get("method") or {}:
-            if name not in methods:
-                raise ConfigError(f"bases[{index}].method: no preset named {name!r}{nearest(name, methods)}")
-        model = str(entry["model"]).replace(".", "_")
+        _check_entry(f"bases[{index}]", entry, config_dirs)
+        fast = {} if entry.get("fast") is None else entry["fast"]
+        _check_entry(f"bases[{index}].fast", fast, config_dirs)
+        model = str(entry_choice(entry, "model")[0]).replace(".", "_")
         if model not in values["model"]:
             continue
         found = True
-        own = copy.deepcopy(values)
-        lengths = {k: entry[k] for k in ("epochs", "batch_size") if k in entry}
-        chosen = {k: v for k, v in (entry.get("method") or {}).items() if k in own["method"]}
-        lay(own, {**lengths, "method": chosen}, spoken)
         for dataset in named(entry, "dataset"):
             for optimizer in named(entry, "optimizer"):
+                own = copy.deepcopy(values)
+                laid = {key: entry[key] for key in ("epochs", "batch_size", "method") if key in entry}
+                for group in ("model", "dataset", "optimizer"):
+                    name, content = entry_choice(entry, group)
+                    laid[group] = {"each" if name is None else name.replace(".", "_"): content}
+                _lay_over(own, laid, spoken)
+                if values["fast"]:
+                    _lay_fast(own, fast, spoken)
                 yield model, dataset, optimizer, own
     if not found:
-        raise ConfigError(
-            f"model must be among the suite's bases ({', '.join(str(e['model']) for e in values['bases'])}), "
-            f"got {', '.join(values['model'])}"
-        )
+        known = ", ".join(str(entry_choice(entry, "model")[0]) for entry in values["bases"])
+        raise ConfigError(f"model must be among the suite's bases ({known}), got {', '.join(values['model'])}")
 
 
 def _check_top(values: Values) -> None:
@@ -205,12 +241,7 @@ def resolve(request: Request, command: str) -> Study:
     tune = from_mapping(TuneConfig, "tune", values["tune"], trials=values["trials"])
     device = _device(values["device"])
     bases: list[tuple[BaseConfig, tuple[MethodConfig, ...]]] = []
-    entries = []
-    for model, dataset, optimizer, entry in _entries(values, spoken, choices, request.config_dirs):
-        own = copy.deepcopy(entry)
-        if values["fast"]:
-            _lay_fast(own, spoken)
-        entries.append((model, dataset, optimizer, own))
+    entries = list(_entries(values, spoken, choices, request.config_dirs))
     notes = lay_tuned(entries, settings, tune, spoken) if values["tuned"] else []
     for model, dataset, optimizer, own in entries:
         data = from_mapping(DatasetConfig, f"dataset.{dataset}", own["dataset"][dataset], name=dataset)

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.clock import Clock
+from harness.memory import bounded_by
 from harness.method import Batch, Branch, Buffers, Layout, OptimizerFactory, Schedule, Trajectory
 from harness.randomness import generator
 from harness.train import Trainer
@@ -134,25 +135,26 @@ class BranchSession:
             yield batch
 
     @contextlib.contextmanager
-    def _undisturbed(self, seed: int) -> Iterator[None]:
-        """The block's forward passes leave buffers and the random stream as they were."""
+    def _undisturbed(self, seed: int, images: int) -> Iterator[None]:
+        """The block's passes over so many images at once leave buffers and the random stream as they were."""
         saved = self._trainer.flat.copy_buffers()
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
             try:
-                yield
+                with bounded_by("the method's batch_size", images):
+                    yield
             finally:
                 self._trainer.flat.load(buffers=saved)
 
     def loss(self, batch: Batch) -> float:
-        with self._clock.phase("train"), self._undisturbed(batch.seed), torch.no_grad():
+        with self._clock.phase("train"), self._undisturbed(batch.seed, len(batch.labels_B)), torch.no_grad():
             self.model.train()
             self._trainer.count(len(batch.labels_B), backward=False)
             return cross_entropy(self._trainer.logits(batch.images_B), batch.labels_B).item()
 
     def gradient(self, batch: Batch) -> tuple[float, Tensor]:
-        with self._clock.phase("train"), self._undisturbed(batch.seed):
+        with self._clock.phase("train"), self._undisturbed(batch.seed, len(batch.labels_B)):
             self.model.train()
             self._trainer.count(len(batch.labels_B), backward=True)
             for parameter in self._trainer.flat.parameters:
@@ -166,7 +168,7 @@ class BranchSession:
         order = torch.randperm(len(images), generator=generator(self._trainer.base.dataset.split_seed, "probe"))
         probe = images.subset(order[:PROBE_IMAGES])
         self._trainer.count(len(probe), backward=False)
-        with self._clock.phase("train"), self._undisturbed(0), torch.no_grad():
+        with self._clock.phase("train"), self._undisturbed(0, PROBE_IMAGES), torch.no_grad():
             self.model.eval()
             for module in self.model.modules():
                 if isinstance(module, _BatchNorm):

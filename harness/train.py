@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +18,10 @@ from torch.nn.functional import cross_entropy
 
 from harness.clock import Counts
 from harness.config import BaseConfig
+from harness.memory import bounded_by
 from harness.method import OptimizerFactory, Schedule, Snapshot, State
 from harness.params import FlatModel
-from harness.problem.datasets import ImageSet
+from harness.problem.images import Images
 from harness.problem.models import build_model
 from harness.problem.optimizers import make_optimizer, schedule
 from harness.randomness import derive
@@ -30,10 +32,16 @@ class Diverged(Exception):
 
 
 def set_determinism(base: BaseConfig) -> None:
-    """Process-wide switches that a base's numbers depend on."""
+    """Process-wide switches that a base's numbers depend on; before the device is first used.
+
+    Deterministic: on a GPU only kernels that repeat to the last bit, and cuDNN's first choice instead of the fastest
+    that it finds by trying. float32 is float32 in convolutions and matrix products alike, not TF32.
+    """
+    if base.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for, to repeat itself
     torch.use_deterministic_algorithms(base.deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not base.deterministic
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 class Trainer:
@@ -42,7 +50,7 @@ class Trainer:
     `images` is the training split on `device`. `t` counts completed epochs, `step` optimizer steps.
     """
 
-    def __init__(self, base: BaseConfig, images: ImageSet, device: torch.device) -> None:
+    def __init__(self, base: BaseConfig, images: Images, device: torch.device) -> None:
         self.base = base
         self.images = images
         self.device = device
@@ -117,10 +125,20 @@ class Trainer:
     ) -> dict[str, float]:
         """Train one epoch (the t-th, counted from 0); its mean training loss, accuracy in percent and last rate.
 
-        Raises Diverged where loss or weights are not finite afterwards.
+        Raises Diverged where loss or weights are not finite afterwards, OutOfMemory where the device holds no batch.
         """
         size = self.base.batch_size if batch_size is None else batch_size
         self.check_batch(size)
+        with bounded_by("batch_size", size):
+            return self._train_epoch(size, augment, after_backward, after_step)
+
+    def _train_epoch(
+        self,
+        size: int,
+        augment: bool,
+        after_backward: Callable[[], None] | None,
+        after_step: Callable[[], None] | None,
+    ) -> dict[str, float]:
         self.seed_epoch()
         self.model.train()
         steps = self.steps_per_epoch(size)

@@ -19,6 +19,7 @@ from harness.clock import Clock
 from harness.config import BaseConfig
 from harness.evaluate import Evaluator
 from harness.files import CorruptFile, pack
+from harness.memory import bounded_by
 from harness.method import Method, Observer, Proposal, Reconstruction, Run, Snapshot, State
 from harness.plan import CellPlan
 from harness.randomness import generator
@@ -119,7 +120,8 @@ class Audience:
     def _guarded(self, watched: Watched) -> Iterator[None]:
         """A method's error ends its own cell; a corrupt file is the job's to deal with."""
         try:
-            yield
+            with bounded_by("batch_size", self.base.batch_size):
+                yield
         except CorruptFile:
             raise
         except Exception as error:

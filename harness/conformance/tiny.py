@@ -20,7 +20,8 @@ from harness.jobs import Job, run_job
 from harness.method import Layout, Method, Run, Snapshot, Trajectory
 from harness.plan import BasePlan, CellPlan, make_plan
 from harness.presets import make_method
-from harness.problem.datasets import ImageSet, load_split
+from harness.problem.datasets import load_split
+from harness.problem.images import Images
 from harness.randomness import generator
 from harness.resolve import resolve
 from harness.store import Record, Store
@@ -171,7 +172,7 @@ class Recorded:
         return Store(self.root).base_folder(self.base.key)
 
     @cached_property
-    def images(self) -> ImageSet:
+    def images(self) -> Images:
         return load_split(self.base.config.dataset, "train")
 
     @cached_property

@@ -53,10 +53,16 @@ def _job_main(job: Job, connection: Connection, gpu: int | None) -> None:
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = _visible(gpu)
     from harness.jobs import run_job
 
     run_job(job, connection.send)
+
+
+def _visible(gpu: int) -> str:
+    """The name of the `gpu`-th of the GPUs that this process was given."""
+    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return given[gpu] if given else str(gpu)
 
 
 @dataclass
@@ -79,7 +85,7 @@ class LocalEngine:
 
             gpus = torch.cuda.device_count()
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        auto = gpus if device == "cuda" else max(1, cores // config.threads)
+        auto = gpus * config.per_device if device == "cuda" else max(1, cores // config.threads)
         self.slots = auto if config.workers == "auto" else int(config.workers)
         self._gpus = gpus
 

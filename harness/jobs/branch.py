@@ -11,6 +11,7 @@ from harness.clock import Counts
 from harness.files import CorruptFile, digest_tensor, write_state
 from harness.jobs.job import Refused, read_bundle
 from harness.jobs.worker import Worker
+from harness.memory import bounded_by
 from harness.method import Brancher, State
 from harness.plan import branch_lacks, restart_path
 from harness.session import BranchSession
@@ -87,10 +88,11 @@ class BranchJob(Worker):
         """Train from the start state or the bundle to the end; the final model's state where it is asked for."""
         entry, last = self.entry, self.until
         try:
-            self._begin()
-            self.open_runs([entry])
-            while self.trainer.t < last and entry.status == "running":
-                self._epoch(last)
+            with bounded_by("batch_size", self.base.batch_size):
+                self._begin()
+                self.open_runs([entry])
+                while self.trainer.t < last and entry.status == "running":
+                    self._epoch(last)
             if entry.status == "running":
                 entry.status = "done"
                 return self._final_weights() if self.job.settings.save == "final" else None

@@ -20,9 +20,11 @@ from harness.files import CorruptFile, set_aside, write_bytes, write_json, write
 from harness.jobs.job import GENERATION, Job, Log, Refused, Tell, cell_record, next_run, record_failure, versions
 from harness.keys import source_digest
 from harness.masking import masked_text
+from harness.memory import bounded_by
 from harness.plan import CellPlan
 from harness.presets import make_method
-from harness.problem.datasets import ImageSet, load_split
+from harness.problem.datasets import load_split
+from harness.problem.images import Images
 from harness.store import Record, Store
 from harness.tracking import tracks
 from harness.tracking.arrangement import cell_info
@@ -54,7 +56,7 @@ class Worker(ABC):
         self.tell({"kind": "line", "text": masked_text(f"{self.job.label}: {text}")})
 
     @cached_property
-    def images(self) -> ImageSet:
+    def images(self) -> Images:
         """The training split."""
         return load_split(self.base.dataset, "train").to(self.device)
 
@@ -81,7 +83,8 @@ class Worker(ABC):
             try:
                 self.job = self._unfinished()
                 if self.job.cells or self.job.kind == "train":
-                    self.work()
+                    with bounded_by("batch_size", self.base.batch_size):
+                        self.work()
             except CorruptFile as error:
                 path = Path(str(error).split(": ")[0])
                 aside = set_aside(path).name if path.exists() else "gone"

@@ -6,13 +6,10 @@ puts them into the root, through torchvision where the network allows it and oth
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import gzip
-import io
 import os
 import shutil
-import socket
 import struct
 import subprocess
 import tempfile
@@ -27,7 +24,8 @@ from torch import Tensor
 
 from harness.config import ConfigError, DatasetConfig
 from harness.files import write_bytes
-from harness.problem.folders import data_root
+from harness.problem.folders import data_root, quiet_download
+from harness.problem.images import ImageSet, in_memory
 
 SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
@@ -35,7 +33,6 @@ NAMES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-SOCKET_SECONDS = 15.0
 COMMAND_SECONDS = 300.0
 
 
@@ -88,6 +85,7 @@ class FashionMNIST:
     """The source `fashion_mnist`."""
 
     shape = (1, 28, 10)
+    streams = False
 
     def totals(self, config: DatasetConfig) -> tuple[int, int]:
         return 60_000, 10_000
@@ -103,14 +101,14 @@ class FashionMNIST:
     def payloads(self, files: tuple[Path, ...]) -> Iterator[bytes]:
         return map(payload, files)
 
-    def read(self, files: tuple[Path, ...], part: str) -> tuple[Tensor, Tensor]:
+    def open(self, config: DatasetConfig, files: tuple[Path, ...], part: str) -> ImageSet:
         images, labels = (_read_idx(p, p.stat().st_mtime_ns) for p in (files[:2] if part == "train" else files[2:]))
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
             raise ConfigError(
                 f"dataset: {files[0].parent} must hold as many labels as images of rank 2, "
                 f"got shapes {tuple(images.shape)} and {tuple(labels.shape)}"
             )
-        return images.unsqueeze(1), labels.long()
+        return in_memory(config, images.unsqueeze(1), labels.long())
 
     def obtain(self, config: DatasetConfig) -> str | None:
         """Fetch the data into the root where it is not found; a line that says from where, None if present.
@@ -153,16 +151,10 @@ class FashionMNIST:
 
 
 def _from_torchvision(folder: Path) -> Path:
-    """torchvision's download, silent, every wait on the network bounded by a socket timeout."""
     from torchvision.datasets import FashionMNIST as Download  # slow to import, rarely needed
 
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(SOCKET_SECONDS)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            Download(str(folder), download=True)
-    finally:
-        socket.setdefaulttimeout(before)
+    with quiet_download():
+        Download(str(folder), download=True)
     return folder / "FashionMNIST" / "raw"
 
 

@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.config import ConfigError, DatasetConfig, ModelConfig, nearest
+from harness.problem import paper_models as paper_models  # registers its models with timm
 from harness.randomness import derive
 
 CANDIDATE_SIZES = (28, 32, 64, 96, 128, 160, 192, 224, 256, 288, 384)
@@ -70,14 +71,26 @@ def _arguments(config: ModelConfig, dataset: DatasetConfig) -> dict[str, Any]:
     given = {"in_chans": config.in_chans, "patch_size": config.patch_size, "drop_rate": config.drop_rate}
     for name in ("img_size", "num_classes", "pretrained", *given):
         if name in config.kwargs:
-            instead = "the data set's" if name == "num_classes" else f"set by {key}.{name}"
+            instead = f"set by {key}.{'head_classes' if name == 'num_classes' else name}"
             raise ConfigError(f"{key}.kwargs must not hold {name} ({instead}), got {config.kwargs[name]!r}")
     if config.in_chans is not None and config.in_chans != dataset.channels:
         raise ConfigError(
             f"{key}.in_chans must be {dataset.channels} for dataset {dataset.name}, got {config.in_chans}"
         )
     arguments = {k: v for k, v in given.items() if v is not None}
-    return {**arguments, "in_chans": dataset.channels, "num_classes": dataset.classes, **config.kwargs}
+    return {**arguments, "in_chans": dataset.channels, "num_classes": _outputs(config, dataset), **config.kwargs}
+
+
+def _outputs(config: ModelConfig, dataset: DatasetConfig) -> int:
+    """The scores that the model gives an image: one a class, or more where the head is to be wider."""
+    if config.head_classes is None:
+        return dataset.classes
+    if config.head_classes < dataset.classes:
+        raise ConfigError(
+            f"model.{config.name}.head_classes must be at least {dataset.classes}, the classes of {dataset.name}, "
+            f"got {config.head_classes}"
+        )
+    return config.head_classes
 
 
 def _refused_argument(error: TypeError) -> str | None:
@@ -171,20 +184,27 @@ def _check_pretrained(config: ModelConfig) -> None:
         raise ConfigError(f"{key} must be false or a path for {config.timm}, of which timm has no weights, got true")
 
 
+def on_meta(config: ModelConfig, dataset: DatasetConfig) -> nn.Module:
+    """A model in training mode on the meta device, where it has shapes and no values."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return _create(config, dataset, pretrained=False).train()
+
+
 def _try_on_meta(config: ModelConfig, dataset: DatasetConfig) -> nn.Module:
     """The model on the meta device after one training forward of two images; whatever it raises says why not."""
     size = dataset.image_size
+    model = on_meta(config, dataset)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        model = _create(config, dataset, pretrained=False).train()
         embed = getattr(model, "patch_embed", None)
         # timm lets some models drop the rows and columns that a patch does not fill: here they are refused
         if isinstance(embed, PatchEmbed) and not embed.dynamic_img_pad and any(size % p for p in embed.patch_size):
             raise ValueError(f"image size {size} is not a multiple of patch size {embed.patch_size[0]}")
         scores = model(torch.empty(2, dataset.channels, size, size))
-    if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != (2, dataset.classes):
+    outputs = _outputs(config, dataset)
+    if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != (2, outputs):
         shape = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise ConfigError(
-            f"model.{config.name}.timm must give scores of shape (2, {dataset.classes}) for two images, got {shape}"
+            f"model.{config.name}.timm must give scores of shape (2, {outputs}) for two images, got {shape}"
         )
     return model
 

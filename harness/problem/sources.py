@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 from harness.config import ConfigError, DatasetConfig, nearest
+from harness.problem.cifar import CIFAR
 from harness.problem.fashion_mnist import FashionMNIST
+from harness.problem.image_folder import ImageFolder
+from harness.problem.images import Images, ImageSet, in_memory
 from harness.randomness import generator
 
 
@@ -21,6 +24,10 @@ class Source(Protocol):
     @property
     def shape(self) -> tuple[int, int, int] | None:
         """Channels, height and width, classes, where the source is one data set; None where the preset tells."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether images are decoded as they are needed, rather than held in memory."""
 
     def totals(self, config: DatasetConfig) -> tuple[int, int]:
         """Images in the training and in the test part; reads no image."""
@@ -34,8 +41,8 @@ class Source(Protocol):
     def payloads(self, files: tuple[Path, ...]) -> Iterator[bytes]:
         """The decompressed data in a fixed order: what its digest is taken over."""
 
-    def read(self, files: tuple[Path, ...], part: str) -> tuple[Tensor, Tensor]:
-        """images_B uint8 (n, C, H, W) and labels_B int64 of the `train` or the `test` part."""
+    def open(self, config: DatasetConfig, files: tuple[Path, ...], part: str) -> Images:
+        """The `train` or the `test` part, as the configuration has it normalised and augmented."""
 
 
 class Digits:
@@ -45,6 +52,7 @@ class Digits:
     """
 
     shape = (1, 8, 10)
+    streams = False
     TEST_IMAGES = 360
     TOTAL = 1797
 
@@ -69,13 +77,13 @@ class Digits:
         yield images.numpy().tobytes()
         yield labels.to(torch.uint8).numpy().tobytes()
 
-    def read(self, files: tuple[Path, ...], part: str) -> tuple[Tensor, Tensor]:
+    def open(self, config: DatasetConfig, files: tuple[Path, ...], part: str) -> ImageSet:
         images, labels = self._arrays()
         order = torch.randperm(self.TOTAL, generator=generator(0, "digits/test"))
         chosen = order[: self.TEST_IMAGES] if part == "test" else order[self.TEST_IMAGES :]
         # 0..16 to 0..255, the range of every other source
         scaled = (images[chosen].float() * (255 / 16)).round().to(torch.uint8)
-        return scaled.unsqueeze(1), labels[chosen]
+        return in_memory(config, scaled.unsqueeze(1), labels[chosen])
 
     @staticmethod
     def _arrays() -> tuple[Tensor, Tensor]:
@@ -85,7 +93,13 @@ class Digits:
         return torch.from_numpy(digits.images).to(torch.uint8), torch.from_numpy(digits.target).long()
 
 
-SOURCES: dict[str, Source] = {"digits": Digits(), "fashion_mnist": FashionMNIST()}
+SOURCES: dict[str, Source] = {
+    "digits": Digits(),
+    "fashion_mnist": FashionMNIST(),
+    "cifar10": CIFAR(10),
+    "cifar100": CIFAR(100),
+    "image_folder": ImageFolder(),
+}
 
 
 def find_source(config: DatasetConfig) -> Source:

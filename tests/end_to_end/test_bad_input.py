@@ -5,7 +5,7 @@ import shutil
 import pytest
 from command import OWN, here, state
 
-from harness.problem import fashion_mnist
+from harness.problem import cifar, fashion_mnist
 
 CASES = [
     # what is given, and what the line must say
@@ -50,6 +50,11 @@ CASES = [
     ("trajectory.keep=some", ["trajectory.keep", "warmup", "'some'"]),
     ("tracker.mode=loud", ["tracker.mode", "offline", "'loud'"]),
     ("engine.workers=0", ["engine.workers", "at least 1", "got 0"]),
+    ("engine.per_device=0", ["engine.per_device", "at least 1", "got 0"]),
+    ("model.test_resnet.head_classes=9", ["model.test_resnet.head_classes", "at least 10", "got 9"]),
+    ("model.test_resnet.in_chans=3", ["model.test_resnet.in_chans", "must be 1", "digits", "got 3"]),
+    ("model=lenet5", ["model.lenet5", "8x8", "resize"]),
+    ("dataset.digits.crop_scale=0.5", ["dataset.digits.crop_scale", "in memory", "0.5"]),
     ("engine.threads=0", ["engine.threads", "at least 1", "got 0"]),
     ("evaluate.every=0", ["evaluate.every", "at least 1", "got 0"]),
     ("evaluate.test=never", ["evaluate.test", "last", "'never'"]),
@@ -163,6 +168,54 @@ def test_absent_data(tmp_path, monkeypatch):
     assert not results.exists()
     # a plan needs no image
     assert "not here yet" in here("plan", "suite=quick", root_key, results=results).stdout
+
+
+def test_absent_cifar(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise OSError("no way")
+
+    monkeypatch.setattr(cifar, "FETCH", {10: refuse, 100: refuse})
+    results, root = tmp_path / "results", tmp_path / "data"
+    root_key = f"dataset.cifar10.root={root}"
+    words = ["dataset.cifar10", str(root), "no way", "cifar-10-batches-bin", "cifar-10-batches-py", cifar.HOME]
+    refused("suite=paper", "model=lenet5", root_key, results=results, words=words)
+    assert not results.exists()
+    planned = here("plan", "suite=paper", "model=lenet5", root_key, results=results).stdout
+    assert "dataset cifar10 is not here yet" in planned
+    for word in ("work: ", "GPU-hours", "a rate that is assumed", "disk about", "memory of the largest job"):
+        assert word in planned
+
+
+def test_an_image_folder_without_images(tmp_path):
+    root = tmp_path / "images"
+    results = tmp_path / "results"
+    given = ("dataset=image_folder", f"dataset.image_folder.root={root}", "dataset.image_folder.classes=2")
+    refused(*given, results=results, words=["dataset.image_folder.root", "train/<class>/", str(root)])
+    for name in ("ant", "bee"):
+        (root / "train" / name).mkdir(parents=True)
+    refused(*given, results=results, words=["dataset.image_folder.root", "got none in", str(root / "train")])
+
+
+def test_cuda_asked_for_and_absent(untouched, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    refused("suite=smoke", "device=cuda", results=untouched, words=["device", "cpu or auto", "got cuda"])
+
+
+def test_entries_with_values_that_are_none(untouched, tmp_path):
+    """Values for a preset stand below its one name; below `fast`, what an entry may hold and no more."""
+    (tmp_path / "suite").mkdir()
+    for name, entry in {
+        "two": "{model: test_resnet, optimizer: {adam: {lr: 1}, sgd: {lr: 1}}}",
+        "bare": "{model: {test_resnet: 3}}",
+        "later": "{model: test_resnet, fast: {evaluate: {every: 2}}}",
+        "typo": "{model: test_resnet, dataset: {each: {resise: 9}}}",
+    }.items():
+        (tmp_path / f"suite/{name}.yaml").write_text(f"# @package _global_\nbases:\n  - {entry}\n")
+    own = f"--config-dir={tmp_path}"
+    refused(own, "suite=two", results=untouched, words=["bases[0].optimizer", "one name", "'sgd'"])
+    refused(own, "suite=bare", results=untouched, words=["bases[0].model", "mapping of values", "3"])
+    refused(own, "suite=later", results=untouched, words=["bases[0].fast", "'evaluate'"])
+    refused(own, "suite=typo", results=untouched, words=["dataset.digits", "'resise'", "resize"])
 
 
 def test_a_target_outside_the_allowed_packages(untouched, tmp_path):

@@ -1,5 +1,6 @@
 """From the command line to bases and methods: every suite, the order of precedence, lists, `all` and timm's names."""
 
+import csv
 from importlib.resources import files
 from pathlib import Path
 
@@ -22,6 +23,10 @@ defaults:
 bases:
   - {model: test_resnet, dataset: digits, epochs: 8, method: {lawa: {k: 3}}}
   - {model: resnet18, dataset: digits, optimizer: adam, batch_size: 50}
+  - model: {test_resnet: {drop_rate: 0.1}}
+    dataset: {each: {crop_padding: 2}}
+    optimizer: {sgd: {lr: 0.3, momentum: 0.5}}
+    fast: {batch_size: 9, dataset: {each: {resize: 6}}, method: {lawa: {k: 6}}}
 seeds: [3, 4]
 epochs: 7
 method:
@@ -67,7 +72,7 @@ def test_preset_suite_entry_fast_command_line(own):
     """Each level replaces the one before, value by value."""
     assert parameters(study("method=lawa").bases[0][1], "lawa")["k"] == 5
     first, methods = study("suite=levels", own=own).bases[0]
-    last, others = study("suite=levels", own=own).bases[-1]
+    last, others = study("suite=levels", own=own).bases[2]
     assert parameters(others, "lawa")["k"] == 4
     assert parameters(methods, "lawa")["k"] == 3
     assert parameters(methods, "swa")["start"] == 0.5
@@ -93,14 +98,62 @@ def test_entries_say_which_bases_there_are(own):
         ("test_resnet", "digits", "sgd_momentum", 4),
         ("resnet18", "digits", "adam", 3),
         ("resnet18", "digits", "adam", 4),
+        ("test_resnet", "digits", "sgd", 3),
+        ("test_resnet", "digits", "sgd", 4),
     ]
+
+
+def test_entries_hold_values_of_their_presets(own):
+    """Of one entry and no other, below what the command line says, and none for a preset that it replaces."""
+    first, last = (study("suite=levels", own=own).bases[i][0] for i in (0, -1))
+    assert (first.model.drop_rate, first.dataset.crop_padding) == (None, 1)
+    assert (last.model.drop_rate, last.dataset.crop_padding) == (0.1, 2)
+    assert (last.optimizer.params["lr"], last.optimizer.params["momentum"]) == (0.3, 0.5)
+    told, _ = study("suite=levels", "optimizer.sgd.lr=0.2", "dataset.digits.crop_padding=3", own=own).bases[-1]
+    assert (told.optimizer.params["lr"], told.optimizer.params["momentum"], told.dataset.crop_padding) == (0.2, 0.5, 3)
+    other, _ = study("suite=levels", "dataset=fashion_mnist", "optimizer=adam", own=own).bases[-1]
+    assert (other.dataset.name, other.dataset.crop_padding) == ("fashion_mnist", 2)
+    assert (other.optimizer.name, other.optimizer.params["lr"]) == ("adam", 0.001)
+
+
+def test_what_an_entry_says_for_fast_comes_after_the_presets(own):
+    first, methods = study("suite=levels", "fast=true", own=own).bases[0]
+    assert (first.batch_size, first.dataset.resize, parameters(methods, "lawa")["k"]) == (32, None, 2)
+    last, methods = study("suite=levels", "fast=true", own=own).bases[-1]
+    assert (last.batch_size, last.dataset.resize, parameters(methods, "lawa")["k"]) == (9, 6, 6)
+    told, _ = study("suite=levels", "fast=true", "dataset.digits.resize=7", own=own).bases[-1]
+    assert told.dataset.resize == 7
+
+
+def test_paper_has_the_settings_of_the_released_code():
+    """Those that ship with the published numbers, row by row."""
+    with (files("harness.report") / "reference" / "cifar10_defaults.csv").open() as file:
+        published = {row["model"]: row for row in csv.DictReader(file)}
+    chosen = study("suite=paper")
+    assert {base.model.name for base, _ in chosen.bases} == set(published)
+    for base, methods in chosen.bases:
+        row, params = published[base.model.name], base.optimizer.params
+        assert (base.optimizer.name, params["lr"]) == (row["optimizer"], float(row["lr"]))
+        assert str(params.get("momentum", "")) == row["momentum"]
+        assert params["weight_decay"] == float(row["weight_decay"])
+        schedule = base.optimizer.schedule
+        name = "none" if schedule.name == "none" else f"warmup{schedule.warmup_epochs:g}_{schedule.name}"
+        assert name == row["schedule"]
+        assert (base.epochs, base.batch_size) == (int(row["epochs"]), int(row["batch_size"]))
+        online = parameters(methods, "cmd_online")
+        assert [online[k] for k in ("modes", "samples", "warmup")] == [
+            int(row[k]) for k in ("modes_M", "samples_K", "warmup_F")
+        ]
+        assert (base.model.drop_rate or 0) == float(row["dropout"])
+    shared = {base.model.name: base for base, _ in chosen.bases if base.seed == 0}["resnet18"]
+    assert shared in [base for base, _ in study("suite=optimizers").bases]
 
 
 def test_model_filters_entries_and_method_selects(own):
     chosen = study("suite=levels", "model=resnet18", "method=[base,lawa]", "seeds=[0]", own=own)
     assert names(chosen) == [("resnet18", "digits", "adam", 0)]
     assert [method.name for method in chosen.bases[0][1]] == ["base", "lawa"]
-    with pytest.raises(ConfigError, match=r"test_resnet, resnet18.*got vit_tiny"):
+    with pytest.raises(ConfigError, match=r"test_resnet, resnet18, test_resnet.*got vit_tiny"):
         study("suite=levels", "model=vit_tiny", own=own)
     assert {model for model, *_ in names(study("suite=quick", "model=test_vit"))} == {"test_vit"}
 

@@ -223,6 +223,16 @@ def test_a_lost_process_fails_its_base_and_the_next_run_can_redo_it(tmp_path):
     assert set(statuses(results, "adhoc").values()) == {"done"}
 
 
+def test_a_method_that_exhausts_the_device_is_recorded_with_the_batch_and_the_others_go_on(tmp_path):
+    results = tmp_path / "results"
+    here("run", *SMALL, "--config-dir", OWN, "method=[base,swa,exhausts]", results=results, code=1)
+    assert statuses(results, "adhoc") == {"base": "done", "swa": "done", "exhausts": "failed"}
+    found = record(results, "adhoc", "exhausts")
+    batch = found["config"]["base"]["batch_size"]
+    assert found["reason"].startswith(f"OutOfMemory: out of memory at batch_size={batch}: set a smaller batch_size, ")
+    assert "Tried to allocate 20.00 GiB" in found["traceback"]
+
+
 @pytest.fixture(scope="module")
 def diverged(tmp_path_factory):
     """Momentum of a million: every batch's step is a million times the last, beyond float32 in a few epochs."""

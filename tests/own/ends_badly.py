@@ -2,6 +2,8 @@
 
 import os
 
+import torch
+
 from harness.method import Observer
 
 
@@ -34,3 +36,11 @@ class Vanishes(Raises):
     def observe(self, snapshot):
         if snapshot.t == self.at:
             os._exit(3)
+
+
+class Exhausts(Raises):
+    """Asks a GPU for more memory than it has."""
+
+    def observe(self, snapshot):
+        if snapshot.t == self.at:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nMore of it")

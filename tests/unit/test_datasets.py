@@ -21,8 +21,9 @@ from sklearn.datasets import load_digits
 
 from harness.config import ConfigError, DatasetConfig, from_mapping
 from harness.problem import datasets, fashion_mnist
-from harness.problem.datasets import ImageSet, check_sizes, data_digest, load_split, obtain, train_images
+from harness.problem.datasets import check_sizes, data_digest, load_split, obtain, train_images
 from harness.problem.fashion_mnist import NAMES, FashionMNIST
+from harness.problem.images import ImageSet
 
 PRESETS = sorted(path.stem for path in Path(str(files("conf"))).glob("dataset/*.yaml"))
 RAW_NAMES = (*NAMES["train"], *NAMES["test"])
@@ -259,7 +260,8 @@ def test_obtain_unpacks_a_package_after_another_way_failed(tmp_path, tiny, monke
 @pytest.mark.parametrize("size", [16, 5])
 def test_resize_agrees_with_pillow(size):
     config = replace(preset("digits"), resize=size, test_size=20)
-    resized = load_split(config, "test").images_B[:, 0].numpy().astype(int)
+    images = load_split(config, "test")
+    resized = pixels(images, next(images.batches(20))[0])[:, 0].numpy().astype(int)
     originals = load_split(replace(config, resize=None), "test").images_B[:, 0].numpy()
     expected = np.stack(
         [np.asarray(Image.fromarray(i).resize((size, size), Image.Resampling.BILINEAR)) for i in originals]
@@ -267,8 +269,20 @@ def test_resize_agrees_with_pillow(size):
     assert np.abs(resized - expected.astype(int)).max() <= 1
 
 
+def test_images_that_grow_stay_small_in_memory_and_are_augmented_before(monkeypatch):
+    config = replace(preset("digits"), resize=24, crop_padding=1)
+    images = load_split(config, "train")
+    assert images.images_B.shape[-2:] == (8, 8)
+    batch = next(images.train_batches(4, 0, 0, memory_format=torch.channels_last))
+    assert batch.images_B.shape == (4, 1, 24, 24)
+    assert batch.images_B.stride()[1] == 1
+    plain = next(load_split(replace(config, resize=None), "train").train_batches(4, 0, 0)).images_B
+    # the centres of the original pixels keep their values
+    assert torch.allclose(batch.images_B[..., 1::3, 1::3], plain, atol=1e-5)
+
+
 def test_resize_in_chunks_equals_resize_at_once(monkeypatch):
-    config = replace(preset("digits"), resize=12, test_size=50)
+    config = replace(preset("digits"), resize=6, test_size=50)
     whole = load_split(config, "test").images_B
     monkeypatch.setattr(datasets, "RESIZE_IMAGES", 7)
     assert torch.equal(load_split(config, "test").images_B, whole)

@@ -41,6 +41,9 @@ def test_base_key_ignores_names_and_spelling(base):
         base, optimizer=dataclasses.replace(base.optimizer, params={"lr": 1.0, "momentum": 0.9})
     )
     assert keys.base_key(whole, "abc", None) == keys.base_key(point, "abc", None) != key
+    # nor does it matter how many processes decode its images
+    decoded = dataclasses.replace(base, dataset=dataclasses.replace(base.dataset, workers=4))
+    assert keys.base_key(decoded, "abc", None) == key
     # evaluation is no part of a base
     more = dataclasses.replace(base, dataset=dataclasses.replace(base.dataset, test_size=50))
     assert keys.base_key(more, "abc", None) == key
@@ -70,11 +73,13 @@ def test_base_key_changes_with_every_field_of_training(base, change):
         ("model", {"img_size": 16}),
         ("model", {"kwargs": {"drop_path_rate": 0.1}}),
         ("model", {"stem": "small"}),
+        ("model", {"head_classes": 20}),
         ("dataset", {"val_size": 50}),
         ("dataset", {"train_size": 500}),
         ("dataset", {"split_seed": 1}),
         ("dataset", {"flip": True}),
         ("dataset", {"crop_padding": 2}),
+        ("dataset", {"crop_scale": 0.5}),
         ("dataset", {"resize": 16}),
         ("dataset", {"mean": [0.5]}),
         ("optimizer", {"params": {"lr": 0.2, "momentum": 0.9}}),

@@ -1,5 +1,6 @@
 """timm models fitted to a data set: published sizes, seeds, and refusals before anything trains."""
 
+import csv
 import hashlib
 import re
 from dataclasses import replace
@@ -30,13 +31,101 @@ def preset(name):
 def test_presets_hold_every_key_and_train_on_small_images(name):
     values = OmegaConf.load(Path(str(files("conf"))) / "model" / f"{name}.yaml")[name]
     assert set(values) == set(ModelConfig.__dataclass_fields__) - {"name"}
-    assert describe(preset(name), GREY).N > 0
+    # the one preset whose patches do not fill 28 pixels
+    resize = 32 if name == "vit_base_patch16_224" else 28
+    assert describe(preset(name), replace(GREY, resize=resize)).N > 0
+    assert describe(preset(name), replace(COLOUR, resize=resize)).N > 0
 
 
 def test_resnet18_with_the_small_stem_has_its_published_size():
     facts = describe(preset("resnet18"), COLOUR)
     # 11,173,962 weights is the usual CIFAR-10 ResNet-18; its 20 BatchNorm layers span 4,800 channels
     assert (facts.N, facts.buffer_floats, facts.running_stats) == (11_173_962, 2 * 4_800 + 20, True)
+
+
+def published_sizes():
+    """Weights by model, of the released code's settings."""
+    with (files("harness.report") / "reference" / "cifar10_defaults.csv").open() as file:
+        return {row["model"]: int(row["parameters"]) for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "published"),
+    [
+        ("resnet18", {}, "resnet18"),
+        ("resnet18_no_running_stats", {}, "resnet18"),
+        ("wide_resnet28_10", {}, "wide_resnet28_10"),
+        ("preresnet164_basic", {}, "preresnet164"),
+        ("lenet5", {}, "lenet5"),
+        ("googlenet", {}, "googlenet"),
+        ("vit_base_patch16_224", {"head_classes": 1000}, "vit_base_patch16_224"),
+    ],
+)
+def test_the_papers_models_have_the_released_sizes(name, change, published):
+    colour = replace(COLOUR, resize=224) if name == "vit_base_patch16_224" else COLOUR
+    weights = describe(replace(preset(name), **change), colour).N
+    assert weights == published_sizes()[published]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "N"),
+    [
+        # the counts of the cited papers' networks, summed by hand from their layers
+        ("wide_resnet28_10", {"kwargs": {"bias": False}}, 36_479_194),
+        ("preresnet164", {}, 1_703_258),
+        ("preresnet164_basic", {"head_classes": None}, 2_669_816 - 990 * 65),
+        ("lenet5", {"kwargs": {"width": 1}}, 62_006),
+        ("vit_base_patch16_224", {}, 85_806_346),
+    ],
+)
+def test_the_usual_shapes_stand_beside_the_released_ones(name, change, N):
+    colour = replace(COLOUR, resize=224) if name == "vit_base_patch16_224" else COLOUR
+    assert describe(replace(preset(name), **change), colour).N == N
+
+
+def test_statistics_are_those_of_the_batch_where_none_are_kept():
+    config = preset("resnet18_no_running_stats")
+    assert describe(config, COLOUR).buffer_floats == 0
+    assert not describe(config, COLOUR).running_stats
+    model = build_model(config, replace(GREY, resize=8), 0).eval()
+    images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        together, alone = model(images)[:2], model(images[:2])
+    assert not torch.allclose(together, alone, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "googlenet", "preresnet164"])
+def test_every_weight_of_the_papers_models_receives_a_gradient(name):
+    dataset = replace(GREY, size=16 if name == "lenet5" else 8)
+    model = build_model(preset(name), dataset, 0).train()
+    images = torch.randn(2, 1, dataset.size, dataset.size, generator=torch.Generator().manual_seed(0))
+    model(images).square().sum().backward()
+    assert all(bool(p.grad.any()) for p in model.parameters() if p.dim() > 1)
+
+
+def test_dropout_of_the_wide_resnet_stands_before_the_last_convolution_of_a_unit():
+    model = build_model(preset("wide_resnet28_10"), replace(GREY, size=8), 0).train()
+    unit, images = model.stages[0][1], torch.randn(4, 160, 8, 8, generator=torch.Generator().manual_seed(0))
+    zeros = []
+    for conv in unit.convs:
+        conv.register_forward_pre_hook(lambda _, x: zeros.append((x[0] == 0).float().mean().item()))
+
+    def outputs(seed):
+        torch.manual_seed(seed)
+        return unit(images)
+
+    first = outputs(1)
+    # ReLU leaves half of normalised values, of which dropout takes 0.3
+    assert zeros == pytest.approx([0.5, 0.65], abs=0.03)
+    assert torch.equal(outputs(1), first)
+    assert not torch.equal(outputs(2), first)
+
+
+def test_too_small_images_for_lenet_are_refused_with_sizes_that_fit():
+    with pytest.raises(
+        ConfigError, match=r"model\.lenet5 refuses images of 8x8 .*at least 16x16.*resize to one of 28, 32"
+    ):
+        describe(preset("lenet5"), replace(GREY, size=8))
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
@@ -114,7 +203,11 @@ def test_an_image_size_unlike_the_images_is_named():
         ({"img_size": 28}, r"model\.m\.img_size must be left out: resnet18 does not take it, got 28"),
         ({"timm": "hrnet_w18", "patch_size": 4}, r"model\.m\.patch_size must be left out: hrnet_w18 does not take it"),
         ({"kwargs": {"widht": 2}}, r"model\.m\.kwargs\.widht must be left out: resnet18 does not take it, got 2"),
-        ({"kwargs": {"num_classes": 5}}, r"model\.m\.kwargs must not hold num_classes"),
+        (
+            {"kwargs": {"num_classes": 5}},
+            r"model\.m\.kwargs must not hold num_classes \(set by model\.m\.head_classes\)",
+        ),
+        ({"head_classes": 9}, r"model\.m\.head_classes must be at least 10, the classes of grey, got 9"),
         ({"kwargs": {"drop_rate": 0.5}}, r"model\.m\.kwargs must not hold drop_rate \(set by model\.m\.drop_rate\)"),
         ({"in_chans": 3}, r"model\.m\.in_chans must be 1 for dataset grey, got 3"),
         ({"timm": "test_vit", "patch_size": 7, "stem": "small"}, r"model\.m\.stem must be default for test_vit"),
@@ -127,6 +220,11 @@ def test_bad_values_are_named_in_one_line(values, message):
     with pytest.raises(ConfigError, match="^" + message) as caught:
         describe(ModelConfig(**{"name": "m", "timm": "resnet18", **values}), GREY)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "mixer_s16_224", "convnext_atto"])
+def test_any_timm_name_is_fitted_to_the_images_also_one_that_must_know_their_size(name):
+    assert describe(ModelConfig("mine", name), COLOUR).N > 0
 
 
 def test_names_are_timms_own():
