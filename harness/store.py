@@ -5,6 +5,7 @@ checksums and are checked when they are read.
     bases/<base key>/   base.json, history.parquet, trajectory/, restart/, log.txt
     cells/<cell key>/   record.json, history.parquet, tables/, restart/, weights.safetensors, log.txt
     suites/<suite>/     plan.json and views of exactly the last plan
+    leases/             who works where at this moment
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import filelock
 import pandas as pd
 
 from harness.files import CorruptFile, set_aside, write_bytes, write_json
+from harness.leases import Leases
 from harness.masking import masked
 
 SCHEMA = 1
@@ -49,6 +51,7 @@ class Store:
 
     def __init__(self, root: Path, say: Callable[[str], None] = print) -> None:
         self.root = root
+        self.leases = Leases(root)
         self._say = say
 
     def base_folder(self, key: str) -> Path:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from harness.config import EngineConfig
 from harness.engine import Event
+from harness.leases import LOST
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -109,7 +110,9 @@ class LocalEngine:
                 del self._running[running.connection]
                 running.process.join()
                 code = running.process.exitcode
-                died = None if code == 0 else f"process ended with {_name(code)}"
+                died = None if code in (0, LOST) else f"process ended with {_name(code)}"
+                if code == LOST:
+                    yield running.job, {"kind": "elsewhere"}
                 yield running.job, {"kind": "end", "died": died}
 
     @property

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import filelock
 import torch
 
 from harness.clock import Counts
 from harness.files import CorruptFile, digest_tensor, write_state
 from harness.jobs.job import Refused, read_bundle
 from harness.jobs.worker import Worker
+from harness.leases import lease_name, leave
 from harness.method import Brancher, State
 from harness.plan import branch_lacks, restart_path
 from harness.session import BranchSession
@@ -218,7 +218,7 @@ class BranchJob(Worker):
         start = self.branch.start
         state = self._start_state()
         if self._missing() or (state is None and start > 0):
-            with filelock.FileLock(self.folder / ".lock"):
+            with self.store.leases.wait(lease_name(self.store.root, self.folder), leave):
                 if missing := self._missing():
                     self._rederive(known, missing)
             state = self._start_state()

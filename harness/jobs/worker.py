@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 from safetensors.torch import save as save_safetensors
 
@@ -19,6 +18,7 @@ from harness.evaluate import Evaluator
 from harness.files import CorruptFile, set_aside, write_bytes, write_json, write_state
 from harness.jobs.job import GENERATION, Job, Log, Refused, Tell, cell_record, next_run, record_failure, versions
 from harness.keys import source_digest
+from harness.leases import lease_name, leave
 from harness.masking import masked_text
 from harness.plan import CellPlan
 from harness.presets import make_method
@@ -67,6 +67,10 @@ class Worker(ABC):
         """The folder that only one job at a time works in."""
         return self.folder
 
+    @property
+    def lease_name(self) -> str:
+        return lease_name(self.store.root, self.lock_folder)
+
     @abstractmethod
     def work(self) -> None:
         """Do the job."""
@@ -74,8 +78,13 @@ class Worker(ABC):
     def run(self) -> None:
         """Do the job alone in its folder; what goes wrong with it as a whole is recorded for its open cells."""
         set_determinism(self.base)
-        self.lock_folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(self.lock_folder / ".lock"):
+        leases = self.store.leases
+        lease = leases.wait(self.lease_name, leave) if self.job.waits else leases.take(self.lease_name, leave)
+        if lease is None:
+            self.tell({"kind": "elsewhere"})
+            return
+        with lease:
+            self.lock_folder.mkdir(parents=True, exist_ok=True)
             for half in self.lock_folder.rglob(".*.tmp"):  # what a killed process was writing
                 half.unlink()
             try:
@@ -103,9 +112,9 @@ class Worker(ABC):
         cells = []
         for cell in self.job.cells:
             record = self.store.record(cell.key)
-            if (None if record is None else record["generation"]) == self.job.generations.get(cell.key):
+            if record is None or record["generation"] == self.job.generations.get(cell.key):
                 cells.append(cell)
-            elif record is not None:
+            else:
                 status = {"status": record["status"], "reason": record["reason"]}
                 self.tell({"kind": "cell", "cell_key": cell.key, **status})
         return dataclasses.replace(self.job, cells=tuple(cells))
