@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import signal
 import sys
@@ -247,13 +248,14 @@ def _with_data(plan: Plan, parsed: argparse.Namespace, command: str, console: Co
 def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
     """Run what is left, followed by a tracker, and show the suite."""
     from harness.display import Display
-    from harness.engine.local import METHOD, LocalEngine
+    from harness.engine import open_engine
+    from harness.engine.local import METHOD
     from harness.schedule import Scheduler, epochs_left
     from harness.tracking import tracks
     from harness.tracking.background import Background
 
     settings = plan.study.settings
-    engine = LocalEngine(settings.engine, plan.bases[0].config.device)
+    engine = open_engine(settings.engine, plan.bases[0].config.device, plan.store.root)
     ended = sum(status != "left" for status in plan.statuses.values())
     display = Display(console, ended, len(plan.statuses), epochs_left(plan))
     tracking = None
@@ -265,6 +267,7 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
             Scheduler(plan, engine, display, python_path, tracking).run()
         finally:
             display.stop()
+            engine.close()
         code = _show(plan.store.root, settings.suite, console)
         for line in () if tracking is None else tracking.finish():
             console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -276,7 +279,8 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
 
 
 def _tune(parsed: argparse.Namespace, command: str) -> int:
-    from harness.engine.local import LocalEngine, warm_up
+    from harness.engine import open_engine
+    from harness.engine.local import warm_up
 
     warm_up()
     from harness.plan import check_room, estimate
@@ -285,9 +289,10 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
     console = _console()
     plan = _with_data(_make_plan(parsed, command), parsed, command, console)
     check_room(plan, estimate(plan))
-    engine = LocalEngine(plan.study.settings.engine, plan.bases[0].config.device)
+    engine = open_engine(plan.study.settings.engine, plan.bases[0].config.device, plan.store.root)
     folders = tuple(parsed.config_dir)
-    return tune(plan, engine, console, folders, tuple(str(folder.resolve()) for folder in folders))
+    with contextlib.closing(engine):
+        return tune(plan, engine, console, folders, tuple(str(folder.resolve()) for folder in folders))
 
 
 def _show(root: Path, suite: str, console: Console) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.compose import MANDATORY, KeyPath, Request, Values, as_names, available, compose_values, lay, load_yaml
 from harness.config import (
+    ENGINES,
     BaseConfig,
     ConfigError,
     DatasetConfig,
@@ -18,8 +19,10 @@ from harness.config import (
     MethodConfig,
     ModelConfig,
     OptimizerConfig,
+    RayConfig,
     ScheduleConfig,
     Settings,
+    SlurmConfig,
     Study,
     TrackerConfig,
     TuneConfig,
@@ -138,11 +141,14 @@ def _check_top(values: Values) -> None:
         check_whole("seeds", seed, 0)
 
 
-def _device(asked: str) -> str:
+def _device(asked: str, engine: EngineConfig) -> str:
+    """`cpu` or `cuda`; engines beyond this machine compute where their `gpus` are."""
     import torch
 
     check_choice("device", asked, ("auto", "cpu", "cuda"))
-    found = torch.cuda.is_available()
+    found = engine.gpus > 0 if isinstance(engine, SlurmConfig | RayConfig) else torch.cuda.is_available()
+    if asked == "cuda" and not found and engine.name != "local":
+        raise ConfigError(f"engine.gpus must be above 0 for device=cuda, got 0 with engine={engine.name}")
     if asked == "cuda" and not found:
         raise ConfigError("device must be cpu or auto where no CUDA device is found, got cuda")
     if asked == "auto":
@@ -165,11 +171,16 @@ def _settings(values: Values, suite: str) -> Settings:
         suite=suite,
         results_dir=str(Path(values["results_dir"]).absolute()),
         tracker=from_mapping(TrackerConfig, "tracker", values["tracker"]),
-        engine=from_mapping(EngineConfig, "engine", values["engine"]),
+        engine=_engine(values["engine"]),
         trajectory_keep=trajectory["keep"],
         save=values["save"],
         redo=redo,
     )
+
+
+def _engine(values: object) -> EngineConfig:
+    name = values.get("name") if isinstance(values, dict) else None
+    return from_mapping(ENGINES.get(str(name), EngineConfig), "engine", values)
 
 
 def _optimizer(name: str, values: Values, epochs: int) -> OptimizerConfig:
@@ -203,7 +214,7 @@ def resolve(request: Request, command: str) -> Study:
     _drop_unchosen(values, request.config_dirs)
     settings = _settings(values, suite)
     tune = from_mapping(TuneConfig, "tune", values["tune"], trials=values["trials"])
-    device = _device(values["device"])
+    device = _device(values["device"], _engine(values["engine"]))
     bases: list[tuple[BaseConfig, tuple[MethodConfig, ...]]] = []
     entries = []
     for model, dataset, optimizer, entry in _entries(values, spoken, choices, request.config_dirs):

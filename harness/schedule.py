@@ -23,9 +23,6 @@ from harness.trajectory import snapshot_path, stored_ts
 ATTEMPTS = 5
 """how often a job is run in one go: again where a stored file turned out to be corrupt and was set aside"""
 
-LOST_RETRIES = 1
-"""how often a job whose process was lost (killed, out of memory) is started again"""
-
 
 class Scheduler:
     """Runs a plan's open cells on an engine, and says so to a display."""
@@ -140,8 +137,8 @@ class Scheduler:
             self.tracking.cell(cell_key)
 
     def _died(self, job: Job, reason: str) -> None:
-        """The process was lost, and could record nothing: once it is started again, to go on from its last epoch."""
-        if self._attempts[self._name(job)] <= LOST_RETRIES:
+        """The process was lost, and could record nothing: it may be started again, to go on from its last epoch."""
+        if self._attempts[self._name(job)] <= job.settings.engine.retries:
             self.display.line(f"{job.label}: {reason}; it goes on from its last epoch")
             return
         record_failure(job, self.store, tuple(c for c in job.cells if c.key in self.open), reason, None)

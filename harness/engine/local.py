@@ -130,6 +130,9 @@ class LocalEngine:
                 running.process.join()
         self._running.clear()
 
+    def close(self) -> None:
+        """Nothing stays behind."""
+
 
 def _name(code: int | None) -> str:
     if code is not None and code < 0:
