@@ -166,8 +166,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except OSError as error:
-        print(f"error: {error.strerror or error}: {error.filename}", file=sys.stderr)
-        code = 2
+        from harness.files import is_disk_trouble
+
+        goes_on = (
+            "; what is done stays, run the same command again when it can be written" if is_disk_trouble(error) else ""
+        )
+        print(f"error: {error.strerror or error}: {error.filename}{goes_on}", file=sys.stderr)
+        code = 1 if goes_on else 2
     except KeyboardInterrupt:
         unit = "trial" if parsed.verb == "tune" else "epoch"
         print(f"interrupted: run the same command again to go on from the last finished {unit}", file=sys.stderr)

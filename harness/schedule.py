@@ -113,6 +113,8 @@ class Scheduler:
                 self.display.resumed(job, event)
             case "epoch":
                 self.display.epoch(job, event)
+            case "stuck":
+                raise OSError(*event["error"])
             case "elsewhere":
                 self._attempts[self._name(job)] -= 1
             case "end":

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from harness.jobs import Job
 
 Event = dict[str, Any]
-"""`kind` is line, run, rows, epoch, resumed, cell, or elsewhere where another run works at it, as a job's process told
-it, and last `end`, with `died`: what killed it or None"""
+"""`kind` is line, run, rows, epoch, resumed, cell, elsewhere where another run works at it, or stuck where the disk
+is to blame, as a job's process told it, and last `end`, with `died`: what killed it or None"""
 
 
 class Engine(Protocol):

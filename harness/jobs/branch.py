@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from harness.clock import Counts
-from harness.files import CorruptFile, digest_tensor, write_state
+from harness.files import CorruptFile, digest_tensor, is_disk_trouble, write_state
 from harness.jobs.job import Refused, read_bundle
 from harness.jobs.worker import Worker
 from harness.leases import lease_name, leave
@@ -99,6 +99,8 @@ class BranchJob(Worker):
         except Diverged as error:
             entry.status, entry.reason = "diverged", str(error)
         except Exception as error:
+            if is_disk_trouble(error):
+                raise
             entry.fail(error)
         return None
 

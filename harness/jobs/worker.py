@@ -15,7 +15,7 @@ from safetensors.torch import save as save_safetensors
 from harness.clock import Clock, peak_memory_bytes
 from harness.config import BaseConfig
 from harness.evaluate import Evaluator
-from harness.files import CorruptFile, set_aside, write_bytes, write_json, write_state
+from harness.files import CorruptFile, is_disk_trouble, set_aside, write_bytes, write_json, write_state
 from harness.jobs.job import GENERATION, Job, Log, Refused, Tell, cell_record, next_run, record_failure, versions
 from harness.keys import source_digest
 from harness.leases import lease_name, leave
@@ -96,6 +96,9 @@ class Worker(ABC):
                 aside = set_aside(path).name if path.exists() else "gone"
                 self.say(f"corrupt, set aside, to be redone: {error} ({aside})")
             except Exception as error:
+                if is_disk_trouble(error):
+                    self.tell({"kind": "stuck", "error": [error.errno, error.strerror, str(error.filename)]})
+                    return
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 cells = tuple(cell for cell in self.job.cells if cell.key not in self._ended)
                 self.say(f"failed: {reason}")
@@ -182,6 +185,8 @@ class Worker(ABC):
                 self.store.write_tables(cell.key, entry.method.tables())
                 self._keep_fitted(entry)
             except Exception as error:
+                if is_disk_trouble(error):
+                    raise
                 entry.fail(error)
         if weights is not None and entry.status == "done":
             write_bytes(
