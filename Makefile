@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 .PHONY: help setup benchmark test test-recovery test-slurm test-ray check tune report sync
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 	@echo '  SUITE=quick|smoke|... chooses a suite, ARGS="key=value ..." overrides anything in it'
 
 $(VENV)/ready: pyproject.toml constraints.txt

@@ -1,4 +1,4 @@
-"""The command `cmdbench`: plan, run, tune, report, publish and sync. Help and completion import no heavy library."""
+"""The command `cmdbench` and its verbs. Help and completion import no heavy library."""
 
 # PYTHON_ARGCOMPLETE_OK
 from __future__ import annotations
@@ -68,6 +68,8 @@ EXAMPLES = {
     "publish": "cmdbench publish suite=quick\n  cmdbench publish suite=quick tracker=csv\n"
     "  cmdbench publish suite=quick tracker.mode=online tracker.project=mine tracker.artifacts=all",
     "sync": "cmdbench sync\n  cmdbench sync results_dir=results tracker.entity=my-team",
+    "doctor": "cmdbench doctor\n  cmdbench doctor results_dir=results repair=true free=true",
+    "merge": "cmdbench merge from=/mnt/other/results results_dir=results",
 }
 SUMMARIES = {
     "plan": "show bases and cells, what is done, and what the rest will cost",
@@ -76,8 +78,29 @@ SUMMARIES = {
     "report": "rebuild a suite's frame, tables, figures and page from the records, and print the table",
     "publish": "give a tracker (W&B, or tracker=csv) what it lacks of a suite, from the records",
     "sync": "send the W&B runs that were kept offline, and say what is where",
+    "doctor": "check packages, devices and a results folder, and set it right on request",
+    "merge": "take over what another results folder has and this one lacks",
 }
-VIEWS = {"report": REPORT, "publish": TRACKER_OVERRIDES, "sync": TRACKER_OVERRIDES}
+DOCTOR = """\
+what to examine, as key=value pairs:
+  results_dir=results              the folder
+  repair=true                      set damaged files aside, to be made anew, and drop what killed processes left
+  free=true                        drop snapshots, states and files set aside that no plan keeps
+"""
+
+MERGE = """\
+what to merge, as key=value pairs:
+  from=DIR                         the other results folder; it is only read
+  results_dir=results              the folder that takes over
+"""
+
+VIEWS = {
+    "report": REPORT,
+    "publish": TRACKER_OVERRIDES,
+    "sync": TRACKER_OVERRIDES,
+    "doctor": DOCTOR,
+    "merge": MERGE,
+}
 """verbs that resolve no configuration, and what they take"""
 
 
@@ -157,7 +180,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # argparse takes one stretch of key=value arguments and leaves those that follow an option
     parsed.overrides += unknown
     # Hydra's own syntax allows ~key and +key, which argparse takes as positional already.
-    verbs = {"plan": _plan, "run": _run, "tune": _tune, "report": _report, "publish": _publish, "sync": _sync}
+    verbs = {
+        "plan": _plan,
+        "run": _run,
+        "tune": _tune,
+        "report": _report,
+        "publish": _publish,
+        "sync": _sync,
+        "doctor": _doctor,
+        "merge": _merge,
+    }
     verb = verbs[parsed.verb]
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -346,6 +378,36 @@ def _sync(parsed: argparse.Namespace, command: str) -> int:
     from harness.tracking.sync import sync
 
     return sync(parse_request("sync", parsed.overrides), _console_line())
+
+
+def _values(parsed: argparse.Namespace, **defaults: str) -> dict[str, str]:
+    """The command line of a verb that takes a few keys only."""
+    for text in parsed.overrides:
+        key, equals, value = text.partition("=")
+        if not equals or key not in defaults:
+            raise ConfigError(f"{parsed.verb} takes {', '.join(f'{name}=' for name in defaults)} only, got {text!r}")
+        defaults[key] = value
+    return defaults
+
+
+def _doctor(parsed: argparse.Namespace, command: str) -> int:
+    from harness.doctor import doctor
+
+    values = _values(parsed, results_dir="results", repair="false", free="false")
+    for name in ("repair", "free"):
+        if values[name] not in ("true", "false"):
+            raise ConfigError(f"{name} must be true or false, got {values[name]!r}")
+    root = Path(values["results_dir"])
+    return doctor(root, values["repair"] == "true", values["free"] == "true", _console_line())
+
+
+def _merge(parsed: argparse.Namespace, command: str) -> int:
+    from harness.merge import merge
+
+    values = _values(parsed, **{"from": "", "results_dir": "results"})
+    if not values["from"]:
+        raise ConfigError("from must name the other results folder, got nothing")
+    return merge(Path(values["results_dir"]), Path(values["from"]), _console_line())
 
 
 def _console_line() -> Callable[[str], None]:
