@@ -228,15 +228,11 @@ def resolve(request: Request, command: str) -> Study:
         check_sizes(data)
         check_whole("epochs", own["epochs"], 1)
         methods = _methods(own, own["epochs"], request.config_dirs)
+        shape = from_mapping(ModelConfig, f"model.{model}", own["model"][model], name=model)
+        steps = _optimizer(optimizer, own["optimizer"][optimizer], own["epochs"])
+        rest = {key: own[key] for key in BASE_KEYS}
         for seed in own["seeds"]:
-            base = BaseConfig(
-                model=from_mapping(ModelConfig, f"model.{model}", own["model"][model], name=model),
-                dataset=data,
-                optimizer=_optimizer(optimizer, own["optimizer"][optimizer], own["epochs"]),
-                seed=seed,
-                device=device,
-                **{key: own[key] for key in BASE_KEYS},
-            )
+            base = BaseConfig(model=shape, dataset=data, optimizer=steps, seed=seed, device=device, **rest)
             bases.append((base, methods))
         evaluate = from_mapping(EvaluateConfig, "evaluate", own["evaluate"])
     return Study(settings, evaluate, tuple(bases), command, values, tune, tuple(notes))

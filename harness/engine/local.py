@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
@@ -58,6 +58,28 @@ def _job_main(job: Job, connection: Connection, gpu: int | None) -> None:
     from harness.jobs import run_job
 
     run_job(job, connection.send)
+
+
+def _alone_main(task: Callable[[], None], connection: Connection, variables: dict[str, str]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
+    os.environ.update(variables)
+    task()
+
+
+def run_alone(task: Callable[[], None]) -> None:
+    """Run a task in a process of its own, with this one's environment; RuntimeError where that process is lost."""
+    warm_up()
+    context = multiprocessing.get_context(METHOD)
+    here, there = context.Pipe()
+    process = context.Process(target=_alone_main, args=(task, there, dict(os.environ)))  # type: ignore[attr-defined]
+    process.start()
+    there.close()
+    process.join()
+    here.close()
+    if process.exitcode != 0:
+        raise RuntimeError(f"process ended with {_name(process.exitcode)}")
 
 
 @dataclass

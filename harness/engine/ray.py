@@ -1,4 +1,5 @@
-"""Jobs on a Ray cluster, or on a local one that this starts; each in a fresh worker process, not retried by Ray.
+"""Jobs on a Ray cluster, or on a local one that this starts; not retried by Ray. A worker of Ray's runs each in a
+process of its own, forked from a server that has imported the libraries once, as on this machine.
 
 The results folder must be shared by the cluster's machines: what a job leaves there is how it is resumed.
 """
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import ConfigError, RayConfig
+from harness.engine.local import run_alone
 from harness.engine.remote import Remote, RemoteEngine, Task
 
 
 def _run(task: Task) -> None:
-    task()
+    run_alone(task)
 
 
 class RayEngine(RemoteEngine):
@@ -47,7 +49,7 @@ class RayEngine(RemoteEngine):
             rooms.append(there["GPU"] // config.gpus)
         super().__init__(root, max(1, int(min(rooms))) if config.workers == "auto" else int(config.workers))
         resources = {"num_cpus": config.threads, "num_gpus": config.gpus}
-        self._task = self._ray.remote(max_retries=0, max_calls=1, **resources)(_run)
+        self._task = self._ray.remote(max_retries=0, **resources)(_run)
 
     def launch(self, waiting: list[Remote]) -> None:
         for remote in waiting:

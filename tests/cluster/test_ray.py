@@ -18,16 +18,16 @@ def assert_as_local(smoke, results):
     assert_same(curves(smoke.results, "smoke"), curves(results, "smoke"))
 
 
-def workers(session):
-    """Ray's processes that run a job, of one session of processes."""
+def workers(results):
+    """Processes that have a job's events file of a results folder open."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            pid = int(path.name)
-            if os.getsid(pid) == session and (path / "cmdline").read_bytes().startswith(b"ray::_run"):
-                found.append(pid)
+            files = [os.readlink(link) for link in (path / "fd").iterdir()]
         except OSError:
             continue
+        if any(file.startswith(str(results / "engine")) for file in files):
+            found.append(int(path.name))
     return found
 
 
@@ -50,7 +50,7 @@ def test_a_lost_worker_is_started_again(smoke, tmp_path):
     results = tmp_path / "results"
     process = start(*RUN, results=results)
     wait_until(lambda: list(results.glob("bases/*/restart/latest.safetensors")), process)
-    os.kill(workers(os.getsid(process.pid))[0], signal.SIGKILL)
+    os.kill(workers(results)[0], signal.SIGKILL)
     stdout, stderr = process.communicate(timeout=2 * SECONDS)
     assert process.returncode == 0, (stdout, stderr)
     assert "it goes on from its last epoch" in stdout
@@ -66,7 +66,7 @@ def test_ctrl_c_ends_jobs_and_cluster(tmp_path):
     assert process.returncode == 130
     assert stderr.splitlines()[-1].startswith("interrupted: run the same command again")
     deadline = time.monotonic() + SECONDS
-    while workers(process.pid):
+    while workers(results):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
