@@ -6,10 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark test check tune report sync
+.PHONY: help setup benchmark test test-recovery test-slurm test-ray check tune report sync
 
 help: ## Show the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 	@echo '  SUITE=quick|smoke|... chooses a suite, ARGS="key=value ..." overrides anything in it'
 
 $(VENV)/ready: pyproject.toml constraints.txt
@@ -34,6 +34,17 @@ sync: $(VENV)/ready ## Send the W&B runs that were kept offline, and say what is
 
 test: $(VENV)/ready ## Run all tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-recovery: $(VENV)/ready ## Kill and disturb a run at many moments (half an hour)
+	@$(BIN)/python -m pytest -m 'long or not long' tests/recovery $(ARGS)
+
+test-slurm: $(VENV)/ready ## Run on a Slurm of one node (Debian: slurmctld slurmd slurm-client munge)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[slurm]'
+	@$(BIN)/python -m pytest -m slurm -n 0 tests/cluster $(ARGS)
+
+test-ray: $(VENV)/ready ## Run on a Ray of this machine
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
+	@$(BIN)/python -m pytest -m ray -n 0 tests/cluster $(ARGS)
 
 check: $(VENV)/ready ## Lint, formatting and types
 	@$(BIN)/ruff check .

@@ -37,7 +37,8 @@ class Frozen(Brancher):
     later epoch that `every` divides it freezes `percent` percent of all weights (or of those that `remaining` says are
     not frozen yet), rounded down, of those that have moved since epoch 1; `spared` weights are never frozen. A frozen
     weight keeps its value after every step; gradients of all weights are still computed. ValueError where warmup is
-    below 2 or not below epochs - 1, every below 1, percent not in (0, 100], spared below 0, or a choice is not known.
+    below 2 or not below epochs - 1, every below 1 or without an epoch to freeze at before the last, percent not in
+    (0, 100], spared below 0, or a choice is not known.
     """
 
     choice: Choice = "random"
@@ -59,6 +60,10 @@ class Frozen(Brancher):
         if self.warmup >= epochs - 1:
             raise ValueError(f"warmup must be below epochs - 1 = {epochs - 1}, got {self.warmup}")
         prefix = self.warmup + 1
+        if (epochs - 1) // self.every == prefix // self.every:
+            raise ValueError(
+                f"every must divide an epoch between warmup + 1 = {prefix} and the last, {epochs}, got {self.every}"
+            )
         return Branch(start=prefix, prefix=prefix, epochs=epochs - prefix)
 
     def needs(self, epochs: int) -> tuple[int, int]:
@@ -89,7 +94,7 @@ class Frozen(Brancher):
         self.frozen_epochs += frozen
         self.t = session.t + 1
         self.moved_N |= session.theta_N != self.last_N
-        if self.t % self.every == 0:
+        if self.t % self.every == 0 and self.t < session.epochs:
             self.close_window(session.theta_N, session.rng(f"frozen/{self.t}"))
 
     def restore(self, session: Session) -> None:

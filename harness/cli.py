@@ -1,9 +1,10 @@
-"""The command `cmdbench`: plan, run, tune, report, publish and sync. Help and completion import no heavy library."""
+"""The command `cmdbench` and its verbs. Help and completion import no heavy library."""
 
 # PYTHON_ARGCOMPLETE_OK
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import signal
 import sys
@@ -67,6 +68,8 @@ EXAMPLES = {
     "publish": "cmdbench publish suite=quick\n  cmdbench publish suite=quick tracker=csv\n"
     "  cmdbench publish suite=quick tracker.mode=online tracker.project=mine tracker.artifacts=all",
     "sync": "cmdbench sync\n  cmdbench sync results_dir=results tracker.entity=my-team",
+    "doctor": "cmdbench doctor\n  cmdbench doctor results_dir=results repair=true free=true",
+    "merge": "cmdbench merge from=/mnt/other/results results_dir=results",
 }
 SUMMARIES = {
     "plan": "show bases and cells, what is done, and what the rest will cost",
@@ -75,8 +78,29 @@ SUMMARIES = {
     "report": "rebuild a suite's frame, tables, figures and page from the records, and print the table",
     "publish": "give a tracker (W&B, or tracker=csv) what it lacks of a suite, from the records",
     "sync": "send the W&B runs that were kept offline, and say what is where",
+    "doctor": "check packages, devices and a results folder, and set it right on request",
+    "merge": "take over what another results folder has and this one lacks",
 }
-VIEWS = {"report": REPORT, "publish": TRACKER_OVERRIDES, "sync": TRACKER_OVERRIDES}
+DOCTOR = """\
+what to examine, as key=value pairs:
+  results_dir=results              the folder
+  repair=true                      set damaged files aside, to be made anew, and drop what killed processes left
+  free=true                        drop snapshots, states and files set aside that no plan keeps
+"""
+
+MERGE = """\
+what to merge, as key=value pairs:
+  from=DIR                         the other results folder; it is only read
+  results_dir=results              the folder that takes over
+"""
+
+VIEWS = {
+    "report": REPORT,
+    "publish": TRACKER_OVERRIDES,
+    "sync": TRACKER_OVERRIDES,
+    "doctor": DOCTOR,
+    "merge": MERGE,
+}
 """verbs that resolve no configuration, and what they take"""
 
 
@@ -156,7 +180,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # argparse takes one stretch of key=value arguments and leaves those that follow an option
     parsed.overrides += unknown
     # Hydra's own syntax allows ~key and +key, which argparse takes as positional already.
-    verbs = {"plan": _plan, "run": _run, "tune": _tune, "report": _report, "publish": _publish, "sync": _sync}
+    verbs = {
+        "plan": _plan,
+        "run": _run,
+        "tune": _tune,
+        "report": _report,
+        "publish": _publish,
+        "sync": _sync,
+        "doctor": _doctor,
+        "merge": _merge,
+    }
     verb = verbs[parsed.verb]
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -165,8 +198,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except OSError as error:
-        print(f"error: {error.strerror or error}: {error.filename}", file=sys.stderr)
-        code = 2
+        from harness.files import is_disk_trouble
+
+        goes_on = (
+            "; what is done stays, run the same command again when it can be written" if is_disk_trouble(error) else ""
+        )
+        print(f"error: {error.strerror or error}: {error.filename}{goes_on}", file=sys.stderr)
+        code = 1 if goes_on else 2
     except KeyboardInterrupt:
         unit = "trial" if parsed.verb == "tune" else "epoch"
         print(f"interrupted: run the same command again to go on from the last finished {unit}", file=sys.stderr)
@@ -250,13 +288,14 @@ def _with_data(plan: Plan, parsed: argparse.Namespace, command: str, console: Co
 def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
     """Run what is left, followed by a tracker, and show the suite."""
     from harness.display import Display
-    from harness.engine.local import METHOD, LocalEngine
+    from harness.engine import open_engine
+    from harness.engine.local import METHOD
     from harness.schedule import Scheduler, epochs_left
     from harness.tracking import tracks
     from harness.tracking.background import Background
 
     settings = plan.study.settings
-    engine = LocalEngine(settings.engine, plan.bases[0].config.device)
+    engine = open_engine(settings.engine, plan.bases[0].config.device, plan.store.root)
     ended = sum(status != "left" for status in plan.statuses.values())
     display = Display(console, ended, len(plan.statuses), epochs_left(plan))
     tracking = None
@@ -268,6 +307,7 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
             Scheduler(plan, engine, display, python_path, tracking).run()
         finally:
             display.stop()
+            engine.close()
         code = _show(plan.store.root, settings.suite, console)
         for line in () if tracking is None else tracking.finish():
             console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -279,7 +319,8 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
 
 
 def _tune(parsed: argparse.Namespace, command: str) -> int:
-    from harness.engine.local import LocalEngine, warm_up
+    from harness.engine import open_engine
+    from harness.engine.local import warm_up
 
     warm_up()
     from harness.plan import check_room, estimate
@@ -288,9 +329,10 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
     console = _console()
     plan = _with_data(_make_plan(parsed, command), parsed, command, console)
     check_room(plan, estimate(plan))
-    engine = LocalEngine(plan.study.settings.engine, plan.bases[0].config.device)
+    engine = open_engine(plan.study.settings.engine, plan.bases[0].config.device, plan.store.root)
     folders = tuple(parsed.config_dir)
-    return tune(plan, engine, console, folders, tuple(str(folder.resolve()) for folder in folders))
+    with contextlib.closing(engine):
+        return tune(plan, engine, console, folders, tuple(str(folder.resolve()) for folder in folders))
 
 
 def _show(root: Path, suite: str, console: Console) -> int:
@@ -339,6 +381,36 @@ def _sync(parsed: argparse.Namespace, command: str) -> int:
     from harness.tracking.sync import sync
 
     return sync(parse_request("sync", parsed.overrides), _console_line())
+
+
+def _values(parsed: argparse.Namespace, **defaults: str) -> dict[str, str]:
+    """The command line of a verb that takes a few keys only."""
+    for text in parsed.overrides:
+        key, equals, value = text.partition("=")
+        if not equals or key not in defaults:
+            raise ConfigError(f"{parsed.verb} takes {', '.join(f'{name}=' for name in defaults)} only, got {text!r}")
+        defaults[key] = value
+    return defaults
+
+
+def _doctor(parsed: argparse.Namespace, command: str) -> int:
+    from harness.doctor import doctor
+
+    values = _values(parsed, results_dir="results", repair="false", free="false")
+    for name in ("repair", "free"):
+        if values[name] not in ("true", "false"):
+            raise ConfigError(f"{name} must be true or false, got {values[name]!r}")
+    root = Path(values["results_dir"])
+    return doctor(root, values["repair"] == "true", values["free"] == "true", _console_line())
+
+
+def _merge(parsed: argparse.Namespace, command: str) -> int:
+    from harness.merge import merge
+
+    values = _values(parsed, **{"from": "", "results_dir": "results"})
+    if not values["from"]:
+        raise ConfigError("from must name the other results folder, got nothing")
+    return merge(Path(values["results_dir"]), Path(values["from"]), _console_line())
 
 
 def _console_line() -> Callable[[str], None]:

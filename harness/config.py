@@ -298,13 +298,77 @@ class EngineConfig:
     """CPU threads of one job; sums in float32 differ between thread counts"""
     per_device: int = 1
     """jobs that share one GPU where workers is auto"""
+    retries: int = 1
+    """how often a job whose process was lost is started again"""
 
     def __post_init__(self) -> None:
-        check_choice("engine", self.name, ("local",))
+        check_choice("engine", self.name, tuple(ENGINES))
         check_whole("engine.threads", self.threads, 1)
         check_whole("engine.per_device", self.per_device, 1)
+        check_whole("engine.retries", self.retries, 0)
         if self.workers != "auto":
             check_whole("engine.workers", self.workers, 1)
+
+
+@dataclass(frozen=True)
+class SlurmConfig(EngineConfig):
+    """Jobs of a Slurm cluster; None is the cluster's default."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    minutes: int = 120
+    """time limit of a job"""
+    requeues: int = 100
+    """how often a job may come to its limit and go on"""
+    memory_gb: float | None = None
+    gpus: int = 0
+    signal_seconds: int = 90
+    """before the limit, when a job is requeued"""
+    setup: list[str] = field(default_factory=list)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """other options of sbatch by their long names"""
+    poll_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("minutes", 1), ("requeues", 0), ("gpus", 0), ("signal_seconds", 1)):
+            check_whole(f"engine.{name}", getattr(self, name), least)
+        if self.signal_seconds >= 60 * self.minutes:
+            raise ConfigError(
+                f"engine.signal_seconds must be below {60 * self.minutes}, the seconds of engine.minutes, "
+                f"got {self.signal_seconds}"
+            )
+        check_at_least("engine.poll_seconds", self.poll_seconds, 0.1)
+        if self.memory_gb is not None:
+            check_at_least("engine.memory_gb", self.memory_gb, 0.1)
+        for name in ("partition", "account", "qos"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise ConfigError(f"engine.{name} must be a text, got {value!r}")
+        if not isinstance(self.setup, list) or not all(isinstance(line, str) for line in self.setup):
+            raise ConfigError(f"engine.setup must be a list of shell lines, got {self.setup!r}")
+        if not isinstance(self.parameters, dict):
+            raise ConfigError(f"engine.parameters must be a mapping of sbatch's options, got {self.parameters!r}")
+
+
+@dataclass(frozen=True)
+class RayConfig(EngineConfig):
+    """Tasks of a Ray cluster."""
+
+    address: str = "local"
+    """`local`, `auto` or host:port"""
+    gpus: float = 0.0
+    """of one job"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least("engine.gpus", self.gpus, 0)
+        if not isinstance(self.address, str) or not self.address:
+            raise ConfigError(f"engine.address must be local, auto or host:port, got {self.address!r}")
+
+
+ENGINES: dict[str, type[EngineConfig]] = {"local": EngineConfig, "slurm": SlurmConfig, "ray": RayConfig}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from harness.compose import (
     load_yaml,
 )
 from harness.config import (
+    ENGINES,
     BaseConfig,
     ConfigError,
     DatasetConfig,
@@ -29,8 +30,10 @@ from harness.config import (
     MethodConfig,
     ModelConfig,
     OptimizerConfig,
+    RayConfig,
     ScheduleConfig,
     Settings,
+    SlurmConfig,
     Study,
     TrackerConfig,
     TuneConfig,
@@ -174,11 +177,14 @@ def _check_top(values: Values) -> None:
         check_whole("seeds", seed, 0)
 
 
-def _device(asked: str) -> str:
+def _device(asked: str, engine: EngineConfig) -> str:
+    """`cpu` or `cuda`; engines beyond this machine compute where their `gpus` are."""
     import torch
 
     check_choice("device", asked, ("auto", "cpu", "cuda"))
-    found = torch.cuda.is_available()
+    found = engine.gpus > 0 if isinstance(engine, SlurmConfig | RayConfig) else torch.cuda.is_available()
+    if asked == "cuda" and not found and engine.name != "local":
+        raise ConfigError(f"engine.gpus must be above 0 for device=cuda, got 0 with engine={engine.name}")
     if asked == "cuda" and not found:
         raise ConfigError("device must be cpu or auto where no CUDA device is found, got cuda")
     if asked == "auto":
@@ -201,11 +207,16 @@ def _settings(values: Values, suite: str) -> Settings:
         suite=suite,
         results_dir=str(Path(values["results_dir"]).absolute()),
         tracker=from_mapping(TrackerConfig, "tracker", values["tracker"]),
-        engine=from_mapping(EngineConfig, "engine", values["engine"]),
+        engine=_engine(values["engine"]),
         trajectory_keep=trajectory["keep"],
         save=values["save"],
         redo=redo,
     )
+
+
+def _engine(values: object) -> EngineConfig:
+    name = values.get("name") if isinstance(values, dict) else None
+    return from_mapping(ENGINES.get(str(name), EngineConfig), "engine", values)
 
 
 def _optimizer(name: str, values: Values, epochs: int) -> OptimizerConfig:
@@ -239,7 +250,7 @@ def resolve(request: Request, command: str) -> Study:
     _drop_unchosen(values, request.config_dirs)
     settings = _settings(values, suite)
     tune = from_mapping(TuneConfig, "tune", values["tune"], trials=values["trials"])
-    device = _device(values["device"])
+    device = _device(values["device"], _engine(values["engine"]))
     bases: list[tuple[BaseConfig, tuple[MethodConfig, ...]]] = []
     entries = list(_entries(values, spoken, choices, request.config_dirs))
     notes = lay_tuned(entries, settings, tune, spoken) if values["tuned"] else []
@@ -248,15 +259,11 @@ def resolve(request: Request, command: str) -> Study:
         check_sizes(data)
         check_whole("epochs", own["epochs"], 1)
         methods = _methods(own, own["epochs"], request.config_dirs)
+        shape = from_mapping(ModelConfig, f"model.{model}", own["model"][model], name=model)
+        steps = _optimizer(optimizer, own["optimizer"][optimizer], own["epochs"])
+        rest = {key: own[key] for key in BASE_KEYS}
         for seed in own["seeds"]:
-            base = BaseConfig(
-                model=from_mapping(ModelConfig, f"model.{model}", own["model"][model], name=model),
-                dataset=data,
-                optimizer=_optimizer(optimizer, own["optimizer"][optimizer], own["epochs"]),
-                seed=seed,
-                device=device,
-                **{key: own[key] for key in BASE_KEYS},
-            )
+            base = BaseConfig(model=shape, dataset=data, optimizer=steps, seed=seed, device=device, **rest)
             bases.append((base, methods))
         evaluate = from_mapping(EvaluateConfig, "evaluate", own["evaluate"])
     return Study(settings, evaluate, tuple(bases), command, values, tune, tuple(notes))

@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from math import gcd
-
-import filelock
+from pathlib import Path
 
 from harness.config import EvaluateConfig
 from harness.display import Display
 from harness.engine import Engine, Event
 from harness.jobs import Job, record_end, record_failure
+from harness.leases import Owner, lease_name
 from harness.plan import BasePlan, CellPlan, Plan, needs_shadow
 from harness.store import Record, Store
 from harness.tracking.background import Background
@@ -22,9 +22,6 @@ from harness.trajectory import snapshot_path, stored_ts
 
 ATTEMPTS = 5
 """how often a job is run in one go: again where a stored file turned out to be corrupt and was set aside"""
-
-LOST_RETRIES = 1
-"""how often a job whose process was lost (killed, out of memory) is started again"""
 
 
 class Scheduler:
@@ -48,13 +45,22 @@ class Scheduler:
         self.retrain = {base.key for base in plan.bases if plan.retrains(base)}
         self._attempts: Counter[tuple[str, str, str]] = Counter()
         self._active: dict[str, list[Job]] = {base.key: [] for base in plan.bases}
+        self._left = list(plan.bases)
+        """bases that may have open cells"""
+        self._ended: dict[str, Record] = {}
+        """records of bases that ended, as far as they were read"""
+        self._elsewhere: dict[str, Owner] = {}
+        """who else works at what is open here, by the name of the lease"""
+        self._seen_elsewhere: set[str] = set()
+        records = {key: self.store.record(key) for key in self.open}
+        self._generations = {key: None if record is None else record["generation"] for key, record in records.items()}
 
     def run(self) -> None:
         """Run until nothing is open; interrupts end every job and pass through."""
         try:
             while True:
                 self._fill()
-                if not self.engine.busy:
+                if not self.engine.busy and not self._elsewhere:
                     break
                 for job, event in self.engine.events(timeout=0.5):
                     self._take(job, event)
@@ -69,16 +75,26 @@ class Scheduler:
 
     def _fill(self) -> None:
         """Submit jobs while slots are free, bases that still have to be trained before all else."""
-        submitted = True
-        while submitted and self.engine.free > 0:
-            submitted = False
-            ready = [job for base in self.plan.bases for job in self._next(base)]
-            for job in sorted(ready, key=lambda job: job.kind != "train")[: self.engine.free]:
+        while (free := self.engine.free) > 0:
+            before, self._elsewhere = self._elsewhere, {}
+            self._left = [base for base in self._left if any(cell.key in self.open for cell in base.cells)]
+            first: list[Job] = []
+            then: list[Job] = []
+            for base in self._left:
+                for job in self._next(base):
+                    (first if job.kind == "train" else then).append(job)
+                if len(first) >= free:
+                    break
+            for name, owner in self._elsewhere.items():
+                if name not in before:
+                    self.display.line(f"{name}: {owner} works there, its results will be taken over")
+            for job in (ready := [*first, *then][:free]):
                 self._attempts[self._name(job)] += 1
                 self._active[job.base.key].append(job)
                 self.display.begin(job)
                 self.engine.submit(job)
-                submitted = True
+            if not ready:
+                return
 
     @staticmethod
     def _name(job: Job) -> tuple[str, str, str]:
@@ -97,8 +113,13 @@ class Scheduler:
                 self.display.resumed(job, event)
             case "epoch":
                 self.display.epoch(job, event)
+            case "stuck":
+                raise OSError(*event["error"])
+            case "elsewhere":
+                self._attempts[self._name(job)] -= 1
             case "end":
                 self._active[job.base.key].remove(job)
+                self._ended.pop(job.base.key, None)
                 if event["died"] is not None:
                     self._died(job, str(event["died"]))
                 if job.kind == "train":
@@ -118,8 +139,8 @@ class Scheduler:
             self.tracking.cell(cell_key)
 
     def _died(self, job: Job, reason: str) -> None:
-        """The process was lost, and could record nothing: once it is started again, to go on from its last epoch."""
-        if self._attempts[self._name(job)] <= LOST_RETRIES:
+        """The process was lost, and could record nothing: it may be started again, to go on from its last epoch."""
+        if self._attempts[self._name(job)] <= job.settings.engine.retries:
             self.display.line(f"{job.label}: {reason}; it goes on from its last epoch")
             return
         record_failure(job, self.store, tuple(c for c in job.cells if c.key in self.open), reason, None)
@@ -133,11 +154,14 @@ class Scheduler:
         active = self._active[base.key]
         if not cells or any(job.kind == "train" for job in active):
             return
+        follows = any(job.kind in ("replay", "shadow") for job in active)
+        elsewhere = not follows and self._works_elsewhere(base, self.store.base_folder(base.key))
+        cells = [cell for cell in cells if cell.key in self.open]
         followers = tuple(c for c in cells if c.kind != "brancher")
-        known = None if base.key in self.retrain else self.store.base(base.key)
+        known = self._known(base)
         first = self._attempts[(base.key, "train", "")] == 0
         if known is None or (known["status"] == "failed" and first):
-            if active:
+            if active or elsewhere:
                 return
             if self._may(base, "train"):
                 yield self._job("train", base, followers)
@@ -150,6 +174,8 @@ class Scheduler:
         for cell in cells:
             if cell.branch is None or any(job.kind == "branch" and job.cells == (cell,) for job in active):
                 continue
+            if self._works_elsewhere(base, self.store.cell_folder(cell.key)) or cell.key not in self.open:
+                continue
             if known["status"] == "failed" or (
                 known["status"] == "diverged" and cell.branch.prefix >= len(known["digests"])
             ):
@@ -158,8 +184,39 @@ class Scheduler:
                 yield self._job("branch", base, (cell,))
             else:
                 self._give_up(base, [cell], "failed", "its job left no record")
-        if followers and not any(job.kind in ("replay", "shadow") for job in active):
+        if followers and not follows and not elsewhere:
             yield from self._follow(base, followers, known["status"] == "diverged")
+
+    def _known(self, base: BasePlan) -> Record | None:
+        """The record of a base that ended, and is not to be trained anew."""
+        if base.key in self.retrain:
+            return None
+        known = self._ended.get(base.key) or self.store.base(base.key)
+        if known is not None:
+            self._ended[base.key] = known
+        return known
+
+    def _works_elsewhere(self, base: BasePlan, folder: Path) -> bool:
+        """Whether another run works in a folder; where one has just stopped to, its cells are taken over."""
+        name = lease_name(self.store.root, folder)
+        owner = self.store.leases.holder(name)
+        if owner is not None:
+            self._elsewhere[name] = owner
+            self._seen_elsewhere.add(name)
+            return True
+        if name in self._seen_elsewhere:
+            self._seen_elsewhere.remove(name)
+            self._take_over(base)
+        return False
+
+    def _take_over(self, base: BasePlan) -> None:
+        """Close the cells that another run has recorded since this one was planned."""
+        for cell in base.cells:
+            record = self.store.record(cell.key) if cell.key in self.open else None
+            if record is not None and record["generation"] != self._generations[cell.key]:
+                self._close(cell.key)
+                ended = {"cell_key": cell.key, "status": record["status"], "reason": record["reason"]}
+                self.display.cell(self._job("branch", base, (cell,)), ended)
 
     def _follow(self, base: BasePlan, followers: tuple[CellPlan, ...], diverged: bool) -> Iterator[Job]:
         """A replay for what snapshots can serve, a shadow run for the rest."""
@@ -199,7 +256,7 @@ class Scheduler:
             settings=replace(study.settings, save=_saves(study.settings.save, list(records.values()))),
             composed=study.composed,
             python_path=self.python_path,
-            generations={key: None if record is None else record["generation"] for key, record in records.items()},
+            generations={cell.key: self._generations.get(cell.key) for cell in cells},
         )
 
     def _prune(self, base: BasePlan) -> None:
@@ -217,7 +274,10 @@ def prune(store: Store, base: BasePlan, keep: str) -> None:
             return
         kept.update(*(other["keeps"] for other in plan["bases"] if other["base_key"] == base.key))
     folder = store.base_folder(base.key)
-    with filelock.FileLock(folder / ".lock"):
+    lease = store.leases.take(lease_name(store.root, folder))
+    if lease is None:  # whoever works there prunes it
+        return
+    with lease:
         for t in set(stored_ts(folder / "trajectory")) - kept:
             snapshot_path(folder / "trajectory", t).unlink()
     for leftover in (f"{base.key}.redo", f"{base.key}.old"):

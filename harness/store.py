@@ -5,6 +5,7 @@ checksums and are checked when they are read.
     bases/<base key>/   base.json, history.parquet, trajectory/, restart/, log.txt
     cells/<cell key>/   record.json, history.parquet, tables/, restart/, weights.safetensors, log.txt
     suites/<suite>/     plan.json and views of exactly the last plan
+    leases/             who works where at this moment
 """
 
 from __future__ import annotations
@@ -12,20 +13,32 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import filelock
 import pandas as pd
 
-from harness.files import CorruptFile, set_aside, write_bytes, write_json
+from harness.config import ConfigError
+from harness.files import set_aside, write_bytes, write_json
+from harness.leases import Leases
 from harness.masking import masked
 
 SCHEMA = 1
 STATUSES = ("done", "failed", "diverged", "skipped")
 Record = dict[str, Any]
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+
+def _inside(what: str, name: str) -> str:
+    """`name`, which must be that of one file or folder."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ConfigError(f"{what} must be letters, digits, '.', '_' and '-', got {name!r}")
+    return name
 
 
 def _seal(record: Record) -> str:
@@ -44,21 +57,30 @@ def history_bytes(rows: list[dict[str, Any]]) -> bytes:
     return buffer.getvalue()
 
 
+@dataclass(frozen=True)
+class _Problem:
+    """What is wrong with a stored record; `history`: with its history alone."""
+
+    text: str
+    history: bool = False
+
+
 class Store:
-    """One results folder."""
+    """One results folder. Keys and names that come from files of others cannot lead out of it: ConfigError."""
 
     def __init__(self, root: Path, say: Callable[[str], None] = print) -> None:
         self.root = root
+        self.leases = Leases(root)
         self._say = say
 
     def base_folder(self, key: str) -> Path:
-        return self.root / "bases" / key
+        return self.root / "bases" / _inside("base_key", key)
 
     def cell_folder(self, key: str) -> Path:
-        return self.root / "cells" / key
+        return self.root / "cells" / _inside("cell_key", key)
 
     def suite_folder(self, suite: str) -> Path:
-        return self.root / "suites" / suite
+        return self.root / "suites" / _inside("suite", suite)
 
     @property
     def store_id(self) -> str:
@@ -75,25 +97,35 @@ class Store:
     def _read(self, folder: Path, name: str) -> tuple[Record, bytes] | None:
         """A sealed JSON file and its history's bytes, or None; what is corrupt is set aside with one line."""
         path = folder / name
+        found = self._verified(folder, name)
+        if not isinstance(found, _Problem):
+            return found
+        if found.history:
+            set_aside(folder / "history.parquet")
+        self._say(f"corrupt, set aside, to be redone: {found.text} ({set_aside(path).name})")
+        return None
+
+    @staticmethod
+    def _verified(folder: Path, name: str) -> tuple[Record, bytes] | _Problem | None:
+        """A sealed JSON file and its history's bytes, None where there is none, or what is wrong with them."""
+        path, history = folder / name, folder / "history.parquet"
         try:
             record: Record = json.loads(path.read_bytes())
             if record.get("sha256") != _seal(record):
-                raise CorruptFile(f"{path}: checksum differs")
-            history = folder / "history.parquet"
+                return _Problem(f"{path}: checksum differs")
             content = history.read_bytes()
             if hashlib.sha256(content).hexdigest() != record["history_sha256"]:
-                set_aside(history)
-                raise CorruptFile(f"{history}: checksum differs")
+                return _Problem(f"{history}: checksum differs", history=True)
         except (FileNotFoundError, NotADirectoryError) as error:
-            if error.filename == str(path):
-                return None
-            problem = f"{error.filename}: missing"
-        except (CorruptFile, ValueError, KeyError, AttributeError) as error:
-            problem = str(error) if isinstance(error, CorruptFile) else f"{path}: {error}"
-        else:
-            return record, content
-        self._say(f"corrupt, set aside, to be redone: {problem} ({set_aside(path).name})")
-        return None
+            return None if error.filename == str(path) else _Problem(f"{error.filename}: missing")
+        except (ValueError, KeyError, AttributeError) as error:
+            return _Problem(f"{path}: {error}")
+        return record, content
+
+    def problem(self, folder: Path, name: str) -> str | None:
+        """What is wrong with a cell's `record.json` or a base's `base.json`; None where it is whole or absent."""
+        found = self._verified(folder, name)
+        return found.text if isinstance(found, _Problem) else None
 
     def _write(self, folder: Path, name: str, record: Record, rows: list[dict[str, Any]]) -> None:
         """History first, then the record that vouches for it."""

@@ -18,7 +18,7 @@ import torch
 from harness.clock import Clock
 from harness.config import BaseConfig
 from harness.evaluate import Evaluator
-from harness.files import CorruptFile, pack
+from harness.files import CorruptFile, is_disk_trouble, pack
 from harness.memory import bounded_by
 from harness.method import Method, Observer, Proposal, Reconstruction, Run, Snapshot, State
 from harness.plan import CellPlan
@@ -125,6 +125,8 @@ class Audience:
         except CorruptFile:
             raise
         except Exception as error:
+            if is_disk_trouble(error):
+                raise
             watched.fail(error)
 
     def begin(self) -> None:

@@ -22,7 +22,8 @@ class CMDEmbedded(Brancher):
 
     Starts at the base's state after epoch F + 1, F = `warmup`; the other parameters are `EmbeddedCMD`'s. Its gradients
     are counted as full ones: those of all weights are still computed. ValueError where modes is below 1 or above
-    samples, warmup below 2 or not below epochs - 1, every below 1, percent not in (0, 100], or a choice is not known.
+    samples, warmup below 2 or not below epochs - 1, every below 1 or without an epoch to embed at before the last,
+    percent not in (0, 100], or a choice is not known.
     """
 
     modes: int = 10
@@ -44,6 +45,10 @@ class CMDEmbedded(Brancher):
         if self.warmup >= epochs - 1:
             raise ValueError(f"warmup must be below epochs - 1 = {epochs - 1}, got {self.warmup}")
         prefix = self.warmup + 1
+        if (epochs - 1) // self.every == prefix // self.every:
+            raise ValueError(
+                f"every must divide an epoch between warmup + 1 = {prefix} and the last, {epochs}, got {self.every}"
+            )
         return Branch(start=prefix, prefix=prefix, epochs=epochs - prefix)
 
     def needs(self, epochs: int) -> tuple[int, int]:
@@ -60,7 +65,7 @@ class CMDEmbedded(Brancher):
 
     def train_epoch(self, session: Session) -> None:
         session.train_epoch(after_backward=self.embedded.after_backward, after_step=self.embedded.after_step)
-        self.embedded.after_epoch()
+        self.embedded.after_epoch(last=session.t + 1 == session.epochs)
 
     def scalars(self) -> dict[str, float]:
         return self.embedded.scalars()

@@ -127,10 +127,11 @@ class EmbeddedCMD:
             self.embedding.after_step(self.rule)
 
     @torch.no_grad()
-    def after_epoch(self) -> None:
+    def after_epoch(self, last: bool = False) -> None:
         """Take in the epoch's weights; fix the modes at the end of the warm-up, and embed where a window closes.
 
-        ValueError, naming epoch and tensor, where a weight is not finite.
+        `last`: no training follows, so there is nothing to embed for. ValueError, naming epoch and tensor, where a
+        weight is not finite.
         """
         theta_N = torch.cat([p.detach().reshape(-1) for p in self.parameters])
         if not all(torch.isfinite(bound) for bound in theta_N.aminmax()):
@@ -145,7 +146,7 @@ class EmbeddedCMD:
                 self.seen = WarmUp()
             return
         self.free.update(theta_N)
-        if self.t % self.every == 0:
+        if self.t % self.every == 0 and not last:
             self._embed()
 
     def fix_modes(self, warmup: Trajectory) -> None:

@@ -84,8 +84,8 @@ class DMD:
     def forecast(self, h: int, clip: bool = True) -> Tensor:
         """The weights (N,) float32 that many snapshots after the last; 0 gives it projected on the directions kept.
 
-        `clip` brings eigenvalues outside the unit circle to it, but for those of steady motion (`dynamics.STEADY`). It
-        acts on each alone: where eigenvectors are nearly parallel it bounds no forecast. ValueError where h is below 0.
+        `clip` brings eigenvalues outside the unit circle to it, but for those of steady motion (`dynamics.STEADY`);
+        those whose eigenvectors are nearly parallel as one. ValueError where h is below 0.
         """
         if h < 0:
             raise ValueError(f"h must be at least 0, got {h}")

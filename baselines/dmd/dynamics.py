@@ -31,6 +31,8 @@ from baselines.dmd.rank import ACCURACY, Offset, Rank, choose_rank
 
 STEADY = 1e-3
 """distance from 1 within which an eigenvalue is not clipped: a step grows by a tenth in 100 snapshots, at most"""
+PARALLEL = 0.9
+"""cosine from which two eigenvectors are of one group, whose eigenvalues are clipped as one"""
 
 
 @dataclass(frozen=True)
@@ -91,24 +93,53 @@ class Dynamics:
 
         A mode whose eigenvalue is clipped keeps its distance from the fixed point. Not finite where it overflows.
         """
-        gain_R = geometric_sums(self.eigenvalues_R, h, clip)
-        moved_R: Tensor = (self.vectors_RR @ (gain_R * self._speed())).real
-        return self.z_TR[-1] + moved_R
+        clips_R = self._clips() if clip and len(self.A_RR) > 0 else torch.ones(0)
+        if bool((clips_R < 1).any()):
+            gain_R = geometric_sums(self.eigenvalues_R, h, clips_R)
+            moved_R: Tensor = (self.vectors_RR @ (gain_R * self._by_mode(self._step()))).real
+            return self.z_TR[-1] + moved_R
+        z_R, step_R = self.z_TR[-1].clone(), self._step()
+        for _ in range(h):
+            z_R += step_R
+            step_R = self.A_RR @ step_R
+        return z_R
 
-    def _speed(self) -> Tensor:
-        """The next step of the last snapshot, by mode."""
+    def _clips(self) -> Tensor:
+        """The factor that each eigenvalue is clipped with, 1 where it is not.
+
+        Rounding splits the eigenvalues of a motion that is polynomial in time about the circle, with eigenvectors
+        that are nearly parallel and coefficients that cancel: clipping some of such a group would leave anything.
+        A group is brought to the circle by its mean, and left as it is where it lies about 1, a steady motion.
+        """
+        near_RR = (self.vectors_RR.mH @ self.vectors_RR).abs() > PARALLEL
+        for _ in range(len(near_RR)):
+            near_RR = (near_RR.double() @ near_RR.double()) > 0
+        share_RR = near_RR.to(self.eigenvalues_R.dtype) / near_RR.sum(1, keepdim=True)
+        mean_R = share_RR @ self.eigenvalues_R
+        spread_R = ((self.eigenvalues_R - mean_R[:, None]).abs() * near_RR).amax(1)
+        steady_R = (mean_R - 1).abs() <= spread_R.clamp(min=STEADY)
+        clips_R: Tensor = (1 / mean_R.abs().clamp(min=1)).where(~steady_R, 1.0)
+        return clips_R
+
+    def _step(self) -> Tensor:
+        """The next step of the last snapshot."""
         now_R = self.z_TR[-1]
-        step_R = self.A_RR @ now_R + self.d_R - now_R
-        return self._by_mode(step_R)
+        step_R: Tensor = self.A_RR @ now_R + self.d_R - now_R
+        return step_R
 
     def _by_mode(self, z_R: Tensor) -> Tensor:
-        modes_R: Tensor = torch.linalg.solve(self.vectors_RR, z_R.to(self.vectors_RR.dtype))
-        return modes_R
+        """Coordinates of eigenvectors; the smallest that come closest where A has too few of these."""
+        z_R = z_R.to(self.vectors_RR.dtype)
+        modes_R, singular = torch.linalg.solve_ex(self.vectors_RR, z_R)
+        if singular != 0:
+            modes_R = torch.linalg.lstsq(self.vectors_RR, z_R[:, None], driver="gelsd").solution[:, 0]
+        by_mode_R: Tensor = modes_R
+        return by_mode_R
 
     @property
     def amplitudes_R(self) -> Tensor:
         """Distance of the last snapshot from where it came to rest, by mode, in the norm of the weights."""
-        return self._speed().abs().div((self.eigenvalues_R - 1).abs().clamp(min=ACCURACY))
+        return self._by_mode(self._step()).abs().div((self.eigenvalues_R - 1).abs().clamp(min=ACCURACY))
 
     def in_sample(self) -> Tensor:
         """Coordinates (T, R) that the dynamics give for the fitted snapshots from the best start.
@@ -180,18 +211,10 @@ class Dynamics:
         return {"eigenvalues": eigenvalues, "fit": pd.DataFrame([row])}
 
 
-def geometric_sums(eigenvalues_R: Tensor, h: int, clip: bool) -> Tensor:
-    """1 + l + ... + l^(h-1) per eigenvalue; clipped, (c^h - 1) / (l - 1) with c = l / |l| where |l| > 1.
-
-    Eigenvalues within 1e-3 of 1 are a steady motion, which is left as it is: rounding splits those of a steady or an
-    evenly accelerated motion about the circle, with coefficients that cancel, and clipping some would leave anything.
-    """
-    modulus_R = eigenvalues_R.abs()
-    ratio_R, scale_R = eigenvalues_R, torch.ones_like(eigenvalues_R)
-    if clip:
-        grows_R = (modulus_R > 1).logical_and((eigenvalues_R - 1).abs() > STEADY)
-        ratio_R = (eigenvalues_R / modulus_R.clamp(min=1)).where(grows_R, eigenvalues_R)
-        scale_R = ((ratio_R - 1) / (eigenvalues_R - 1).where(grows_R, 1.0)).where(grows_R, scale_R)
+def geometric_sums(eigenvalues_R: Tensor, h: int, clips_R: Tensor) -> Tensor:
+    """1 + l + ... + l^(h-1) per eigenvalue l; ((c l)^h - 1) / (l - 1) for one that is clipped with a factor c < 1."""
+    clipped_R, ratio_R = clips_R < 1, eigenvalues_R * clips_R
+    scale_R = ((ratio_R - 1) / (eigenvalues_R - 1).where(clipped_R, 1.0)).where(clipped_R, 1.0)
     sums_R, power_R = torch.zeros_like(ratio_R), torch.ones_like(ratio_R)
     for _ in range(h):
         sums_R = sums_R + power_R

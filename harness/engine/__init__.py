@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from harness.config import EngineConfig, RayConfig, SlurmConfig
 
 if TYPE_CHECKING:
     from harness.jobs import Job
 
 Event = dict[str, Any]
-"""`kind` is line, run, rows, epoch, resumed or cell, as a job's process told it, and last `end`, with `died`: what
-killed it or None"""
+"""`kind` is line, run, rows, epoch, resumed, cell, elsewhere where another run works at it, or stuck where the disk
+is to blame, as a job's process told it, and last `end`, with `died`: what killed it or None"""
 
 
 class Engine(Protocol):
@@ -35,3 +38,21 @@ class Engine(Protocol):
 
     def stop(self) -> None:
         """End every job; each goes on from its last finished epoch when it is submitted again."""
+
+    def close(self) -> None:
+        """No more jobs."""
+
+
+def open_engine(config: EngineConfig, device: str, root: Path) -> Engine:
+    """The engine of a configuration, for jobs on `device` whose results folder is `root`; ConfigError: not here."""
+    if isinstance(config, SlurmConfig):
+        from harness.engine.slurm import SlurmEngine
+
+        return SlurmEngine(config, root)
+    if isinstance(config, RayConfig):
+        from harness.engine.ray import RayEngine
+
+        return RayEngine(config, root)
+    from harness.engine.local import LocalEngine
+
+    return LocalEngine(config, device)

@@ -12,13 +12,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
 from harness.config import EngineConfig
 from harness.engine import Event
+from harness.leases import LOST
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -63,6 +64,28 @@ def _visible(gpu: int) -> str:
     """The name of the `gpu`-th of the GPUs that this process was given."""
     given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return given[gpu] if given else str(gpu)
+
+
+def _alone_main(task: Callable[[], None], connection: Connection, variables: dict[str, str]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
+    os.environ.update(variables)
+    task()
+
+
+def run_alone(task: Callable[[], None]) -> None:
+    """Run a task in a process of its own, with this one's environment; RuntimeError where that process is lost."""
+    warm_up()
+    context = multiprocessing.get_context(METHOD)
+    here, there = context.Pipe()
+    process = context.Process(target=_alone_main, args=(task, there, dict(os.environ)))  # type: ignore[attr-defined]
+    process.start()
+    there.close()
+    process.join()
+    here.close()
+    if process.exitcode != 0:
+        raise RuntimeError(f"process ended with {_name(process.exitcode)}")
 
 
 @dataclass
@@ -115,7 +138,9 @@ class LocalEngine:
                 del self._running[running.connection]
                 running.process.join()
                 code = running.process.exitcode
-                died = None if code == 0 else f"process ended with {_name(code)}"
+                died = None if code in (0, LOST) else f"process ended with {_name(code)}"
+                if code == LOST:
+                    yield running.job, {"kind": "elsewhere"}
                 yield running.job, {"kind": "end", "died": died}
 
     @property
@@ -132,6 +157,9 @@ class LocalEngine:
                 running.process.kill()
                 running.process.join()
         self._running.clear()
+
+    def close(self) -> None:
+        """Nothing stays behind."""
 
 
 def _name(code: int | None) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import filelock
 import torch
 
 from harness.clock import Counts
-from harness.files import CorruptFile, digest_tensor, write_state
+from harness.files import CorruptFile, digest_tensor, is_disk_trouble, write_state
 from harness.jobs.job import Refused, read_bundle
 from harness.jobs.worker import Worker
+from harness.leases import lease_name, leave
 from harness.memory import bounded_by
 from harness.method import Brancher, State
 from harness.plan import branch_lacks, restart_path
@@ -101,6 +101,8 @@ class BranchJob(Worker):
         except Diverged as error:
             entry.status, entry.reason = "diverged", str(error)
         except Exception as error:
+            if is_disk_trouble(error):
+                raise
             entry.fail(error)
         return None
 
@@ -220,7 +222,7 @@ class BranchJob(Worker):
         start = self.branch.start
         state = self._start_state()
         if self._missing() or (state is None and start > 0):
-            with filelock.FileLock(self.folder / ".lock"):
+            with self.store.leases.wait(lease_name(self.store.root, self.folder), leave):
                 if missing := self._missing():
                     self._rederive(known, missing)
             state = self._start_state()

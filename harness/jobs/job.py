@@ -40,6 +40,8 @@ class Job:
 
     workers: ClassVar[str] = "harness.jobs"
     """the module whose KINDS has the workers for such jobs"""
+    waits: ClassVar[bool] = False
+    """whether it waits where another process works in its folder, rather than leave that to it"""
     kind: str
     base: BasePlan
     cells: tuple[CellPlan, ...]

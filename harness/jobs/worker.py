@@ -9,16 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 from safetensors.torch import save as save_safetensors
 
 from harness.clock import Clock, peak_memory_bytes
 from harness.config import BaseConfig
 from harness.evaluate import Evaluator
-from harness.files import CorruptFile, set_aside, write_bytes, write_json, write_state
+from harness.files import CorruptFile, is_disk_trouble, set_aside, write_bytes, write_json, write_state
 from harness.jobs.job import GENERATION, Job, Log, Refused, Tell, cell_record, next_run, record_failure, versions
 from harness.keys import source_digest
+from harness.leases import lease_name, leave
 from harness.masking import masked_text
 from harness.memory import bounded_by
 from harness.plan import CellPlan
@@ -69,6 +69,10 @@ class Worker(ABC):
         """The folder that only one job at a time works in."""
         return self.folder
 
+    @property
+    def lease_name(self) -> str:
+        return lease_name(self.store.root, self.lock_folder)
+
     @abstractmethod
     def work(self) -> None:
         """Do the job."""
@@ -76,8 +80,13 @@ class Worker(ABC):
     def run(self) -> None:
         """Do the job alone in its folder; what goes wrong with it as a whole is recorded for its open cells."""
         set_determinism(self.base)
-        self.lock_folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(self.lock_folder / ".lock"):
+        leases = self.store.leases
+        lease = leases.wait(self.lease_name, leave) if self.job.waits else leases.take(self.lease_name, leave)
+        if lease is None:
+            self.tell({"kind": "elsewhere"})
+            return
+        with lease:
+            self.lock_folder.mkdir(parents=True, exist_ok=True)
             for half in self.lock_folder.rglob(".*.tmp"):  # what a killed process was writing
                 half.unlink()
             try:
@@ -90,6 +99,9 @@ class Worker(ABC):
                 aside = set_aside(path).name if path.exists() else "gone"
                 self.say(f"corrupt, set aside, to be redone: {error} ({aside})")
             except Exception as error:
+                if is_disk_trouble(error):
+                    self.tell({"kind": "stuck", "error": [error.errno, error.strerror, str(error.filename)]})
+                    return
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 cells = tuple(cell for cell in self.job.cells if cell.key not in self._ended)
                 self.say(f"failed: {reason}")
@@ -106,9 +118,9 @@ class Worker(ABC):
         cells = []
         for cell in self.job.cells:
             record = self.store.record(cell.key)
-            if (None if record is None else record["generation"]) == self.job.generations.get(cell.key):
+            if record is None or record["generation"] == self.job.generations.get(cell.key):
                 cells.append(cell)
-            elif record is not None:
+            else:
                 status = {"status": record["status"], "reason": record["reason"]}
                 self.tell({"kind": "cell", "cell_key": cell.key, **status})
         return dataclasses.replace(self.job, cells=tuple(cells))
@@ -176,6 +188,8 @@ class Worker(ABC):
                 self.store.write_tables(cell.key, entry.method.tables())
                 self._keep_fitted(entry)
             except Exception as error:
+                if is_disk_trouble(error):
+                    raise
                 entry.fail(error)
         if weights is not None and entry.status == "done":
             write_bytes(

@@ -8,11 +8,13 @@ from rich.table import Table
 
 from harness.plan import Estimate, Plan
 
+ROWS = 60
+"""bases that a plan shows one by one"""
 ORDER = ("done", "stale", "failed", "diverged", "skipped", "left")
 
 
 def plan_table(plan: Plan) -> Table:
-    """One row per base with the state of its training and of its cells."""
+    """One row per base with the state of its training and of its cells, the first of them where there are many."""
     settings = plan.study.settings
     table = Table(
         title=f"suite {settings.suite} in {settings.results_dir}", title_justify="left", box=None, pad_edge=False
@@ -23,7 +25,7 @@ def plan_table(plan: Plan) -> Table:
         table.add_column(name, justify="right")
     for name in ("base", "key", "cells"):
         table.add_column(name)
-    for base in plan.bases:
+    for base in plan.bases[:ROWS]:
         counts = Counter(plan.statuses[cell.key] for cell in base.cells)
         config = base.config
         table.add_row(
@@ -37,6 +39,8 @@ def plan_table(plan: Plan) -> Table:
             base.key[:8],
             ", ".join(f"{counts[status]} {status}" for status in ORDER if counts[status]),
         )
+    if len(plan.bases) > ROWS:
+        table.add_row(f"and {len(plan.bases) - ROWS} more")
     return table
 
 

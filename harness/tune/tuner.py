@@ -206,6 +206,8 @@ class Tuner:
                 self.display.line(event["text"])
             case "epoch" | "resumed":
                 self.display.epoch(job, event["epoch"])
+            case "stuck":
+                raise OSError(*event["error"])
             case "trial":
                 active = self._owner(job)
                 if active is not None:

@@ -27,6 +27,7 @@ class TrialJob(Job):
     """A piece of a search; its `cells` are candidates, which leave no record."""
 
     workers: ClassVar[str] = "harness.tune.workers"
+    waits: ClassVar[bool] = True
 
     folder: str = ""
     """where it keeps what it needs to go on, and that it is the only one to work there"""

@@ -278,10 +278,11 @@ def test_a_growing_turn_is_clipped_to_a_turn():
 
 def test_geometric_sums_by_hand():
     values = torch.tensor([0.5, 1.0, 2.0, -1.0], dtype=torch.complex128)
-    sums = geometric_sums(values, 3, clip=False)
-    assert sums.real.tolist() == [1.75, 3.0, 7.0, 1.0]
-    assert geometric_sums(values, 3, clip=True).real.tolist() == [1.75, 3.0, 0.0, 1.0]
-    assert geometric_sums(values, 0, clip=True).real.tolist() == [0, 0, 0, 0]
+    none = torch.ones(4, dtype=torch.float64)
+    assert geometric_sums(values, 3, none).real.tolist() == [1.75, 3.0, 7.0, 1.0]
+    clips = torch.tensor([1.0, 1.0, 0.5, 1.0], dtype=torch.float64)
+    assert geometric_sums(values, 3, clips).real.tolist() == [1.75, 3.0, 0.0, 1.0]
+    assert geometric_sums(values, 0, clips).real.tolist() == [0, 0, 0, 0]
 
 
 def test_a_steady_motion_goes_on():
@@ -301,6 +302,36 @@ def test_an_accelerated_motion_goes_on(T, clip):
     t = np.arange(T + 10)[:, None]
     truth = start_N + t * first_N + 0.1 * t**2 * second_N
     assert_weights(DMD.fit(truth[:T], 2).forecast(10, clip), truth[T + 9])
+
+
+@pytest.mark.parametrize("degree", [3, 4, 5])
+def test_a_polynomial_motion_is_not_clipped_by_rounding(degree):
+    """The eigenvalue 1 so many times over: rounding moves some of them outside the circle by up to a fiftieth."""
+    t = np.arange(24)[:, None] / 10
+    terms = np.random.default_rng(0).standard_normal((degree + 1, N))
+    truth = sum(t**k * terms[k] for k in range(degree + 1))
+    dmd = DMD.fit(truth[:14], degree)
+    assert_weights(dmd.forecast(9), truth[22], rtol=1e-4)
+    assert torch.equal(dmd.forecast(9), dmd.forecast(9, clip=False))
+
+
+def test_a_growing_mode_beside_a_polynomial_motion_is_clipped_alone():
+    """The growing mode stays at its distance from the moving rest, which goes on."""
+    t = np.arange(20)[:, None]
+    start_N, first_N, growing_N = np.random.default_rng(0).standard_normal((3, N))
+    rest = start_N + 0.1 * t * first_N
+    dmd = DMD.fit(rest[:10] + 1.4 ** t[:10] * growing_N, 2)
+    assert_weights(dmd.forecast(6), rest[15] + 1.4**9 * growing_N, rtol=1e-4)
+
+
+def test_dynamics_with_too_few_eigenvectors():
+    """Three steps to rest, x -> y -> z -> 0: nilpotent, with one eigenvector for three dimensions."""
+    corners = np.random.default_rng(0).standard_normal((3, N))
+    truth = np.stack([*corners, np.zeros(N), np.zeros(N)])
+    dmd = DMD.fit(truth, 3, offset="none")
+    for h in (1, 5):
+        assert float(dmd.forecast(h).abs().max()) < 1e-4
+    assert bool(dmd.amplitudes.isfinite().all())
 
 
 def test_weights_that_never_moved_stay():

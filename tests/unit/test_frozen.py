@@ -20,6 +20,7 @@ class Motion:
     """A session after the warm-up, in which every step adds SPEED_N."""
 
     def __init__(self, epochs=12):
+        self.epochs = epochs
         self.layout = Layout(("weights",), ((N,),))
         self.branch = Branch(WARMUP + 1, WARMUP + 1, epochs - WARMUP - 1)
         self.trajectory = MemoryTrajectory([Snapshot(t, t, STEPS * t * SPEED_N, {}) for t in range(1, WARMUP + 2)])
@@ -134,4 +135,17 @@ def test_bad_parameters(values, message):
 def test_warmup_must_leave_epochs():
     with pytest.raises(ValueError, match="warmup must be below epochs - 1 = 20, got 20"):
         Frozen(warmup=20).needs(21)
-    assert Frozen(warmup=20).branch(30) == Branch(21, 21, 9)
+    assert Frozen(warmup=20).branch(31) == Branch(21, 21, 10)
+
+
+def test_some_weights_must_freeze_before_the_end():
+    """Its windows are at 30, 40, ...: in 30 epochs none has an epoch after it."""
+    with pytest.raises(ValueError, match="and the last, 30, got 10"):
+        Frozen(warmup=20).branch(30)
+
+
+def test_nothing_freezes_at_the_last_epoch():
+    method = Frozen("least_moved", warmup=WARMUP, every=2, percent=25.0, spared=1)
+    trained(method, 5, Motion(epochs=8))
+    assert method.tables()["windows"]["epoch"].tolist() == [4, 6]
+    assert method.trainable_fraction == 0.5

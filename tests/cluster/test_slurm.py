@@ -1,0 +1,126 @@
+"""`engine=slurm` on a real Slurm of one node: `make test-slurm`."""
+
+import signal
+import time
+
+import pytest
+from command import SECONDS, assert_same, cmdbench, curves, numbers, start
+from slurm_cluster import SlurmCluster, missing
+
+pytestmark = pytest.mark.slurm
+OPTIONS = ("engine=slurm", "engine.poll_seconds=1", "engine.partition=low", "tracker=none")
+RUN = ("run", "suite=smoke", "save=final", *OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    if name := missing():
+        pytest.skip(f"{name} is not installed (Debian: slurmctld slurmd slurm-client munge)")
+    with SlurmCluster(tmp_path_factory.mktemp("slurm") / "cluster") as cluster:
+        yield cluster
+
+
+def wait_until(condition, process):
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def assert_as_local(smoke, results):
+    assert_same(numbers(smoke.results, "smoke"), numbers(results, "smoke"))
+    assert_same(curves(smoke.results, "smoke"), curves(results, "smoke"))
+
+
+def bundles(results):
+    return list(results.glob("bases/*/restart/latest.safetensors"))
+
+
+def resumed(results):
+    """Lines of the bases' logs that say that they went on."""
+    texts = [path.read_text() for path in results.glob("bases/*/log.txt")]
+    return [line for text in texts for line in text.splitlines() if "goes on after epoch" in line]
+
+
+def test_the_same_numbers_as_on_this_machine(cluster, smoke, tmp_path):
+    results = tmp_path / "results"
+    cmdbench(*RUN, results=results, variables=cluster.environment)
+    assert_as_local(smoke, results)
+    assert not (results / "engine").exists()
+    assert cluster.call("squeue", "--noheader") == ""
+
+
+def test_jobs_travel_as_arrays(cluster, tmp_path):
+    results = tmp_path / "results"
+    process = start(*RUN, "epochs=40", results=results, variables=cluster.environment)
+    wait_until(lambda: bundles(results), process)
+    identities = cluster.call("squeue", "--noheader", "--array", "--format=%i").split()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert len({identity.partition("_")[0] for identity in identities}) == 1
+    assert {identity.partition("_")[2] for identity in identities} == {"0", "1"}
+    wait_until_empty(cluster)
+
+
+def wait_until_empty(cluster):
+    deadline = time.monotonic() + SECONDS
+    while cluster.call("squeue", "--noheader"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_preempted_requeued_and_gone_on_with(cluster, smoke, tmp_path):
+    """A job of a higher partition takes the node away in mid-training, and gives it back."""
+    results = tmp_path / "results"
+    process = start(*RUN, results=results, variables=cluster.environment)
+    wait_until(lambda: bundles(results), process)
+    before = cluster.call(
+        "sbatch", "--parsable", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=true"
+    )
+    assert before.strip().isdigit()
+    stdout, stderr = process.communicate(timeout=4 * SECONDS)  # Slurm waits two minutes before a requeued job may start
+    assert process.returncode == 0, (stdout, stderr)
+    assert resumed(results)
+    assert_as_local(smoke, results)
+
+
+def test_the_time_limit_is_no_end(cluster, tmp_path):
+    """Jobs are sent USR2 within a minute and requeue themselves; what they go on to is what a long job gets to."""
+    options = (
+        "suite=smoke",
+        "seeds=[0]",
+        "method=[base,swa]",
+        "epochs=150",
+        "tracker=none",
+        "dataset.digits.val_size=90",
+    )
+    slow = ("batches_per_epoch=null", "batch_size=8")
+    results, whole = tmp_path / "results", tmp_path / "whole" / "results"
+    whole.parent.mkdir()
+    limit = ("engine=slurm", "engine.poll_seconds=1", "engine.minutes=1", "engine.signal_seconds=50")
+    process = start("run", *options, *slow, *limit, results=results, variables=cluster.environment)
+    stdout, stderr = process.communicate(timeout=10 * SECONDS)
+    assert process.returncode == 0, (stdout, stderr)
+    assert resumed(results)
+    process = start("run", *options, *slow, results=whole)
+    assert process.wait(10 * SECONDS) == 0
+    assert_same(numbers(whole, "smoke"), numbers(results, "smoke"))
+
+
+def test_a_job_that_is_cancelled_is_started_again(cluster, smoke, tmp_path):
+    results = tmp_path / "results"
+    process = start(*RUN, results=results, variables=cluster.environment)
+    wait_until(lambda: bundles(results), process)
+    cluster.call("scancel", "--user=root", "--full")
+    stdout, stderr = process.communicate(timeout=2 * SECONDS)
+    assert process.returncode == 0, (stdout, stderr)
+    assert "it goes on from its last epoch" in stdout
+    assert_as_local(smoke, results)
+
+
+def test_no_slurm_here(tmp_path):
+    done = cmdbench(*RUN, results=tmp_path / "results", code=2, variables={"PATH": "/nonexistent"})
+    (line,) = done.stderr.splitlines()
+    assert line == "error: engine=slurm needs Slurm's commands on this machine, sbatch is not on the path"

@@ -1,0 +1,84 @@
+"""A fault at a chosen moment of a command, whichever of its processes it falls into.
+
+On the command's PYTHONPATH, with FAULT="<what> <at> <k> <counter file>": `at` is `write` (a call of os.fsync or
+os.replace below the results folder), `step` (an optimizer step) or `second` (k tenths of a second after the start);
+the k-th of all its processes suffers `what`: `kill` (all of the process group), `full` (no space left), `failing` (an
+input/output error) or `partial` (no space left, with half of the file written).
+"""
+
+import errno
+import fcntl
+import importlib.abc
+import importlib.machinery
+import os
+import signal
+import sys
+import threading
+
+ERRORS = {"full": errno.ENOSPC, "failing": errno.EIO, "partial": errno.ENOSPC}
+
+
+def install(what, at, k, counter):
+    def count():
+        """How many there were, this one included."""
+        with open(counter, "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(b".")
+            file.flush()
+            return os.fstat(file.fileno()).st_size
+
+    def happen(path=None):
+        if what == "kill":
+            os.killpg(os.getpgid(0), signal.SIGKILL)
+        if what == "partial" and path is not None:
+            os.truncate(path, os.stat(path).st_size // 2)
+        raise OSError(ERRORS[what], os.strerror(ERRORS[what]))
+
+    if at == "second":
+        if not os.path.exists(counter):
+            open(counter, "ab").close()
+            timer = threading.Timer(k / 10, happen)
+            timer.daemon = True
+            timer.start()
+    elif at == "write":
+        fsync, replace = os.fsync, os.replace
+
+        def counted_fsync(descriptor):
+            if "results" in os.readlink(f"/proc/self/fd/{descriptor}") and count() == k:
+                happen(f"/proc/self/fd/{descriptor}" if what == "partial" else None)
+            fsync(descriptor)
+
+        def counted_replace(source, target, **more):
+            if "results" in str(target) and count() == k:
+                happen(source if what == "partial" else None)
+            replace(source, target, **more)
+
+        os.fsync, os.replace = counted_fsync, counted_replace
+    else:
+        sys.meta_path.insert(0, Finder(lambda: happen() if count() == k else None))
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    """Has `after_step` called after every optimizer step, once torch's optimizers are imported."""
+
+    def __init__(self, after_step):
+        self.after_step = after_step
+
+    def find_spec(self, name, path, target=None):
+        if name != "torch.optim.optimizer":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            module.register_optimizer_step_post_hook(lambda *_: self.after_step())
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+if "FAULT" in os.environ:
+    given = os.environ["FAULT"].split()
+    install(given[0], given[1], int(given[2]), given[3])
