@@ -15,9 +15,10 @@ from typing import Any
 
 from harness.config import ConfigError
 from harness.files import write_json
-from harness.store import Record, Store
+from harness.store import Store
 
-TAKEN, HERE, CONFLICT, DAMAGED = "taken over", "here already", "conflicts", "damaged there"
+TAKEN, HERE, CONFLICT = "taken over", "here already", "conflicts"
+DAMAGED, UNFINISHED = "damaged there", "not finished there"
 NUMBERS = ("status", "summary", "digests", "base_digest")
 """entries in which two records of one key must agree"""
 
@@ -33,11 +34,11 @@ def merge(root: Path, other: Path, say: Callable[[str], None]) -> int:
     if busy:
         raise ConfigError(f"from must be a folder that nobody works in, got {other}: {busy[0]} is being worked at")
     code = 0
-    for what, one in (("bases", _base), ("cells", _cell)):
+    for what in ("bases", "cells"):
         outcomes: Counter[str] = Counter()
         for folder in sorted((other / what).glob("*")):
             if folder.is_dir() and not folder.suffix:
-                outcomes[one(here, there, folder.name, say)] += 1
+                outcomes[_one(what[:-1], folder.name, here, there, say)] += 1
         say(f"{what}: {', '.join(f'{count} {word}' for word, count in outcomes.items()) or 'none'}")
         if outcomes[CONFLICT]:
             say(f"of {what} that conflict this folder's are kept: redo=<method> or redo=base makes them anew")
@@ -72,33 +73,20 @@ def _copy(source: Path, target: Path) -> None:
         shutil.rmtree(half, ignore_errors=True)
 
 
-def _cell(here: Store, there: Store, key: str, say: Callable[[str], None]) -> str:
-    own, source = here.record(key), there.cell_folder(key)
-    if problem := there.problem(source, "record.json"):
-        say(f"cell {key}: {problem}")
+def _one(what: str, key: str, here: Store, there: Store, say: Callable[[str], None]) -> str:
+    """What becomes of a cell or base of the other folder."""
+    if what == "cell":
+        own, source, target, name = here.record(key), there.cell_folder(key), here.cell_folder(key), "record.json"
+    else:
+        own, source, target, name = here.base(key), there.base_folder(key), here.base_folder(key), "base.json"
+    if problem := there.problem(source, name):
+        say(f"{what} {key}: {problem}")
         return DAMAGED
-    others = there.record(key)
+    others = there.record(key) if what == "cell" else there.base(key)
     if others is None:
-        return HERE if own is not None else "not finished there"
-    return _decide("cell", key, own, others, lambda: _copy(source, here.cell_folder(key)), say)
-
-
-def _base(here: Store, there: Store, key: str, say: Callable[[str], None]) -> str:
-    own, source = here.base(key), there.base_folder(key)
-    if problem := there.problem(source, "base.json"):
-        say(f"base {key}: {problem}")
-        return DAMAGED
-    others = there.base(key)
-    if others is None:
-        return HERE if own is not None else "not finished there"
-    return _decide("base", key, own, others, lambda: _copy(source, here.base_folder(key)), say)
-
-
-def _decide(
-    what: str, key: str, own: Record | None, others: Record, take: Callable[[], None], say: Callable[[str], None]
-) -> str:
+        return UNFINISHED
     if own is None or (own["status"] in ("failed", "skipped") and others["status"] in ("done", "diverged")):
-        take()
+        _copy(source, target)
         return TAKEN
     differing = [name for name in NUMBERS if own.get(name) != others.get(name)]
     if not differing or others["status"] in ("failed", "skipped"):

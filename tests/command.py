@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from subprocess import CompletedProcess
 from unittest import mock
@@ -50,6 +51,15 @@ def start(*arguments, results, variables=None):
         # a shell that starts its tests in the background has them ignore Ctrl-C, and their children with them
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def wait_until(condition, process):
+    """Until `condition` holds, while a started command goes on."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def cmdbench(*arguments, results, code=0, variables=None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -103,6 +104,14 @@ class SlurmCluster:
         logs = "\n".join(path.read_text()[-2000:] for path in sorted(self.folder.glob("*.log")))
         raise TimeoutError(f"{what} did not start: {said}\n{logs}")
 
+    def wait_until_empty(self) -> None:
+        """No job is listed any more; TimeoutError."""
+        deadline = time.monotonic() + SECONDS
+        while self.call("squeue", "--noheader"):
+            if time.monotonic() > deadline:
+                raise TimeoutError("jobs do not end")
+            time.sleep(0.1)
+
     def __enter__(self) -> SlurmCluster:
         folder = self.folder
         os.chmod(folder, 0o755)
@@ -120,6 +129,9 @@ class SlurmCluster:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(subprocess.CalledProcessError, TimeoutError):
+            self.call("scancel", f"--user={os.getuid()}")
+            self.wait_until_empty()
         for process in reversed(self._processes):
             process.terminate()
         for process in self._processes:

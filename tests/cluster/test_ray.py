@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command import SECONDS, assert_same, cmdbench, curves, numbers, start
+from command import SECONDS, assert_same, cmdbench, curves, numbers, start, wait_until
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.ray
@@ -29,14 +29,6 @@ def workers(results):
         if any(file.startswith(str(results / "engine")) for file in files):
             found.append(int(path.name))
     return found
-
-
-def wait_until(condition, process):
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_the_same_numbers_as_on_this_machine(smoke, tmp_path):

@@ -1,10 +1,9 @@
 """`engine=slurm` on a real Slurm of one node: `make test-slurm`."""
 
 import signal
-import time
 
 import pytest
-from command import SECONDS, assert_same, cmdbench, curves, numbers, start
+from command import SECONDS, assert_same, cmdbench, curves, numbers, start, wait_until
 from slurm_cluster import SlurmCluster, missing
 
 pytestmark = pytest.mark.slurm
@@ -18,14 +17,6 @@ def cluster(tmp_path_factory):
         pytest.skip(f"{name} is not installed (Debian: slurmctld slurmd slurm-client munge)")
     with SlurmCluster(tmp_path_factory.mktemp("slurm") / "cluster") as cluster:
         yield cluster
-
-
-def wait_until(condition, process):
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def assert_as_local(smoke, results):
@@ -61,14 +52,7 @@ def test_jobs_travel_as_arrays(cluster, tmp_path):
     assert process.returncode == 130
     assert len({identity.partition("_")[0] for identity in identities}) == 1
     assert {identity.partition("_")[2] for identity in identities} == {"0", "1"}
-    wait_until_empty(cluster)
-
-
-def wait_until_empty(cluster):
-    deadline = time.monotonic() + SECONDS
-    while cluster.call("squeue", "--noheader"):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    cluster.wait_until_empty()
 
 
 def test_preempted_requeued_and_gone_on_with(cluster, smoke, tmp_path):
