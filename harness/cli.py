@@ -63,7 +63,7 @@ EXAMPLES = {
     "plan": "cmdbench plan suite=quick",
     "run": "cmdbench run suite=quick\n  cmdbench run model=resnet10t dataset=digits method=[base,cmd_online]",
     "tune": "cmdbench tune method=cmd_online suite=quick trials=50\n"
-    "  cmdbench tune suite=quick trials=30 && cmdbench run suite=quick tuned=true",
+    "  cmdbench tune suite=quick method=all trials=30 && cmdbench run suite=quick tuned=true",
     "report": "cmdbench report suite=quick\n  cmdbench report suite=quick tables.columns=[base,swa,cmd_online] --open",
     "publish": "cmdbench publish suite=quick\n  cmdbench publish suite=quick tracker=csv\n"
     "  cmdbench publish suite=quick tracker.mode=online tracker.project=mine tracker.artifacts=all",

@@ -135,7 +135,7 @@ class WandbTracker(Tracker):
             self._leave_service(kill=True)
         self._once(
             f"W&B at {self.target.server} cannot be used, runs go on offline in {self.folder / 'wandb'}, "
-            f"`cmdbench publish` sends what it misses: {_one_line(error)}",
+            f"`cmdbench publish`, of searches `cmdbench sync`, sends what it misses: {_one_line(error)}",
             "server",
         )
 
