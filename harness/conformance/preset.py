@@ -94,15 +94,29 @@ class PresetChecks:
         assert count >= 0, breach(Clause.MEMORY, f"{count} is below 0")
 
     def test_search_space_names_parameters(self, subject: Subject) -> None:
-        """Each entry of `search` has a known type and an order of bounds, and the class takes both ends."""
-        for name, entry in (subject.values.get("search") or {}).items():
-            key = f"method.{subject.cell.method.name}.search.{name}"
-            assert name in subject.cell.method.params, breach(Clause.PARAMETERS, f"{key} is not one of them")
-            for value in self._ends(key, entry):
-                try:
-                    method_config(subject.cell.method.name, {**subject.values, name: value})
-                except ConfigError as error:
-                    raise AssertionError(breach(Clause.PARAMETERS, f"{key} allows {value!r}: {error}")) from error
+        """Each entry of `search` has a known type and an order of bounds, and the class takes both ends.
+
+        Beside the preset's other values, or beside the lowest or highest of the other entries, which may bound it.
+        """
+        method, space = subject.cell.method, subject.values.get("search") or {}
+        for name in space:
+            what = f"method.{method.name}.search.{name} is not one of them"
+            assert name in method.params, breach(Clause.PARAMETERS, what)
+        ends = {name: self._ends(f"method.{method.name}.search.{name}", entry) for name, entry in space.items()}
+        beside = [{}, {name: values[0] for name, values in ends.items()}, {n: v[-1] for n, v in ends.items()}]
+        for name, values in ends.items():
+            for value in values:
+                refusals = [self._refusal(subject, {**others, name: value}) for others in beside]
+                what = f"method.{method.name}.search.{name} allows {value!r}: {refusals[0]}"
+                assert None in refusals, breach(Clause.PARAMETERS, what)
+
+    @staticmethod
+    def _refusal(subject: Subject, values: dict[str, Any]) -> ConfigError | None:
+        try:
+            method_config(subject.cell.method.name, {**subject.values, **values})
+        except ConfigError as error:
+            return error
+        return None
 
     @staticmethod
     def _ends(key: str, entry: dict[str, Any]) -> list[Any]:

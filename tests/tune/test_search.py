@@ -32,13 +32,13 @@ def table(search, *dropped):
 @pytest.fixture
 def sealed(monkeypatch):
     """Whoever reads the test split fails."""
-    read = harness.problem.datasets._read_part
+    indices = harness.problem.datasets._split_indices
 
-    def guarded(config, part):
-        assert part != "test", "the test split was read"
-        return read(config, part)
+    def guarded(config, split):
+        assert split != "test", "the test split was read"
+        return indices(config, split)
 
-    monkeypatch.setattr(harness.problem.datasets, "_read_part", guarded)
+    monkeypatch.setattr(harness.problem.datasets, "_split_indices", guarded)
 
 
 KINDS = {
