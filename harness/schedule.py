@@ -125,6 +125,8 @@ class Scheduler:
                 if job.kind == "train":
                     self.retrain.discard(job.base.key)
                 self.display.end(job)
+                if not self._active[job.base.key]:
+                    self._prune(job.base)
 
     def _track(self, event: Event) -> None:
         if self.tracking is not None and event["kind"] == "run":
@@ -267,21 +269,23 @@ class Scheduler:
 
 def prune(store: Store, base: BasePlan, keep: str) -> None:
     """Drop the snapshots that no suite keeps, once no suite's last plan has an open cell on this base."""
-    kept = base.kept(keep)
+    kept, folder = base.kept(keep), store.base_folder(base.key)
+    leftovers = [store.base_folder(f"{base.key}{end}") for end in (".redo", ".old")]
+    if set(stored_ts(folder / "trajectory")) <= kept and not any(path.exists() for path in leftovers):
+        return
     for path in store.root.glob("suites/*/plan.json"):
         plan = json.loads(path.read_text())
         if any(c["base_key"] == base.key and store.record(c["cell_key"]) is None for c in plan["cells"]):
             return
         kept.update(*(other["keeps"] for other in plan["bases"] if other["base_key"] == base.key))
-    folder = store.base_folder(base.key)
     lease = store.leases.take(lease_name(store.root, folder))
     if lease is None:  # whoever works there prunes it
         return
     with lease:
         for t in set(stored_ts(folder / "trajectory")) - kept:
             snapshot_path(folder / "trajectory", t).unlink()
-    for leftover in (f"{base.key}.redo", f"{base.key}.old"):
-        shutil.rmtree(store.base_folder(leftover), ignore_errors=True)
+    for leftover in leftovers:
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _with_contents(evaluate: EvaluateConfig, records: list[Record | None]) -> EvaluateConfig:
