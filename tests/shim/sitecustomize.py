@@ -30,7 +30,7 @@ def install(what, at, k, counter):
     def happen(path=None):
         if what == "kill":
             os.killpg(os.getpgid(0), signal.SIGKILL)
-        if what == "partial" and path is not None:
+        if what == "partial" and path is not None and os.path.isfile(path):  # not the folder, which is flushed too
             os.truncate(path, os.stat(path).st_size // 2)
         raise OSError(ERRORS[what], os.strerror(ERRORS[what]))
 
