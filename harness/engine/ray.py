@@ -6,6 +6,7 @@ The results folder must be shared by the cluster's machines: what a job leaves t
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,18 @@ from harness.config import ConfigError, RayConfig
 from harness.engine.local import run_alone
 from harness.engine.remote import Remote, RemoteEngine, Task
 
+CONNECT_SECONDS = 10
+
 
 def _run(task: Task) -> None:
     run_alone(task)
+
+
+def _check_answers(address: str) -> None:
+    """OSError where nobody listens at host:port; Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
 class RayEngine(RemoteEngine):
@@ -33,8 +43,9 @@ class RayEngine(RemoteEngine):
         address = None if local else config.address
         try:
             if self._owned:
+                _check_answers(config.address)
                 self._ray.init(address=address, log_to_driver=False, logging_level="error", **local)
-        except (ConnectionError, ValueError) as error:
+        except (OSError, ValueError) as error:
             line = " ".join(str(error).split())
             raise ConfigError(
                 f"engine.address must be a cluster that answers, got {config.address!r}: {line}"

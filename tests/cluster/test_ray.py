@@ -66,7 +66,7 @@ def test_ctrl_c_ends_jobs_and_cluster(tmp_path):
 def test_no_such_cluster(tmp_path):
     done = cmdbench(*RUN, "engine.address=127.0.0.1:1", results=tmp_path / "results", code=2)
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: engine.address must name a cluster, got '127.0.0.1:1'")
+    assert line.startswith("error: engine.address must be a cluster that answers, got '127.0.0.1:1'")
 
 
 def test_more_gpus_than_there_are(tmp_path):
