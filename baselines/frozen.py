@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from baselines.parameters import check_choice, check_percent, check_whole
+from baselines.warmup import branch_after_warmup
 from harness.method import Branch, Brancher, Session, State
 
 Choice = Literal["random", "least_moved"]
@@ -57,14 +58,7 @@ class Frozen(Brancher):
         check_whole("spared", self.spared, 0)
 
     def branch(self, epochs: int) -> Branch:
-        if self.warmup >= epochs - 1:
-            raise ValueError(f"warmup must be below epochs - 1 = {epochs - 1}, got {self.warmup}")
-        prefix = self.warmup + 1
-        if (epochs - 1) // self.every == prefix // self.every:
-            raise ValueError(
-                f"every must divide an epoch between warmup + 1 = {prefix} and the last, {epochs}, got {self.every}"
-            )
-        return Branch(start=prefix, prefix=prefix, epochs=epochs - prefix)
+        return branch_after_warmup(self.warmup, epochs, self.every)
 
     def needs(self, epochs: int) -> tuple[int, int]:
         return 1, self.branch(epochs).prefix

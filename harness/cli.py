@@ -297,11 +297,11 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
     settings = plan.study.settings
     engine = open_engine(settings.engine, plan.bases[0].config.device, plan.store.root)
     ended = sum(status != "left" for status in plan.statuses.values())
-    display = Display(console, ended, len(plan.statuses), epochs_left(plan))
+    display = Display(console, ended, len(plan.statuses), epochs_left(plan), engine.slots)
     tracking = None
     if tracks(settings.tracker):
         tracking = Background(settings.tracker, plan.store.root, settings.suite, METHOD)
-    display.start(engine.slots)
+    display.start()
     try:
         try:
             Scheduler(plan, engine, display, python_path, tracking).run()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -41,21 +42,18 @@ class _Line:
         return "" if self.best is None else f"{self.best:.2f}"
 
 
-class Display:
-    """Told what happens by the scheduler; `cells` of `all_cells` had ended before it began."""
+class LiveView(ABC):
+    """A view that is redrawn in place on a terminal, below lines that stay; elsewhere lines alone."""
 
-    def __init__(self, console: Console, cells: int, all_cells: int, epochs: Mapping[str, int]) -> None:
+    def __init__(self, console: Console) -> None:
         self.console = console
-        self._ended = cells
-        self._all = all_cells
-        self._epochs_left = dict(epochs)
-        self._pace: dict[str, list[float]] = {}
-        self._running: dict[int, _Line] = {}
         self._live: Live | None = None
-        self._slots = 1
 
-    def start(self, slots: int) -> None:
-        self._slots = slots
+    @abstractmethod
+    def _view(self) -> RenderableType:
+        """What is shown now."""
+
+    def start(self) -> None:
         if self.console.is_terminal:
             self._live = Live(self._view(), console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
@@ -72,6 +70,19 @@ class Display:
     def line(self, text: str) -> None:
         """One line that stays."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class Display(LiveView):
+    """Told what happens by the scheduler; `cells` of `all_cells` had ended before it began."""
+
+    def __init__(self, console: Console, cells: int, all_cells: int, epochs: Mapping[str, int], slots: int) -> None:
+        super().__init__(console)
+        self._ended = cells
+        self._all = all_cells
+        self._epochs_left = dict(epochs)
+        self._pace: dict[str, list[float]] = {}
+        self._running: dict[int, _Line] = {}
+        self._slots = slots
 
     def begin(self, job: Job) -> None:
         self._running[id(job)] = _Line(job, time.monotonic())

@@ -13,6 +13,7 @@ import pandas as pd
 from baselines.cmd.embedded import EmbeddedCMD, PercentOf, check_embedding
 from baselines.cmd.embedding import Rule
 from baselines.cmd.windows import Movement
+from baselines.warmup import branch_after_warmup
 from harness.method import Branch, Brancher, Session, State
 
 
@@ -42,14 +43,7 @@ class CMDEmbedded(Brancher):
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def branch(self, epochs: int) -> Branch:
-        if self.warmup >= epochs - 1:
-            raise ValueError(f"warmup must be below epochs - 1 = {epochs - 1}, got {self.warmup}")
-        prefix = self.warmup + 1
-        if (epochs - 1) // self.every == prefix // self.every:
-            raise ValueError(
-                f"every must divide an epoch between warmup + 1 = {prefix} and the last, {epochs}, got {self.every}"
-            )
-        return Branch(start=prefix, prefix=prefix, epochs=epochs - prefix)
+        return branch_after_warmup(self.warmup, epochs, self.every)
 
     def needs(self, epochs: int) -> tuple[int, int]:
         return 1, self.branch(epochs).prefix

@@ -18,13 +18,9 @@ from baselines.cmd.posthoc import check_modes, fit_run
 from baselines.cmd.recursion import OnlineFit
 from baselines.cmd.report import ModeReport
 from baselines.cmd.sampling import non_finite
-from baselines.parameters import check_bool, check_whole
+from baselines.parameters import check_bool
+from baselines.warmup import check_warmup, warmup_snapshots
 from harness.method import Layout, Observer, Proposal, Run, Snapshot, State
-
-
-def check_warmup(warmup: int) -> None:
-    """F + 1 snapshots, and among fewer than 3 every correlation is 1; ValueError."""
-    check_whole("warmup", warmup, 2)
 
 
 def check_forgetting(forgetting: float) -> None:
@@ -67,9 +63,8 @@ class CMDOnline(Observer):
         return self.model_buffers
 
     def needs(self, epochs: int) -> tuple[int, int]:
-        if self.warmup >= epochs:
-            raise ValueError(f"warmup must be below epochs = {epochs}, got {self.warmup}")
-        return (0, self.warmup) if self.include_initial else (1, self.warmup + 1)
+        first, last = warmup_snapshots(self.warmup, epochs)
+        return (first - 1, last - 1) if self.include_initial else (first, last)
 
     def memory_floats(self, N: int) -> int:
         """Mean, covariance, and the modes' labels at one byte."""

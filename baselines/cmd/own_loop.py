@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from baselines.cmd.buffers import extended, join, split
 from baselines.cmd.fit import BLOCK_BYTES, fit
-from baselines.cmd.online import check_finite, check_forgetting, check_warmup
+from baselines.cmd.online import check_finite, check_forgetting
 from baselines.cmd.posthoc import check_modes
 from baselines.cmd.recursion import OnlineFit
 from baselines.cmd.report import ModeReport
@@ -32,6 +32,7 @@ from baselines.cmd.sampling import sample_trajectories
 from baselines.cmd.weights import check_layout, layout_of, swapped, weights_of
 from baselines.parameters import check_bool
 from baselines.snapshots import Rows, on_disk
+from baselines.warmup import check_warmup
 from harness.method import Layout
 
 

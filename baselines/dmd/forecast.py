@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import pandas as pd
 from torch import Tensor
 
-from baselines.cmd.online import check_warmup
 from baselines.dmd.decomposition import DMD, finite_gram
 from baselines.dmd.dynamics import Dynamics
 from baselines.dmd.rank import Offset, check_rank, check_rank_fits
 from baselines.parameters import check_bool
+from baselines.warmup import check_warmup, warmup_snapshots
 from harness.method import Observer, Proposal, Run, Snapshot, State, Trajectory
 
 
@@ -40,9 +40,7 @@ class DMDForecast(Observer):
         check_bool("clip", self.clip)
 
     def needs(self, epochs: int) -> tuple[int, int]:
-        if self.warmup >= epochs:
-            raise ValueError(f"warmup must be below epochs = {epochs}, got {self.warmup}")
-        return 1, self.warmup + 1
+        return warmup_snapshots(self.warmup, epochs)
 
     def memory_floats(self, N: int) -> int:
         """A snapshot and what is combined from all; blocks of weights beside them."""

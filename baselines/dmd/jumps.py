@@ -17,11 +17,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from baselines.cmd.online import check_warmup
 from baselines.dmd.decomposition import DMD
 from baselines.dmd.rank import Offset, check_rank, check_rank_fits
 from baselines.parameters import check_bool, check_whole
 from baselines.snapshots import Rows
+from baselines.warmup import branch_after_warmup, check_warmup
 from harness.method import Branch, Brancher, Session, State, Trajectory
 
 COLUMNS = ("epoch", "loss_before", "loss_after", "accepted", "rank_asked", "rank", "largest_modulus", "residual")
@@ -54,10 +54,7 @@ class DMDJumps(Brancher):
         check_bool("clip", self.clip)
 
     def branch(self, epochs: int) -> Branch:
-        if self.warmup >= epochs - 1:
-            raise ValueError(f"warmup must be below epochs - 1 = {epochs - 1}, got {self.warmup}")
-        prefix = self.warmup + 1
-        return Branch(start=prefix, prefix=prefix, epochs=epochs - prefix)
+        return branch_after_warmup(self.warmup, epochs)
 
     def needs(self, epochs: int) -> tuple[int, int]:
         return 1, self.branch(epochs).prefix

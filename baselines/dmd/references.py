@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from baselines.cmd.fit import decode
-from baselines.cmd.online import check_warmup
 from baselines.cmd.posthoc import check_modes, fit_run
 from baselines.cmd.report import ModeReport
 from baselines.dmd.decomposition import finite_gram
@@ -25,6 +24,7 @@ from baselines.dmd.dynamics import Dynamics
 from baselines.dmd.rank import Offset, check_rank, check_rank_fits
 from baselines.parameters import check_bool
 from baselines.snapshots import Rows
+from baselines.warmup import check_warmup, warmup_snapshots
 from harness.method import Observer, Proposal, Run, Snapshot, State
 
 
@@ -77,9 +77,7 @@ class DMDOfReferences(Observer):
         check_bool("clip", self.clip)
 
     def needs(self, epochs: int) -> tuple[int, int]:
-        if self.warmup >= epochs:
-            raise ValueError(f"warmup must be below epochs = {epochs}, got {self.warmup}")
-        return 1, self.warmup + 1
+        return warmup_snapshots(self.warmup, epochs)
 
     def memory_floats(self, N: int) -> int:
         """Mean, slope, and the modes' labels at one byte; a proposal beside them."""

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 from optuna.trial import TrialState
 from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from harness.display import duration
+from harness.display import LiveView, duration
 from harness.tune.study import Search, mean
 from harness.tune.workers import TrialJob
 
@@ -84,32 +83,13 @@ class _Pace:
         return f"{self.best:.2f} %" if self.search.config.metric == "accuracy" else f"{self.best:.4f}"
 
 
-class TuneDisplay:
+class TuneDisplay(LiveView):
     """Told what happens by the tuner."""
 
     def __init__(self, console: Console, searches: Sequence[Search]) -> None:
-        self.console = console
+        super().__init__(console)
         self._paces = {id(search): _Pace(search) for search in searches}
         self._jobs: dict[int, tuple[TrialJob, int]] = {}
-        self._live: Live | None = None
-
-    def start(self) -> None:
-        if self.console.is_terminal:
-            self._live = Live(self._view(), console=self.console, refresh_per_second=4, transient=True)
-            self._live.start()
-
-    def stop(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-
-    def refresh(self) -> None:
-        if self._live is not None:
-            self._live.update(self._view())
-
-    def line(self, text: str) -> None:
-        """One line that stays."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def begin(self, job: TrialJob) -> None:
         self._jobs[id(job)] = (job, 0)

@@ -1,0 +1,34 @@
+"""The warm-up that methods are fitted to: the snapshots 1..F + 1 of the base, F = `warmup`, and what may follow it."""
+
+from __future__ import annotations
+
+from baselines.parameters import check_whole
+from harness.method import Branch
+
+
+def check_warmup(warmup: int) -> None:
+    """F + 1 snapshots, and among fewer than 3 every correlation is 1; ValueError."""
+    check_whole("warmup", warmup, 2)
+
+
+def warmup_snapshots(warmup: int, epochs: int) -> tuple[int, int]:
+    """First and last of them; ValueError where the base has too few epochs."""
+    if warmup >= epochs:
+        raise ValueError(f"warmup must be below epochs = {epochs}, got {warmup}")
+    return 1, warmup + 1
+
+
+def branch_after_warmup(warmup: int, epochs: int, every: int | None = None) -> Branch:
+    """From the base's state after epoch F + 1 to its last epoch.
+
+    `every`: windows close at the epochs that it divides. ValueError where nothing is left to train, or no window
+    closes before the last epoch, after which it would be of no use.
+    """
+    if warmup >= epochs - 1:
+        raise ValueError(f"warmup must be below epochs - 1 = {epochs - 1}, got {warmup}")
+    prefix = warmup + 1
+    if every is not None and (epochs - 1) // every == prefix // every:
+        raise ValueError(
+            f"every must divide an epoch between warmup + 1 = {prefix} and the last, {epochs}, got {every}"
+        )
+    return Branch(start=prefix, prefix=prefix, epochs=epochs - prefix)
