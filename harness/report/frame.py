@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,14 +82,19 @@ def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
 def gather(store: Store, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Frame and history of a plan, each record read once; as `build_frame` and `build_history` give them."""
     rows, parts = [], []
+    threads: Counter[str] = Counter()
     for cell in plan["cells"]:
         found = store.cell(cell["cell_key"])
         rows.append(_row(cell, None if found is None else found[0]))
         if found is not None:
+            if found[0]["status"] == "done":
+                threads[str(found[0].get("threads", "unknown"))] += 1
             table = parquet.read_table(pa.BufferReader(found[1]))
             keys = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), dtype=np.int32)), [cell["cell_key"]])
             parts.append(table.add_column(0, "cell_key", keys.cast("string")))
-    return _frame(rows, plan), _history(parts)
+    frame = _frame(rows, plan)
+    frame.attrs["threads"] = dict(threads)
+    return frame, _history(parts)
 
 
 def _frame(rows: list[dict[str, Any]], plan: dict[str, Any]) -> pd.DataFrame:
@@ -231,7 +237,7 @@ def load_history(results_dir: Path | str, suite: str = "quick") -> pd.DataFrame:
 def warnings(frame: pd.DataFrame) -> list[str]:
     """What a reader of the table must know, one line each.
 
-    Seeds still missing, seeds that stand for several bases in one row, mixed versions or devices, the cells that
+    Seeds still missing, seeds that stand for several bases in one row, mixed versions, devices or thread counts, the cells that
     failed, diverged or were skipped, and a plan that does not say which methods see the whole run.
     """
     return [*_missing(frame), *_pooled(frame), *_mixed(frame), *unfinished(frame), *_kindless(frame)]
@@ -266,7 +272,7 @@ def _pooled(frame: pd.DataFrame) -> Iterator[str]:
 
 
 def _mixed(frame: pd.DataFrame) -> Iterator[str]:
-    """Devices and package versions of which the finished cells have more than one."""
+    """Devices, thread counts and package versions of which the finished cells have more than one."""
     done = frame[frame["status"] == "done"]
     columns = {"device": done["device"]}
     versions = pd.DataFrame(done["versions"].map(json.loads).tolist(), dtype="str")
@@ -274,3 +280,7 @@ def _mixed(frame: pd.DataFrame) -> Iterator[str]:
         counts = values.fillna("unknown").value_counts()
         if len(counts) > 1:
             yield f"mixed: {name}: {', '.join(f'{value} ({count} cells)' for value, count in counts.items())}"
+    threads = frame.attrs.get("threads", {})
+    if len(threads) > 1:
+        counted = ", ".join(f"{value} ({count} cells)" for value, count in sorted(threads.items()))
+        yield f"mixed: threads, between which sums in float32 differ: {counted}"

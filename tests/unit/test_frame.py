@@ -251,6 +251,17 @@ def test_warnings_name_missing_seeds_mixtures_and_cells_that_did_not_finish(stor
     ]
 
 
+def test_mixed_thread_counts_are_named_also_by_a_frame_that_was_stored(store):
+    cells = [cell("base", seed) for seed in (0, 1, 2)]
+    for planned, threads in zip(cells, (1, 2, 1), strict=True):
+        finish(store, planned, threads=threads)
+    plan = write_plan(store, cells)
+    write_views(store, "quick")
+    line = "mixed: threads, between which sums in float32 differ: 1 (2 cells), 2 (1 cells)"
+    assert warnings(build_frame(store, plan)) == [line]
+    assert warnings(load_frame(store.root, "quick")) == [line]
+
+
 def test_a_plan_that_does_not_say_kinds_is_named(store):
     planned = cell("base", 0)
     finish(store, planned)
