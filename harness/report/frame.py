@@ -237,8 +237,8 @@ def load_history(results_dir: Path | str, suite: str = "quick") -> pd.DataFrame:
 def warnings(frame: pd.DataFrame) -> list[str]:
     """What a reader of the table must know, one line each.
 
-    Seeds still missing, seeds that stand for several bases in one row, mixed versions, devices or thread counts, the cells that
-    failed, diverged or were skipped, and a plan that does not say which methods see the whole run.
+    Seeds still missing, seeds that stand for several bases in one row, mixed versions, devices or thread counts, the
+    cells that failed, diverged or were skipped, and a plan that does not say which methods see the whole run.
     """
     return [*_missing(frame), *_pooled(frame), *_mixed(frame), *unfinished(frame), *_kindless(frame)]
 
