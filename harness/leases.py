@@ -100,10 +100,10 @@ class Leases:
             yield
 
     def _read(self, name: str) -> Owner | None:
-        """Whose it is, whatever became of them; a file that is none of ours is nobody's."""
+        """Whose it is, whatever became of them; a file that is no lease is nobody's. OSError where a disk fails."""
         try:
             return Owner(**json.loads(self.path(name).read_bytes()))
-        except (OSError, ValueError, TypeError):
+        except (FileNotFoundError, ValueError, TypeError):
             return None
 
     def _is_over(self, name: str, owner: Owner) -> bool:
@@ -181,7 +181,7 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT):
-            with contextlib.suppress(PermissionError):
+            with contextlib.suppress(OSError):  # a disk that fails for a moment takes no lease away
                 if self._leases._read(self._name) != self._owner:
                     if self._on_lost is not None:
                         self._on_lost()

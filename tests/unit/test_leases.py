@@ -1,6 +1,7 @@
 """Leases: one holder at a time, taken over from the dead and the silent, never from the living."""
 
 import dataclasses
+import errno
 import json
 import os
 import subprocess
@@ -144,3 +145,23 @@ def test_a_file_that_is_no_lease_is_nobodys(tmp_path, content):
 
 def test_names_follow_folders():
     assert lease_name(Path("results"), Path("results/bases/0f")) == "bases-0f"
+
+
+def test_a_disk_that_fails_for_a_moment_takes_no_lease_away(tmp_path, monkeypatch):
+    """The holder looks again, and holds what it held."""
+    monkeypatch.setattr(leases, "BEAT", 0.01)
+    failures, touched, lost = [], threading.Event(), []
+    utime = os.utime
+
+    def failing(path):
+        if len(failures) < 3:
+            failures.append(path)
+            raise OSError(errno.EIO, "Input/output error")
+        utime(path)
+        touched.set()
+
+    monkeypatch.setattr(leases.os, "utime", failing)
+    with Leases(tmp_path).take("bases-a", lambda: lost.append(1)):
+        assert touched.wait(10)
+        assert Leases(tmp_path).take("bases-a") is None
+    assert lost == []
