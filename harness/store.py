@@ -57,6 +57,11 @@ def history_bytes(rows: list[dict[str, Any]]) -> bytes:
     return buffer.getvalue()
 
 
+def _kept(folder: Path, digest: str) -> Path:
+    """Where the history of a record waits while another replaces them."""
+    return folder / f"history-{digest[:16]}.parquet"
+
+
 @dataclass(frozen=True)
 class _Problem:
     """What is wrong with a stored record; `history`: with its history alone."""
@@ -113,14 +118,16 @@ class Store:
             record: Record = json.loads(path.read_bytes())
             if record.get("sha256") != _seal(record):
                 return _Problem(f"{path}: checksum differs")
-            content = history.read_bytes()
-            if hashlib.sha256(content).hexdigest() != record["history_sha256"]:
-                return _Problem(f"{history}: checksum differs", history=True)
+            for source in (_kept(folder, record["history_sha256"]), history):
+                if source == history or source.exists():
+                    content = source.read_bytes()
+                    if hashlib.sha256(content).hexdigest() == record["history_sha256"]:
+                        return record, content
+            return _Problem(f"{history}: checksum differs", history=True)
         except (FileNotFoundError, NotADirectoryError) as error:
             return None if error.filename == str(path) else _Problem(f"{error.filename}: missing")
         except (ValueError, KeyError, AttributeError) as error:
             return _Problem(f"{path}: {error}")
-        return record, content
 
     def problem(self, folder: Path, name: str) -> str | None:
         """What is wrong with a cell's `record.json` or a base's `base.json`; None where it is whole or absent."""
@@ -128,12 +135,17 @@ class Store:
         return found.text if isinstance(found, _Problem) else None
 
     def _write(self, folder: Path, name: str, record: Record, rows: list[dict[str, Any]]) -> None:
-        """History first, then the record that vouches for it."""
+        """History first, then the record that vouches for it; until then an earlier record keeps its own history."""
+        earlier = self._verified(folder, name)
+        if isinstance(earlier, tuple):
+            write_bytes(_kept(folder, earlier[0]["history_sha256"]), earlier[1])
         history = history_bytes(rows)
         record = {"schema": SCHEMA, **masked(record), "history_sha256": hashlib.sha256(history).hexdigest()}
         record["sha256"] = _seal(record)
         write_bytes(folder / "history.parquet", history)
         write_json(folder / name, record)
+        for kept in folder.glob(_kept(folder, "*").name):
+            kept.unlink()
 
     def record(self, cell_key: str) -> Record | None:
         """A cell's record, verified, or None."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
+import os
+
 import pytest
 
+from harness import files
 from harness.store import Store
 
 ROWS = [{"epoch": 1, "val_accuracy": 50.0}, {"epoch": 2, "val_accuracy": 60.0, "rho_mean": 0.5}]
@@ -62,3 +67,45 @@ def test_a_base_without_rows_can_be_recorded(store, tmp_path):
     store.write_base({"base_key": "b", "status": "failed"}, [], store.base_folder("b"))
     assert store.base("b")["status"] == "failed"
     assert store.base_history("b") == []
+
+
+@pytest.mark.parametrize("what", ["full", "failing", "partial", "killed"])
+def test_a_fault_at_any_write_leaves_the_earlier_record_or_the_new_one(tmp_path, monkeypatch, what):
+    """Every flush and rename of a redone cell's record in turn: whoever looks finds one of the two, whole."""
+    earlier = {"cell_key": "c1", "status": "done", "summary": {"val_accuracy": 60.0}}
+    other = {"cell_key": "c1", "status": "done", "summary": {"val_accuracy": 70.0}}
+    other_rows = [{"epoch": 1, "val_accuracy": 70.0}]
+    faults = 0
+    for k in itertools.count(1):
+        store = Store(tmp_path / str(k), lambda line: pytest.fail(line))
+        store.write_record(earlier, ROWS)
+        writes = itertools.count(1)
+
+        def disturbed(function, k=k, writes=writes):
+            def call(target, *arguments):
+                if next(writes) != k:
+                    return function(target, *arguments)
+                if what == "killed":
+                    raise KeyboardInterrupt
+                if what == "partial" and arguments:
+                    os.truncate(target, os.stat(target).st_size // 2)
+                raise OSError(errno.EIO if what == "failing" else errno.ENOSPC, "fault")
+
+            return call
+
+        with monkeypatch.context() as patched:
+            patched.setattr(files.os, "fsync", disturbed(os.fsync))
+            patched.setattr(files.os, "replace", disturbed(os.replace))
+            try:
+                store.write_record(other, other_rows)
+            except (OSError, KeyboardInterrupt):
+                faults += 1
+            else:
+                break
+        found = store.record("c1")["summary"]["val_accuracy"]
+        assert found in (60.0, 70.0)
+        assert store.history("c1")["val_accuracy"].tolist()[-1] == found
+        store.write_record(other, other_rows)
+        assert store.record("c1")["summary"] == other["summary"]
+        assert {p.name for p in store.cell_folder("c1").iterdir()} == {"record.json", "history.parquet"}
+    assert faults == 9  # three files: flushed, renamed, and their folder flushed
