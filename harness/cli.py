@@ -237,8 +237,8 @@ def _console() -> Console:
 
 
 def _plan(parsed: argparse.Namespace, command: str) -> int:
+    from harness.estimate import estimate
     from harness.operations import work_left
-    from harness.plan import estimate
     from harness.report.plan import plan_table, plan_text
 
     plan = _make_plan(parsed, command)
@@ -254,7 +254,7 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
     from harness.engine.local import warm_up
 
     warm_up()
-    from harness.plan import check_room, estimate
+    from harness.estimate import check_room, estimate
 
     plan = _make_plan(parsed, command)
     console = _console()
@@ -272,9 +272,19 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
 
 
 def _with_data(plan: Plan, parsed: argparse.Namespace, command: str, console: Console) -> Plan:
-    """The plan again, once its data is here: data may differ from what was declared, and then has its own keys."""
+    """The plan again, once data and weights are here: data that is not what was declared has keys of its own."""
     from harness.problem.datasets import obtain
 
+    pretrained = {
+        repr(base.config.model): base.config
+        for base in plan.bases
+        if base.config.model.pretrained is not False and any(plan.statuses[cell.key] == "left" for cell in base.cells)
+    }
+    for config in pretrained.values():
+        from harness.problem.models import obtain_weights
+
+        console.print(f"pretrained weights of {config.model.name}: looking for them", highlight=False)
+        obtain_weights(config.model, config.dataset)
     datasets = {base.config.dataset.name: base.config.dataset for base in plan.bases}
     messages = [message for message in (obtain(dataset) for dataset in datasets.values()) if message is not None]
     for message in messages:
@@ -323,7 +333,7 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
     from harness.engine.local import warm_up
 
     warm_up()
-    from harness.plan import check_room, estimate
+    from harness.estimate import check_room, estimate
     from harness.tune.command import tune
 
     console = _console()

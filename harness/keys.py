@@ -118,12 +118,13 @@ def _imports(tree: ast.AST, module: str, is_package: bool) -> list[str]:
     return names
 
 
-def _find(module: str) -> Path | None:
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError, AttributeError):
-        return None
-    return Path(spec.origin) if spec is not None and spec.origin not in (None, "built-in", "frozen") else None
+def _source_file(root: Path, inner: list[str]) -> Path | None:
+    """The file of a module by its names below the folder `root`, found by path: importlib would import parents."""
+    path = root.joinpath(*inner)
+    for candidate in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
 
 
 @cache
@@ -133,20 +134,23 @@ def source_digest(module: str) -> str:
     A top-level module that is a single file counts the single files beside it as its own package.
     `__init__.py` files are followed where something is imported from them, and left out themselves.
     """
-    top = _find(module.split(".")[0])
-    if top is None:
+    top = module.split(".")[0]
+    spec = importlib.util.find_spec(top)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise ModuleNotFoundError(f"no source found for module {module!r}")
-    root, single = top.parent, top.name != "__init__.py"
+    origin = Path(spec.origin)
+    single = origin.name != "__init__.py"
     texts: dict[str, str] = {}
     queue, seen = [module], set()
     while queue:
         name = queue.pop()
-        path = _find(name)
-        if name in seen or path is None or path.suffix != ".py":
-            continue
-        if path.parent != root if single else not path.is_relative_to(root):
+        inner = name.split(".")
+        if name in seen or (len(inner) > 1 if single else inner[0] != top):
             continue
         seen.add(name)
+        path = _source_file(origin.parent, inner if single else inner[1:])
+        if path is None:
+            continue
         source = path.read_text()
         is_package = path.name == "__init__.py"
         if not is_package:

@@ -1,36 +1,21 @@
 """What the rest of a plan asks of a device: floating-point operations, and hours at a rate that is said.
 
-Operations of a model are counted layer by layer in a forward pass on torch's meta device, a multiply-add as two; a
-trained image costs three forward passes (forward, and backward to inputs and weights).
+A trained image costs three forward passes: forward, and backward to inputs and weights.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
-
-from harness.config import BaseConfig
-from harness.plan import BasePlan, CellPlan, Plan, epochs_to_train
+from harness.estimate import epochs_to_train
+from harness.facts import image_cost
+from harness.plan import BasePlan, CellPlan, Plan
 from harness.problem.datasets import check_sizes
-from harness.problem.models import on_meta
 
 TRAINED = 3
 """forward passes that a trained image costs"""
 ASSUMED_RATE = 10e12
 """operations per second of one GPU in float32, assumed where nothing is recorded"""
-
-
-@dataclass(frozen=True)
-class Image:
-    """What one image costs a model."""
-
-    operations: int
-    """of a forward pass"""
-    activation_bytes: int
-    """kept in float32 for the backward pass"""
 
 
 @dataclass(frozen=True)
@@ -79,30 +64,6 @@ class Work:
         return lines
 
 
-def image_cost(base: BaseConfig) -> Image:
-    """Operations and activations of a base's model, from one training forward of two images on the meta device."""
-    kept: dict[int, int] = {}
-    count = 2
-    model = on_meta(base.model, base.dataset)
-    weights = {p.untyped_storage()._cdata for p in model.parameters()}
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-
-        def note(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage._cdata not in weights:
-                kept[storage._cdata] = storage.nbytes()
-            return tensor
-
-        size = base.dataset.image_size
-        images_B = torch.empty(count, base.dataset.channels, size, size)
-        with (
-            FlopCounterMode(display=False) as counter,
-            torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
-        ):
-            scores = model(images_B)  # noqa: F841  its graph keeps what was noted alive, so that no address comes twice
-    return Image(counter.get_total_flops() // count, sum(kept.values()) // count)
-
-
 def _evaluated_images(plan: Plan, base: BasePlan, cell: CellPlan) -> int:
     """Images of validation, test and recalibration that a cell takes to evaluate."""
     evaluate, sizes = plan.study.evaluate, check_sizes(base.config.dataset)
@@ -118,15 +79,11 @@ def _evaluated_images(plan: Plan, base: BasePlan, cell: CellPlan) -> int:
 
 def work_left(plan: Plan) -> Work:
     """The work of a plan's open cells; the rate is that of the plan's own recorded bases where there are any."""
-    costs: dict[str, Image] = {}
     training = evaluation = done_operations = done_seconds = 0.0
     largest, largest_model, recorded = 0, "", 0
     for base in plan.bases:
         config = base.config
-        name = f"{config.model}{config.dataset}"
-        if name not in costs:
-            costs[name] = image_cost(config)
-        cost = costs[name]
+        cost = image_cost(config.model, config.dataset)
         images = config.batch_size * (check_sizes(config.dataset).train // config.batch_size)
         if config.batches_per_epoch is not None:
             images = min(images, config.batch_size * config.batches_per_epoch)

@@ -1,17 +1,17 @@
-"""From a study to bases and cells: their content keys, their status, what is left to do and what it will cost."""
+"""From a study to bases and cells: their content keys, their status and what is left to do."""
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from harness.config import BaseConfig, ConfigError, EvaluateConfig, MethodConfig, Study
+from harness.facts import model_facts, pretrained_digest
 from harness.keys import base_key, cell_key, harness_digest, source_digest
 from harness.method import Branch, Brancher, Observer
 from harness.presets import make_method
@@ -227,7 +227,6 @@ def plan_cell(base: BaseConfig, key: str, method: MethodConfig, evaluate: Evalua
 def make_plan(study: Study, store: Store) -> Plan:
     """Bases and cells of a study; ConfigError where a model refuses its images or a batch its data."""
     from harness.problem.datasets import data_digest, train_images
-    from harness.problem.models import describe, pretrained_digest
 
     notes: list[str] = [*study.notes]
     digests: dict[str, str | None] = {}
@@ -255,7 +254,7 @@ def make_plan(study: Study, store: Store) -> Plan:
             notes.append(f"dataset {name} is not here yet: planned with its declared checksum")
         elif declared is not None and found != declared:
             notes.append(f"dataset {name} differs from the genuine one: it gets keys of its own")
-        facts = describe(config.model, config.dataset)
+        facts = model_facts(config.model, config.dataset)
         key = base_key(config, found or declared or "undeclared", pretrained_digest(config.model))
         cells = tuple(plan_cell(config, key, method, study.evaluate, facts.N) for method in methods)
         bases.append(BasePlan(key, config, facts.N, facts.buffer_floats, cells))
@@ -264,73 +263,6 @@ def make_plan(study: Study, store: Store) -> Plan:
             twins = [base.config.label for base in bases if base.key == key]
             raise ConfigError(f"bases must differ in more than their name, got {' and '.join(twins)}")
     return Plan(study, tuple(bases), store, list(dict.fromkeys(notes)))
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What is left to do will take."""
-
-    base_epochs: int
-    branch_epochs: int
-    shadow_epochs: int
-    disk_bytes: int
-    memory_bytes: int
-    """of the largest job, beside its images and activations"""
-    largest: str = ""
-    """the methods that the largest job holds"""
-    rederived_epochs: int = 0
-    """of bases run again for restart states and snapshots that branchers need and that are gone"""
-
-
-class EpochsLeft(NamedTuple):
-    """Epochs that open cells of a base ask for."""
-
-    base: int
-    branch: int
-    shadow: int
-    rederived: int
-
-
-def epochs_to_train(plan: Plan, base: BasePlan, left: list[CellPlan]) -> EpochsLeft:
-    """What a base's open cells `left` take in epochs of training."""
-    if not left:
-        return EpochsLeft(0, 0, 0, 0)
-    epochs, folder = base.config.epochs, plan.store.base_folder(base.key)
-    branch = sum(cell.branch.epochs for cell in left if cell.branch is not None)
-    if plan.base_status(base) not in ("done", "diverged") or plan.retrains(base):
-        return EpochsLeft(epochs, branch, 0, 0)
-    followers = [cell for cell in left if cell.kind != "brancher"]
-    shadow = epochs if needs_shadow(base, followers, folder / "trajectory") else 0
-    rederived = sum(cell.branch.prefix for cell in left if cell.branch is not None and branch_lacks(cell, folder))
-    return EpochsLeft(0, branch, shadow, rederived)
-
-
-def estimate(plan: Plan) -> Estimate:
-    """Epochs to train, disk that will be written, and memory of the largest job."""
-    keep, save = plan.study.settings.trajectory_keep, plan.study.settings.save
-    total = EpochsLeft(0, 0, 0, 0)
-    disk = memory = 0
-    largest = ""
-    for base in plan.bases:
-        left = [c for c in base.cells if plan.statuses[c.key] == "left"]
-        if not left:
-            continue
-        snapshot = 4 * (base.N + base.buffer_floats)
-        epochs = epochs_to_train(plan, base, left)
-        total = EpochsLeft(*(a + b for a, b in zip(total, epochs, strict=True)))
-        if epochs.base:
-            disk += (len(base.snapshots(left, keep)) + 4) * snapshot
-        elif epochs.shadow:
-            disk += 4 * snapshot
-        disk += sum(3 * snapshot for cell in left if cell.branch is not None)
-        disk += len(left) * snapshot if save == "final" else 0
-        held = {"all that watch": sum(c.memory_floats for c in left if c.kind != "brancher")}
-        held |= {c.method.name: c.memory_floats for c in left if c.kind == "brancher"}
-        most = max(held, key=held.__getitem__)
-        if 6 * snapshot + 4 * held[most] > memory:
-            memory = 6 * snapshot + 4 * held[most]
-            largest = f"{most} on {base.config.model.name}, {held[most] / base.N:.1f} floats per weight"
-    return Estimate(total.base, total.branch, total.shadow, disk, memory, largest, total.rederived)
 
 
 def needs_shadow(base: BasePlan, cells: list[CellPlan], folder: Path) -> bool:
@@ -355,21 +287,3 @@ def branch_lacks(cell: CellPlan, folder: Path) -> list[int]:
     if cell.branch.start > 0 and not restart_path(folder, cell.branch.start).exists():
         lacking.add(cell.branch.start)
     return sorted(lacking)
-
-
-def check_room(plan: Plan, cost: Estimate) -> None:
-    """ConfigError where the results folder cannot be written or its disk is too small for the plan."""
-    root = plan.store.root
-    free = shutil.disk_usage(next(folder for folder in (root, *root.parents) if folder.exists())).free
-    if cost.disk_bytes > free:
-        raise ConfigError(
-            f"results_dir must have {cost.disk_bytes / 1e9:.2f} GB free for this plan, got {free / 1e9:.2f} GB "
-            f"in {root}; trajectory.keep=none writes less"
-        )
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        probe = root / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"results_dir must be a folder that can be written, got {root} ({error.strerror})") from error

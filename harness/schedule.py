@@ -1,4 +1,4 @@
-"""What runs when: bases first, then replays and shadows for what is missing, branches as soon as they can."""
+"""What runs when: bases, then replays and shadows for what is missing, branches as soon as they can."""
 
 from __future__ import annotations
 
@@ -74,7 +74,12 @@ class Scheduler:
             self._prune(base)
 
     def _fill(self) -> None:
-        """Submit jobs while slots are free, bases that still have to be trained before all else."""
+        """Submit jobs while slots are free.
+
+        Bases that still have to be trained go before all else, so that no slot waits for one at the end; where
+        snapshots are to go when their base's cells have ended, a base is finished before another is begun.
+        """
+        bases_first = self.plan.study.settings.trajectory_keep == "all"
         while (free := self.engine.free) > 0:
             before, self._elsewhere = self._elsewhere, {}
             self._left = [base for base in self._left if any(cell.key in self.open for cell in base.cells)]
@@ -82,7 +87,7 @@ class Scheduler:
             then: list[Job] = []
             for base in self._left:
                 for job in self._next(base):
-                    (first if job.kind == "train" else then).append(job)
+                    (first if (job.kind == "train") == bases_first else then).append(job)
                 if len(first) >= free:
                     break
             for name, owner in self._elsewhere.items():

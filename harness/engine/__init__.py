@@ -11,6 +11,8 @@ from harness.config import EngineConfig, RayConfig, SlurmConfig
 if TYPE_CHECKING:
     from harness.jobs import Job
 
+SLURM_JOBS = 64
+"""jobs in Slurm's queue at once where workers is auto"""
 Event = dict[str, Any]
 """`kind` is line, run, rows, epoch, resumed, cell, elsewhere where another run works at it, or stuck where the disk
 is to blame, as a job's process told it, and last `end`, with `died`: what killed it or None"""
@@ -56,3 +58,14 @@ def open_engine(config: EngineConfig, device: str, root: Path) -> Engine:
     from harness.engine.local import LocalEngine
 
     return LocalEngine(config, device)
+
+
+def most_jobs(config: EngineConfig, device: str) -> int | None:
+    """Jobs at once at most, without asking a cluster; None where that depends on it."""
+    if isinstance(config, RayConfig):
+        return None if config.workers == "auto" else int(config.workers)
+    if isinstance(config, SlurmConfig):
+        return SLURM_JOBS if config.workers == "auto" else int(config.workers)
+    from harness.engine.local import slots
+
+    return slots(config, device)

@@ -96,21 +96,33 @@ class _Running:
     gpu: int | None
 
 
+def _gpus(device: str) -> int:
+    """GPUs that jobs on `device` share."""
+    if device != "cuda":
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def slots(config: EngineConfig, device: str) -> int:
+    """Jobs at once on this machine."""
+    if config.workers != "auto":
+        return int(config.workers)
+    if device == "cuda":
+        return _gpus(device) * config.per_device
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // config.threads)
+
+
 class LocalEngine:
     """Runs up to `slots` jobs at once; `events` tells what they say and when they end."""
 
     def __init__(self, config: EngineConfig, device: str) -> None:
         self._context = multiprocessing.get_context(METHOD)
         self._running: dict[Connection, _Running] = {}
-        gpus = 0
-        if device == "cuda":
-            import torch
-
-            gpus = torch.cuda.device_count()
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        auto = gpus * config.per_device if device == "cuda" else max(1, cores // config.threads)
-        self.slots = auto if config.workers == "auto" else int(config.workers)
-        self._gpus = gpus
+        self.slots = slots(config, device)
+        self._gpus = _gpus(device)
 
     @property
     def free(self) -> int:

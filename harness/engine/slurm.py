@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import ConfigError, SlurmConfig
+from harness.engine import SLURM_JOBS
 from harness.engine.remote import Remote, RemoteEngine, Task
 
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol")
@@ -42,7 +43,7 @@ class SlurmEngine(RemoteEngine):
             import submitit
         except ImportError:
             raise ConfigError("engine=slurm needs the package submitit: pip install 'cmdbench[slurm]'") from None
-        super().__init__(root, 64 if config.workers == "auto" else int(config.workers))
+        super().__init__(root, SLURM_JOBS if config.workers == "auto" else int(config.workers))
         self._poll = config.poll_seconds
         self._polled = 0.0
         self._listed: dict[str, str] = {}

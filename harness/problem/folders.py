@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -32,8 +33,12 @@ def quiet_download() -> Iterator[None]:
     """A library's download in the block is silent, and every wait of it on the network has an end."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SOCKET_SECONDS)
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.CRITICAL)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
+        hub.setLevel(level)
         socket.setdefaulttimeout(before)

@@ -11,35 +11,24 @@ import functools
 import hashlib
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from huggingface_hub import try_to_load_from_cache
 from timm.layers.patch_embed import PatchEmbed
 from timm.models.resnet import ResNet
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.config import ConfigError, DatasetConfig, ModelConfig, nearest
 from harness.problem import paper_models as paper_models  # registers its models with timm
+from harness.problem.folders import quiet_download
 from harness.randomness import derive
 
 CANDIDATE_SIZES = (28, 32, 64, 96, 128, 160, 192, 224, 256, 288, 384)
 """image sizes that an error may recommend"""
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What planning knows of a model."""
-
-    N: int
-    """trainable weights"""
-    buffer_floats: int
-    """values in stored buffers"""
-    running_stats: bool
-    """whether it has BatchNorm statistics to recalibrate"""
 
 
 def timm_names() -> list[str]:
@@ -123,6 +112,8 @@ def _create(config: ModelConfig, dataset: DatasetConfig, pretrained: bool) -> nn
         arguments["img_size"] = dataset.image_size
     if isinstance(config.pretrained, str):
         arguments["pretrained_cfg_overlay"] = {"file": config.pretrained}
+    elif pretrained and (kept := _kept_weights(config)) is not None:
+        arguments["pretrained_cfg_overlay"] = {"file": kept, "custom_load": False}
     try:
         model: nn.Module = timm.create_model(config.timm, pretrained=pretrained, **arguments)
     except TypeError as error:
@@ -155,6 +146,22 @@ def _make_stem_small(model: nn.Module, config: ModelConfig, dataset: DatasetConf
     model.add_module("maxpool", nn.Identity())
 
 
+def _kept_weights(config: ModelConfig) -> str | None:
+    """The file of timm's weights that the hub's client keeps, if it does: read from there, they need no network."""
+    weights = timm.models.get_pretrained_cfg(config.timm)
+    if weights is None or str(weights.custom_load) == "hf" or not weights.hf_hub_id or "@" in weights.hf_hub_id:
+        return None
+    names = [weights.hf_hub_filename] if weights.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    found = (try_to_load_from_cache(weights.hf_hub_id, name) for name in names)
+    return next((path for path in found if isinstance(path, str)), None)
+
+
+def obtain_weights(config: ModelConfig, dataset: DatasetConfig) -> None:
+    """Fetch a model's pretrained weights, unless they are kept already; ConfigError where they do not load."""
+    with quiet_download():
+        build_model(config, dataset, 0)
+
+
 def build_model(config: ModelConfig, dataset: DatasetConfig, seed: int) -> nn.Module:
     """The model on the CPU, its initial weights from `seed` alone; the global random state stays as it was.
 
@@ -170,12 +177,14 @@ def build_model(config: ModelConfig, dataset: DatasetConfig, seed: int) -> nn.Mo
             raise
         except Exception as error:  # whatever a hub client, a file format or a mismatch raises
             reason = " ".join(str(error).split())[:200]
+            own = "" if isinstance(config.pretrained, str) else " (the path of a file of them needs no network)"
             raise ConfigError(
-                f"model.{config.name}.pretrained must name weights that load, got {config.pretrained!r}: {reason}"
+                f"model.{config.name}.pretrained must name weights that load{own}, got {config.pretrained!r}: {reason}"
             ) from error
 
 
-def _check_pretrained(config: ModelConfig) -> None:
+def check_pretrained(config: ModelConfig) -> None:
+    """ConfigError where pretrained weights are asked for and there are none."""
     key = f"model.{config.name}.pretrained"
     if isinstance(config.pretrained, str):
         if not Path(config.pretrained).is_file():
@@ -240,48 +249,33 @@ def _refusal(config: ModelConfig, dataset: DatasetConfig, error: Exception) -> C
     return ConfigError(f"{key} refuses images of {size}x{size} ({reason}): set {' or '.join(ways)}")
 
 
-_FACTS: dict[str, ModelFacts] = {}
-
-
-def describe(config: ModelConfig, dataset: DatasetConfig) -> ModelFacts:
-    """Size of a model, from a trial on the meta device in training mode that is made once per configuration.
+def tried(config: ModelConfig, dataset: DatasetConfig) -> nn.Module:
+    """The model on the meta device, after it has taken two images in training mode.
 
     Raises ConfigError where a parameter is refused, or the images: then with the keys to set and values that fit.
     """
-    key = repr((config, dataset.channels, dataset.image_size, dataset.classes))
-    if key in _FACTS:
-        return _FACTS[key]
     check_name(config)
-    _check_pretrained(config)
+    check_pretrained(config)
     try:
-        model = _try_on_meta(config, dataset)
+        return _try_on_meta(config, dataset)
     except ConfigError:
         raise
     except Exception as error:  # models refuse a size with any kind of exception, ZeroDivisionError included
         raise _refusal(config, dataset, error) from error
-    stored = model.state_dict().keys()
-    _FACTS[key] = ModelFacts(
-        N=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        buffer_floats=sum(b.numel() for name, b in model.named_buffers() if name in stored),
-        running_stats=any(isinstance(m, _BatchNorm) and m.track_running_stats for m in model.modules()),
-    )
-    return _FACTS[key]
 
 
-def pretrained_digest(config: ModelConfig) -> str | None:
-    """What identifies pretrained weights: SHA-256 of a file, timm's hub id and tag for its own, None without any.
+def weights_digest(config: ModelConfig) -> str:
+    """What identifies the pretrained weights of a model: SHA-256 of a file, timm's hub id and tag for its own.
 
     Never the digest of a downloaded copy, which would change keys when the download happens.
     """
-    if config.pretrained is False:
-        return None
-    if config.pretrained is True:
+    if not isinstance(config.pretrained, str):
         weights = timm.models.get_pretrained_cfg(config.timm)
         if weights is None:
             raise ConfigError(f"model.{config.name}.pretrained must be false for {config.timm}, got true")
         return f"{weights.architecture}.{weights.tag}@{weights.hf_hub_id or weights.url}"
     path = Path(config.pretrained)
-    _check_pretrained(config)
+    check_pretrained(config)
     return _file_digest(path, path.stat().st_mtime_ns)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +13,6 @@ from torch import Tensor
 from harness.config import ConfigError, DatasetConfig, nearest
 from harness.problem.cifar import CIFAR
 from harness.problem.fashion_mnist import FashionMNIST
-from harness.problem.image_folder import ImageFolder
 from harness.problem.images import Images, ImageSet, in_memory
 from harness.randomness import generator
 
@@ -93,12 +92,18 @@ class Digits:
         return torch.from_numpy(digits.images).to(torch.uint8), torch.from_numpy(digits.target).long()
 
 
-SOURCES: dict[str, Source] = {
-    "digits": Digits(),
-    "fashion_mnist": FashionMNIST(),
-    "cifar10": CIFAR(10),
-    "cifar100": CIFAR(100),
-    "image_folder": ImageFolder(),
+def _image_folder() -> Source:
+    from harness.problem.image_folder import ImageFolder  # imports timm, which takes seconds
+
+    return ImageFolder()
+
+
+SOURCES: dict[str, Callable[[], Source]] = {
+    "digits": Digits,
+    "fashion_mnist": FashionMNIST,
+    "cifar10": lambda: CIFAR(10),
+    "cifar100": lambda: CIFAR(100),
+    "image_folder": _image_folder,
 }
 
 
@@ -107,4 +112,4 @@ def find_source(config: DatasetConfig) -> Source:
     if config.source not in SOURCES:
         known = nearest(config.source, SOURCES)
         raise ConfigError(f"dataset.{config.name}.source must be a known source, got {config.source!r}{known}")
-    return SOURCES[config.source]
+    return SOURCES[config.source]()

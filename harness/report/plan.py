@@ -6,7 +6,8 @@ from collections import Counter
 
 from rich.table import Table
 
-from harness.plan import Estimate, Plan
+from harness.estimate import Estimate
+from harness.plan import Plan
 
 ROWS = 60
 """bases that a plan shows one by one"""
@@ -69,7 +70,7 @@ def plan_text(plan: Plan, cost: Estimate) -> str:
     lines = [
         f"methods: {', '.join(methods)}",
         f"{len(plan.bases)} bases, {len(plan.statuses)} cells: {sums}",
-        f"to do: epochs {', '.join(epochs)}; disk about {_size(cost.disk_bytes)}; "
+        f"to do: epochs {', '.join(epochs)}; disk at most about {_size(cost.disk_bytes)}; "
         f"memory of the largest job about {_size(cost.memory_bytes)} beside libraries, images and activations"
         + (f" ({cost.largest})" if cost.largest else ""),
         f"held beside the model, in floats per weight: {_held(plan)}",

@@ -126,6 +126,18 @@ def test_an_observer_added_without_snapshots_runs_in_a_shadow(kept, tmp_path):
     assert_same(numbers(kept / "warmup", "adhoc").loc[got.index], got)
 
 
+@pytest.mark.parametrize(("keep", "finished_first"), [("none", True), ("all", False)])
+def test_snapshots_that_will_go_are_not_piled_up(tmp_path, keep, finished_first):
+    """One job at a time: with keep=none the first base's branch ends before the second base begins."""
+    results = tmp_path / "results"
+    branch = ("method=[base,p_sgd]", "method.p_sgd.warmup=2", "method.p_sgd.dimensions=1", "method.p_sgd.epochs=1")
+    values = ("seeds=[0,1]", "engine.workers=1", f"trajectory.keep={keep}")
+    here("run", *SMALL, *branch, *values, results=results)
+    branched = cell_folder(results, "adhoc", "p_sgd", 0) / "record.json"
+    second = base_folder(results, "adhoc", 1) / "base.json"
+    assert (branched.stat().st_mtime_ns < second.stat().st_mtime_ns) == finished_first
+
+
 OWN_METHODS = "method=[base,swa,last_weights,raises]"
 OWN_RUN = ("run", "epochs=3", "batches_per_epoch=2", "dataset=digits", OWN_METHODS)
 

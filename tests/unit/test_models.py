@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -14,8 +15,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from harness.config import ConfigError, DatasetConfig, ModelConfig, from_mapping
+from harness.facts import model_facts, pretrained_digest
 from harness.problem import models
-from harness.problem.models import build_model, describe, is_timm_model, pretrained_digest, timm_names
+from harness.problem.models import build_model, is_timm_model, timm_names
 
 PRESETS = sorted(path.stem for path in Path(str(files("conf"))).glob("model/*.yaml"))
 GREY = DatasetConfig("grey", "digits", "", 1, 28, 10, [0.0], [1.0], 1)
@@ -33,12 +35,12 @@ def test_presets_hold_every_key_and_train_on_small_images(name):
     assert set(values) == set(ModelConfig.__dataclass_fields__) - {"name"}
     # the one preset whose patches do not fill 28 pixels
     resize = 32 if name == "vit_base_patch16_224" else 28
-    assert describe(preset(name), replace(GREY, resize=resize)).N > 0
-    assert describe(preset(name), replace(COLOUR, resize=resize)).N > 0
+    assert model_facts(preset(name), replace(GREY, resize=resize)).N > 0
+    assert model_facts(preset(name), replace(COLOUR, resize=resize)).N > 0
 
 
 def test_resnet18_with_the_small_stem_has_its_published_size():
-    facts = describe(preset("resnet18"), COLOUR)
+    facts = model_facts(preset("resnet18"), COLOUR)
     # 11,173,962 weights is the usual CIFAR-10 ResNet-18; its 20 BatchNorm layers span 4,800 channels
     assert (facts.N, facts.buffer_floats, facts.running_stats) == (11_173_962, 2 * 4_800 + 20, True)
 
@@ -63,7 +65,7 @@ def published_sizes():
 )
 def test_the_papers_models_have_the_released_sizes(name, change, published):
     colour = replace(COLOUR, resize=224) if name == "vit_base_patch16_224" else COLOUR
-    weights = describe(replace(preset(name), **change), colour).N
+    weights = model_facts(replace(preset(name), **change), colour).N
     assert weights == published_sizes()[published]
 
 
@@ -80,13 +82,13 @@ def test_the_papers_models_have_the_released_sizes(name, change, published):
 )
 def test_the_usual_shapes_stand_beside_the_released_ones(name, change, N):
     colour = replace(COLOUR, resize=224) if name == "vit_base_patch16_224" else COLOUR
-    assert describe(replace(preset(name), **change), colour).N == N
+    assert model_facts(replace(preset(name), **change), colour).N == N
 
 
 def test_statistics_are_those_of_the_batch_where_none_are_kept():
     config = preset("resnet18_no_running_stats")
-    assert describe(config, COLOUR).buffer_floats == 0
-    assert not describe(config, COLOUR).running_stats
+    assert model_facts(config, COLOUR).buffer_floats == 0
+    assert not model_facts(config, COLOUR).running_stats
     model = build_model(config, replace(GREY, resize=8), 0).eval()
     images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -125,23 +127,16 @@ def test_too_small_images_for_lenet_are_refused_with_sizes_that_fit():
     with pytest.raises(
         ConfigError, match=r"model\.lenet5 refuses images of 8x8 .*at least 16x16.*resize to one of 28, 32"
     ):
-        describe(preset("lenet5"), replace(GREY, size=8))
+        model_facts(preset("lenet5"), replace(GREY, size=8))
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_the_trial_on_meta_counts_what_the_real_model_has(name):
-    facts, model = describe(preset(name), GREY), build_model(preset(name), GREY, 0)
+    facts, model = model_facts(preset(name), GREY), build_model(preset(name), GREY, 0)
     assert sum(p.numel() for p in model.parameters()) == facts.N
     assert facts.buffer_floats == sum(v.numel() for v in model.state_dict().values()) - facts.N
     assert facts.running_stats == any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
     assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
-
-
-def test_one_configuration_is_tried_once(monkeypatch):
-    config = replace(preset("test_resnet"), name="once")
-    describe(config, GREY)
-    monkeypatch.setattr(models, "_try_on_meta", lambda *arguments: pytest.fail("tried again"))
-    describe(config, replace(GREY, val_size=7))
 
 
 def test_initial_weights_follow_from_the_seed_and_leave_the_global_state_alone():
@@ -170,7 +165,7 @@ def test_the_small_stem_keeps_the_resolution(name):
 def test_patches_that_would_cut_images_are_refused_with_those_that_fit(timm_name):
     config = ModelConfig("mine", timm_name)
     with pytest.raises(ConfigError, match=r"^model\.mine refuses images of 28x28") as caught:
-        describe(config, GREY)
+        model_facts(config, GREY)
     fitting = re.search(r"model\.mine\.patch_size to one of ([\d, ]+) or", str(caught.value)).group(1)
     assert fitting == "2, 4, 7, 14"
     resize = re.search(r"dataset\.grey\.resize to one of ([\d, ]+)", str(caught.value)).group(1)
@@ -180,16 +175,16 @@ def test_patches_that_would_cut_images_are_refused_with_those_that_fit(timm_name
 
 def test_too_small_images_are_refused_with_sizes_that_fit():
     with pytest.raises(ConfigError, match=r"dataset\.grey\.resize to one of 32, 64") as caught:
-        describe(ModelConfig("mine", "vgg11"), GREY)
+        model_facts(ModelConfig("mine", "vgg11"), GREY)
     assert "patch_size" not in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert describe(ModelConfig("mine", "vgg11"), replace(GREY, resize=32)).N > 0
+    assert model_facts(ModelConfig("mine", "vgg11"), replace(GREY, resize=32)).N > 0
 
 
 def test_an_image_size_unlike_the_images_is_named():
     config = ModelConfig("mine", "vit_tiny_patch16_224", img_size=64, patch_size=4)
     with pytest.raises(ConfigError, match=r"model\.mine\.img_size to 28 or dataset\.grey\.resize to one of 64$"):
-        describe(config, GREY)
+        model_facts(config, GREY)
 
 
 @pytest.mark.parametrize(
@@ -218,13 +213,13 @@ def test_an_image_size_unlike_the_images_is_named():
 )
 def test_bad_values_are_named_in_one_line(values, message):
     with pytest.raises(ConfigError, match="^" + message) as caught:
-        describe(ModelConfig(**{"name": "m", "timm": "resnet18", **values}), GREY)
+        model_facts(ModelConfig(**{"name": "m", "timm": "resnet18", **values}), GREY)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "mixer_s16_224", "convnext_atto"])
 def test_any_timm_name_is_fitted_to_the_images_also_one_that_must_know_their_size(name):
-    assert describe(ModelConfig("mine", name), COLOUR).N > 0
+    assert model_facts(ModelConfig("mine", name), COLOUR).N > 0
 
 
 def test_names_are_timms_own():
@@ -245,6 +240,23 @@ def test_weights_come_from_a_file_and_are_identified_by_its_content(tmp_path):
     assert pretrained_digest(config) == hashlib.sha256(path.read_bytes()).hexdigest()
     assert pretrained_digest(preset("test_resnet")) is None
     assert "timm/resnet18.a1_in1k" in pretrained_digest(ModelConfig("m", "resnet18", pretrained=True))
+
+
+def test_weights_that_the_hub_client_keeps_are_read_without_the_network(tmp_path, monkeypatch):
+    """A kept repository in the client's layout; the hub itself is out of reach."""
+    repository = tmp_path / "models--timm--test_resnet.r160_in1k"
+    kept = repository / "snapshots" / "0" / "model.safetensors"
+    kept.parent.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0")
+    plain = ModelConfig("mine", "test_resnet")
+    saved = build_model(plain, replace(COLOUR, classes=1000), 1).state_dict()
+    save_file(saved, kept)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *a, **k: pytest.fail("asked the hub"))
+    loaded = build_model(replace(plain, pretrained=True), COLOUR, 0).state_dict()
+    assert torch.equal(loaded["layer1.0.conv1.weight"], saved["layer1.0.conv1.weight"])
+    assert loaded["fc.weight"].shape[0] == 10
 
 
 def test_a_file_that_holds_no_weights_is_refused_in_one_line(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 
 from harness import operations
 from harness.compose import Request
-from harness.operations import ASSUMED_RATE, image_cost, work_left
+from harness.facts import ImageCost, image_cost
+from harness.operations import ASSUMED_RATE, work_left
 from harness.plan import make_plan
 from harness.resolve import resolve
 from harness.store import Store
@@ -20,7 +21,8 @@ def plan_of(results, *overrides):
 
 
 def test_operations_and_activations_of_lenet_are_those_of_its_layers(tmp_path):
-    cost = image_cost(plan_of(tmp_path / "results").bases[0].config)
+    config = plan_of(tmp_path / "results").bases[0].config
+    cost = image_cost(config.model, config.dataset)
     # 16 pixels: 12 and 6 after the first stage, 2 and 1 after the second
     convolutions = 12 * 12 * 6 * 25 + 2 * 2 * 16 * 6 * 25
     linear = 16 * 120 + 120 * 84 + 84 * 10
@@ -31,7 +33,7 @@ def test_operations_and_activations_of_lenet_are_those_of_its_layers(tmp_path):
 
 
 def test_the_work_of_a_plan_is_what_it_trains_and_evaluates(tmp_path, monkeypatch):
-    monkeypatch.setattr(operations, "image_cost", lambda base: operations.Image(10, 5))
+    monkeypatch.setattr(operations, "image_cost", lambda model, dataset: ImageCost(10, 5))
     method = "method=[base,base_recalibrated,p_sgd,cmd_posthoc]"
     values = ("epochs=6", "batch_size=100", "seeds=[0,1]", "evaluate.every=4", "evaluate.recalibrate_images=50")
     branch = ("method.p_sgd.warmup=4", "method.p_sgd.dimensions=2", "method.p_sgd.epochs=3")
