@@ -1,0 +1,169 @@
+"""A GPU that is not there: tensors that lie on `cuda` for all that Python sees, computed on the CPU.
+
+Operations refuse what a GPU refuses (tensors of two devices, a generator of the CPU, NumPy), and their numbers are the
+CPU's to the last bit. So a method that forgets to move a tensor, or draws where it must not, is found on a machine
+without a GPU. Kernels, streams, speed and the rounding of a real GPU are not imitated; nor is autocast.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+CPU = torch.device("cpu")
+THERE = torch.device("cuda", 0)
+INSIDE = torch.device("meta")
+"""the device that torch's own code takes the tensors for: one without streams"""
+
+aten = torch.ops.aten
+LAYOUT: dict[Any, Callable[..., Any]] = {
+    aten.size.default: Tensor.size,
+    aten.sym_size.default: Tensor.size,
+    aten.stride.default: Tensor.stride,
+    aten.sym_stride.default: Tensor.stride,
+    aten.storage_offset.default: Tensor.storage_offset,
+    aten.sym_storage_offset.default: Tensor.storage_offset,
+    aten.dim.default: Tensor.dim,
+    aten.numel.default: Tensor.numel,
+    aten.sym_numel.default: Tensor.numel,
+    aten.is_contiguous.default: Tensor.is_contiguous,
+    aten.is_contiguous.memory_format: lambda tensor, memory_format: tensor.is_contiguous(memory_format=memory_format),
+}
+"""questions about a tensor's shape, which its values answer, also after an operation that changes it in place"""
+MOVES = ("aten::_to_copy", "aten::copy_")
+"""operations that take tensors from one device to the other"""
+INDEXES = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
+"""operations whose index may lie on the CPU where the tensor lies on a GPU"""
+
+
+class ElsewhereTensor(Tensor):
+    """A tensor that lies on `THERE`; `here` holds its values."""
+
+    here: Tensor
+
+    @staticmethod
+    def __new__(cls: type[ElsewhereTensor], here: Tensor) -> ElsewhereTensor:
+        made: ElsewhereTensor = Tensor._make_wrapper_subclass(
+            cls, here.size(), strides=here.stride(), storage_offset=here.storage_offset(), dtype=here.dtype,
+            device=INSIDE, dispatch_sizes_strides_policy="sizes",
+        )  # fmt: skip
+        made.here = here
+        return made
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return THERE
+
+    @property
+    def is_cuda(self) -> bool:  # type: ignore[override]
+        return True
+
+    @property
+    def data(self) -> Tensor:
+        return self.detach()
+
+    @data.setter  # type: ignore[override]
+    def data(self, other: ElsewhereTensor) -> None:
+        self.here = other.here
+
+    def tolist(self) -> Any:
+        return self.here.tolist()
+
+    def numpy(self, *, force: bool = False) -> Any:
+        raise TypeError(f"a tensor on {THERE} cannot be an array: copy it with .cpu() first")
+
+    __array__ = numpy  # type: ignore[assignment]
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        return _compute(func, args, kwargs or {})
+
+
+class _Names(TorchFunctionMode):
+    """Calls that name `cuda` reach torch with the device that it takes the tensors for."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not torch.device:
+            args, kwargs = tree_map(_inside, (args, kwargs))
+        if (
+            func in (torch.tensor, torch.as_tensor) and kwargs.get("device") == INSIDE
+        ):  # no operation that is seen below
+            return func(*args, **{**kwargs, "device": CPU}).to(INSIDE)
+        return func(*args, **kwargs)
+
+
+def _inside(value: Any) -> Any:
+    if isinstance(value, torch.device):
+        return INSIDE if value.type == "cuda" else value
+    return INSIDE if isinstance(value, str) and value.partition(":")[0] == "cuda" else value
+
+
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _compute(func, args, kwargs or {})
+
+
+def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """The operation on the tensors' values; RuntimeError where a GPU would not take it."""
+    if func in LAYOUT:
+        return LAYOUT[func](args[0].here, *args[1:])
+    name = func._schema.name
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    there = [tensor for tensor in tensors if isinstance(tensor, ElsewhereTensor)]
+    asked = kwargs.get("device")
+    lands_there = bool(there) if asked is None else torch.device(asked).type != "cpu"
+    if there and name not in MOVES:
+        mixed = [args[0]] if name in INDEXES else tensors
+        if any(not isinstance(tensor, ElsewhereTensor) and tensor.dim() > 0 for tensor in mixed):
+            raise RuntimeError(f"{name} must have all tensors on one device, got {THERE} and cpu")
+    if lands_there and any(isinstance(leaf, torch.Generator) for leaf in tree_leaves((args, kwargs))):
+        raise RuntimeError(f"{name} must have a generator of {THERE}, got one of the cpu")
+    if asked is not None:
+        kwargs = {**kwargs, "device": CPU}
+    here_args, here_kwargs = tree_map(lambda x: x.here if isinstance(x, ElsewhereTensor) else x, (args, kwargs))
+    out = func(*here_args, **here_kwargs)
+    if name == "aten::copy_":
+        return args[0]
+    wrapped = {id(tensor.here): tensor for tensor in there}
+
+    def wrap(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not lands_there:
+            return value
+        return wrapped[id(value)] if id(value) in wrapped else ElsewhereTensor(value)
+
+    return tree_map(wrap, out)
+
+
+@contextlib.contextmanager
+def elsewhere() -> Iterator[None]:
+    """In the block `cuda` is a device that is there."""
+    event = mock.Mock(**{"return_value.elapsed_time.return_value": 0.0})
+    pretended = {
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
+        "synchronize": lambda device=None: None,
+        "get_device_name": lambda device=None: "elsewhere",
+        "max_memory_allocated": lambda device=None: 0,
+        "get_rng_state": lambda device=None: torch.get_rng_state(),
+        "set_rng_state": lambda state, device=None: None,
+        "Event": event,
+    }
+    with contextlib.ExitStack() as stack:
+        for name, value in pretended.items():
+            stack.enter_context(mock.patch.object(torch.cuda, name, value))
+        # tensors made in inference mode cannot be wrapped
+        stack.enter_context(mock.patch.object(torch, "inference_mode", torch.no_grad))
+        stack.enter_context(_Names())
+        stack.enter_context(_Operations())  # type: ignore[no-untyped-call]
+        yield
