@@ -283,7 +283,8 @@ def _with_data(plan: Plan, parsed: argparse.Namespace, command: str, console: Co
     for config in pretrained.values():
         from harness.problem.models import obtain_weights
 
-        console.print(f"pretrained weights of {config.model.name}: looking for them", highlight=False)
+        if config.model.pretrained is True:
+            console.print(f"pretrained weights of {config.model.name}: looking for them", highlight=False)
         obtain_weights(config.model, config.dataset)
     datasets = {base.config.dataset.name: base.config.dataset for base in plan.bases}
     messages = [message for message in (obtain(dataset) for dataset in datasets.values()) if message is not None]

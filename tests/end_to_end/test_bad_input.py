@@ -185,8 +185,17 @@ def test_absent_cifar(tmp_path, monkeypatch):
     assert not results.exists()
     planned = here("plan", "suite=paper", "model=lenet5", root_key, results=results).stdout
     assert "dataset cifar10 is not here yet" in planned
-    for word in ("work: ", "GPU-hours", "a rate that is assumed", "disk about", "memory of the largest job"):
+    for word in ("work: ", "GPU-hours", "a rate that is assumed", "disk at most about", "memory of the largest job"):
         assert word in planned
+
+
+def test_pretrained_weights_that_do_not_load(tmp_path):
+    """Refused before anything trains, not recorded as a failed cell of every base."""
+    results, weights = tmp_path / "results", tmp_path / "weights.safetensors"
+    weights.write_bytes(b"nothing")
+    given = ("model=test_resnet", "dataset=digits", "method=base", f"model.test_resnet.pretrained={weights}")
+    refused(*given, results=results, words=["model.test_resnet.pretrained", "weights that load", str(weights)])
+    assert not results.exists()
 
 
 def test_an_image_folder_without_images(tmp_path):
