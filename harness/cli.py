@@ -275,11 +275,7 @@ def _with_data(plan: Plan, parsed: argparse.Namespace, command: str, console: Co
     """The plan again, once data and weights are here: data that is not what was declared has keys of its own."""
     from harness.problem.datasets import obtain
 
-    pretrained = {
-        repr(base.config.model): base.config
-        for base in plan.bases
-        if base.config.model.pretrained is not False and any(plan.statuses[cell.key] == "left" for cell in base.cells)
-    }
+    pretrained = {repr(b.config.model): b.config for b in plan.bases if b.config.model.pretrained is not False}
     for config in pretrained.values():
         from harness.problem.models import obtain_weights
 

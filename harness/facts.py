@@ -78,12 +78,12 @@ def _remembered(kind: type[Fact], find: Find[Fact], config: ModelConfig, dataset
     key = hashlib.sha256(json.dumps(follows_from, sort_keys=True, default=str).encode()).hexdigest()
     if key not in _known:
         cache = cache_folder() / "model-facts" / f"{key}.json"
-        # weights may be gone from one command to the next
-        stored = _stored(kind, cache) if config.pretrained is False else None
-        fact = _known[key] = find(config, dataset) if stored is None else stored
-        if stored is None:
+        keeps = config.pretrained is False  # weights may be gone from one command to the next
+        stored = _stored(kind, cache) if keeps else None
+        _known[key] = find(config, dataset) if stored is None else stored
+        if keeps and stored is None:
             with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
-                write_json(cache, asdict(fact))
+                write_json(cache, asdict(_known[key]))
     fact = _known[key]
     assert isinstance(fact, kind)
     return fact

@@ -96,9 +96,8 @@ class _Names(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is not torch.device:
             args, kwargs = tree_map(_inside, (args, kwargs))
-        if (
-            func in (torch.tensor, torch.as_tensor) and kwargs.get("device") == INSIDE
-        ):  # no operation that is seen below
+        if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") == INSIDE:
+            # made by no operation that could be seen there
             return func(*args, **{**kwargs, "device": CPU}).to(INSIDE)
         return func(*args, **kwargs)
 

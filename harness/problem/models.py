@@ -183,7 +183,7 @@ def build_model(config: ModelConfig, dataset: DatasetConfig, seed: int) -> nn.Mo
             ) from error
 
 
-def check_pretrained(config: ModelConfig) -> None:
+def _check_pretrained(config: ModelConfig) -> None:
     """ConfigError where pretrained weights are asked for and there are none."""
     key = f"model.{config.name}.pretrained"
     if isinstance(config.pretrained, str):
@@ -255,7 +255,7 @@ def tried(config: ModelConfig, dataset: DatasetConfig) -> nn.Module:
     Raises ConfigError where a parameter is refused, or the images: then with the keys to set and values that fit.
     """
     check_name(config)
-    check_pretrained(config)
+    _check_pretrained(config)
     try:
         return _try_on_meta(config, dataset)
     except ConfigError:
@@ -275,7 +275,7 @@ def weights_digest(config: ModelConfig) -> str:
             raise ConfigError(f"model.{config.name}.pretrained must be false for {config.timm}, got true")
         return f"{weights.architecture}.{weights.tag}@{weights.hf_hub_id or weights.url}"
     path = Path(config.pretrained)
-    check_pretrained(config)
+    _check_pretrained(config)
     return _file_digest(path, path.stat().st_mtime_ns)
 
 
