@@ -21,16 +21,16 @@ $(VENV)/ready: pyproject.toml constraints.txt
 setup: $(VENV)/ready ## Create .venv with the tested versions (about 2 minutes)
 
 benchmark: $(VENV)/ready ## Run what is left of SUITE and print its comparison table
-	@$(BIN)/cmdbench run suite=$(SUITE) $(ARGS)
+	@$(BIN)/traindyn run suite=$(SUITE) $(ARGS)
 
 tune: $(VENV)/ready ## Search the parameters of SUITE's methods (ARGS="method=cmd_online trials=50")
-	@$(BIN)/cmdbench tune suite=$(SUITE) $(ARGS)
+	@$(BIN)/traindyn tune suite=$(SUITE) $(ARGS)
 
 report: $(VENV)/ready ## Rebuild tables, figures and page of SUITE from its records, and open the page
-	@$(BIN)/cmdbench report suite=$(SUITE) --open $(ARGS)
+	@$(BIN)/traindyn report suite=$(SUITE) --open $(ARGS)
 
 sync: $(VENV)/ready ## Send the W&B runs that were kept offline, and say what is where
-	@$(BIN)/cmdbench sync $(ARGS)
+	@$(BIN)/traindyn sync $(ARGS)
 
 test: $(VENV)/ready ## Run all tests
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
@@ -46,7 +46,8 @@ test-ray: $(VENV)/ready ## Run on a Ray of this machine
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
 	@$(BIN)/python -m pytest -m ray -n 0 tests/cluster $(ARGS)
 
-check: $(VENV)/ready ## Lint, formatting and types
+check: $(VENV)/ready ## Lint, formatting, types and the order of the rooms
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports

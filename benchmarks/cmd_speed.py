@@ -31,7 +31,7 @@ from baselines.cmd.clustering import references
 from baselines.cmd.recursion import OnlineFit
 from baselines.snapshots import Rows
 from harness.method import Snapshot, Trajectory
-from harness.trajectory import StoredTrajectory, write_snapshot
+from harness.storage.trajectory import StoredTrajectory, write_snapshot
 
 CPU = torch.device("cpu")
 PIECE = 1 << 20

@@ -29,14 +29,14 @@ from baselines.p_bfgs import PBFGS
 from baselines.p_sgd import PSGD
 from baselines.snapshots import Rows
 from baselines.subspace import Subspace, orthonormalise
-from harness.clock import Clock
-from harness.compose import Request
 from harness.config import BaseConfig
+from harness.planning.compose import Request
+from harness.planning.resolve import resolve
 from harness.problem.datasets import load_split, obtain
 from harness.problem.images import ImageSet
-from harness.resolve import resolve
-from harness.session import BranchSession
-from harness.train import Trainer
+from harness.training.clock import Clock
+from harness.training.loop import Trainer
+from harness.training.session import BranchSession
 
 CPU = torch.device("cpu")
 SIZES = (

@@ -30,7 +30,7 @@ from baselines.dmd import DMD
 from baselines.gram import gram
 from baselines.snapshots import Rows
 from harness.method import Snapshot, Trajectory
-from harness.trajectory import StoredTrajectory, write_snapshot
+from harness.storage.trajectory import StoredTrajectory, write_snapshot
 
 AHEAD = 10
 Eigenvalues = np.ndarray

@@ -2,7 +2,7 @@
 
 Jobs that do nothing are handed to each engine, one worker at a time and two at a time; what is left when their work is
 none is the engine's own. Speed-up: a suite of small bases with one and with two workers, in turn. The store: records
-with a history of 200 epochs written and read one by one, and `cmdbench plan` on a suite of so many cells, with none and
+with a history of 200 epochs written and read one by one, and `traindyn plan` on a suite of so many cells, with none and
 with all of them recorded.
 
     python benchmarks/engine_cost.py [--jobs 40] [--cells 10000] [--engines local ray slurm]
@@ -26,16 +26,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from slurm_cluster import SlurmCluster, missing
 
-from harness.compose import Request
-from harness.engine import Engine, open_engine
-from harness.engine.local import warm_up
-from harness.jobs import Job
-from harness.jobs.worker import Worker
-from harness.plan import Plan, make_plan
-from harness.resolve import resolve
-from harness.store import Store
+from harness.planning.compose import Request
+from harness.planning.plan import Plan, make_plan
+from harness.planning.resolve import resolve
+from harness.running.engine import Engine, open_engine
+from harness.running.engine.local import warm_up
+from harness.running.jobs import Job
+from harness.running.jobs.worker import Worker
+from harness.storage.store import Store
 
-COMMAND = Path(sys.executable).parent / "cmdbench"
+COMMAND = Path(sys.executable).parent / "traindyn"
 SUITE = ("suite=smoke", "tracker=none")
 
 
@@ -148,7 +148,7 @@ def store(folder: Path, cells: int) -> None:
     read = time.perf_counter() - start
     full = run_command(*words)
     print(f"store of {len(keys)} cells: {len(keys) / written:.0f} writes/s, {len(keys) / read:.0f} verified reads/s")
-    print(f"cmdbench plan on {len(keys)} cells: {empty:.1f} s with none recorded, {full:.1f} s with all")
+    print(f"traindyn plan on {len(keys)} cells: {empty:.1f} s with none recorded, {full:.1f} s with all")
 
 
 def main() -> None:

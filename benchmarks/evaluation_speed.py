@@ -11,10 +11,10 @@ import time
 
 import torch
 
-from harness.compose import Request
+from harness.planning.compose import Request
+from harness.planning.resolve import resolve
 from harness.problem.images import ImageSet
 from harness.problem.models import build_model
-from harness.resolve import resolve
 
 IMAGES = 4096
 SIZES = (64, 256, 1024, 4096)

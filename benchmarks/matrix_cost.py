@@ -13,12 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness.compose import Request
-from harness.engine.local import LocalEngine, warm_up
-from harness.jobs import Job
-from harness.plan import make_plan
-from harness.resolve import resolve
-from harness.store import Store
+from harness.planning.compose import Request
+from harness.planning.plan import make_plan
+from harness.planning.resolve import resolve
+from harness.running.engine.local import LocalEngine, warm_up
+from harness.running.jobs import Job
+from harness.storage.store import Store
 
 DEFAULTS = ("suite=quick", "model=test_resnet", "seeds=[0]", "tracker=none", "engine.workers=1")
 

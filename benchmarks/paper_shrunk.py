@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="fashion_mnist")
     parser.add_argument("overrides", nargs="*", help="such as device=cuda or model=[lenet5,resnet18]")
     arguments = parser.parse_args()
-    command = [str(Path(sys.executable).parent / "cmdbench"), "run", "suite=paper", "fast=true", "tracker=none"]
+    command = [str(Path(sys.executable).parent / "traindyn"), "run", "suite=paper", "fast=true", "tracker=none"]
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         words = [*command, f"dataset={arguments.dataset}", f"results_dir={folder}", *arguments.overrides]

@@ -19,13 +19,14 @@ from unittest import mock
 
 import numpy as np
 
-from harness.files import write_json
-from harness.report.frame import gather, read_plan, warnings
 from harness.report.html import write_page
 from harness.report.looks import KNOWN
 from harness.report.summary import results
+from harness.report.warnings import warnings
 from harness.report.written import write_tables
-from harness.store import Record, Store
+from harness.results.frame import gather, read_plan
+from harness.storage.files import write_json
+from harness.storage.store import Record, Store
 
 METHODS = tuple(KNOWN)[:20]
 MODELS, OPTIMIZERS = 5, 5
@@ -100,7 +101,7 @@ def write_suite(root: Path, count: int, epochs: int) -> Store:
     with mock.patch("os.fsync"):
         for cell in planned:
             finish(store, cell, epochs, rng)
-    plan = {"schema": 1, "suite": "synthetic", "command": "cmdbench run suite=synthetic", "created": "", "config": {}}
+    plan = {"schema": 1, "suite": "synthetic", "command": "traindyn run suite=synthetic", "created": "", "config": {}}
     write_json(store.suite_folder("synthetic") / "plan.json", {**plan, "bases": [], "cells": planned})
     return store
 

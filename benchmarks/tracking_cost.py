@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from wandb_server import WandbServer
 
-COMMAND = Path(sys.executable).parent / "cmdbench"
+COMMAND = Path(sys.executable).parent / "traindyn"
 DEFAULTS = ("suite=smoke", "seeds=[" + ",".join(map(str, range(22))) + "]")
 """22 bases of digits with 9 methods each, 198 cells"""
 MODES = {"off": "tracker=none", "offline": "tracker.mode=offline", "online": "tracker.mode=online"}

@@ -27,12 +27,12 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from harness.compose import Request
 from harness.config import BaseConfig
+from harness.planning.compose import Request
+from harness.planning.resolve import resolve
 from harness.problem.images import ImageSet
 from harness.problem.models import build_model
-from harness.resolve import resolve
-from harness.train import Trainer, set_determinism
+from harness.training.loop import Trainer, set_determinism
 
 PADDING = 2
 Epoch = Callable[[], object]

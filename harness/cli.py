@@ -1,4 +1,4 @@
-"""The command `cmdbench` and its verbs. Help and completion import no heavy library."""
+"""The command `traindyn` and its verbs. Help and completion import no heavy library."""
 
 # PYTHON_ARGCOMPLETE_OK
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.config import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.plan import Plan
+    from harness.planning.plan import Plan
 
 DESCRIPTION = """\
 Benchmark of methods that model or exploit the training dynamics of neural networks.
@@ -60,16 +60,16 @@ what to report on, as key=value pairs:
 """
 
 EXAMPLES = {
-    "plan": "cmdbench plan suite=quick",
-    "run": "cmdbench run suite=quick\n  cmdbench run model=resnet10t dataset=digits method=[base,cmd_online]",
-    "tune": "cmdbench tune method=cmd_online suite=quick trials=50\n"
-    "  cmdbench tune suite=quick method=all trials=30 && cmdbench run suite=quick tuned=true",
-    "report": "cmdbench report suite=quick\n  cmdbench report suite=quick tables.columns=[base,swa,cmd_online] --open",
-    "publish": "cmdbench publish suite=quick\n  cmdbench publish suite=quick tracker=csv\n"
-    "  cmdbench publish suite=quick tracker.mode=online tracker.project=mine tracker.artifacts=all",
-    "sync": "cmdbench sync\n  cmdbench sync results_dir=results tracker.entity=my-team",
-    "doctor": "cmdbench doctor\n  cmdbench doctor results_dir=results repair=true free=true",
-    "merge": "cmdbench merge from=/mnt/other/results results_dir=results",
+    "plan": "traindyn plan suite=quick",
+    "run": "traindyn run suite=quick\n  traindyn run model=resnet10t dataset=digits method=[base,cmd_online]",
+    "tune": "traindyn tune method=cmd_online suite=quick trials=50\n"
+    "  traindyn tune suite=quick method=all trials=30 && traindyn run suite=quick tuned=true",
+    "report": "traindyn report suite=quick\n  traindyn report suite=quick tables.columns=[base,swa,cmd_online] --open",
+    "publish": "traindyn publish suite=quick\n  traindyn publish suite=quick tracker=csv\n"
+    "  traindyn publish suite=quick tracker.mode=online tracker.project=mine tracker.artifacts=all",
+    "sync": "traindyn sync\n  traindyn sync results_dir=results tracker.entity=my-team",
+    "doctor": "traindyn doctor\n  traindyn doctor results_dir=results repair=true free=true",
+    "merge": "traindyn merge from=/mnt/other/results results_dir=results",
 }
 SUMMARIES = {
     "plan": "show bases and cells, what is done, and what the rest will cost",
@@ -135,7 +135,7 @@ def _complete(prefix: str, **_: Any) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(prog="cmdbench", description=DESCRIPTION, formatter_class=formatter)
+    parser = _Parser(prog="traindyn", description=DESCRIPTION, formatter_class=formatter)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
     for verb, summary in SUMMARIES.items():
         one = verbs.add_parser(
@@ -193,12 +193,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verb = verbs[parsed.verb]
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = verb(parsed, " ".join(["cmdbench", *map(shlex.quote, given)]))
+        code = verb(parsed, " ".join(["traindyn", *map(shlex.quote, given)]))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except OSError as error:
-        from harness.files import is_disk_trouble
+        from harness.storage.files import is_disk_trouble
 
         goes_on = (
             "; what is done stays, run the same command again when it can be written" if is_disk_trouble(error) else ""
@@ -217,10 +217,10 @@ def _interrupt(*_: object) -> None:
 
 
 def _make_plan(parsed: argparse.Namespace, command: str) -> Plan:
-    from harness.compose import Request
-    from harness.plan import make_plan
-    from harness.resolve import resolve
-    from harness.store import Store
+    from harness.planning.compose import Request
+    from harness.planning.plan import make_plan
+    from harness.planning.resolve import resolve
+    from harness.storage.store import Store
 
     study = resolve(Request(tuple(parsed.overrides), tuple(parsed.config_dir)), command)
     if parsed.verb == "tune":
@@ -237,9 +237,9 @@ def _console() -> Console:
 
 
 def _plan(parsed: argparse.Namespace, command: str) -> int:
-    from harness.estimate import estimate
-    from harness.operations import work_left
-    from harness.report.plan import plan_table, plan_text
+    from harness.planning.estimate import estimate
+    from harness.planning.flops import work_left
+    from harness.planning.summary import plan_table, plan_text
 
     plan = _make_plan(parsed, command)
     console = _console()
@@ -251,10 +251,10 @@ def _plan(parsed: argparse.Namespace, command: str) -> int:
 
 
 def _run(parsed: argparse.Namespace, command: str) -> int:
-    from harness.engine.local import warm_up
+    from harness.running.engine.local import warm_up
 
     warm_up()
-    from harness.estimate import check_room, estimate
+    from harness.planning.estimate import check_room, estimate
 
     plan = _make_plan(parsed, command)
     console = _console()
@@ -294,12 +294,12 @@ def _with_data(plan: Plan, parsed: argparse.Namespace, command: str, console: Co
 
 def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
     """Run what is left, followed by a tracker, and show the suite."""
-    from harness.display import Display
-    from harness.engine import open_engine
-    from harness.engine.local import METHOD
-    from harness.schedule import Scheduler, epochs_left
+    from harness.publishing.background import Background
+    from harness.running.display import Display
+    from harness.running.engine import open_engine
+    from harness.running.engine.local import METHOD
+    from harness.running.scheduler import Scheduler, epochs_left
     from harness.tracking import tracks
-    from harness.tracking.background import Background
 
     settings = plan.study.settings
     engine = open_engine(settings.engine, plan.bases[0].config.device, plan.store.root)
@@ -326,11 +326,11 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
 
 
 def _tune(parsed: argparse.Namespace, command: str) -> int:
-    from harness.engine import open_engine
-    from harness.engine.local import warm_up
+    from harness.running.engine import open_engine
+    from harness.running.engine.local import warm_up
 
     warm_up()
-    from harness.estimate import check_room, estimate
+    from harness.planning.estimate import check_room, estimate
     from harness.tune.command import tune
 
     console = _console()
@@ -344,9 +344,10 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
 
 def _show(root: Path, suite: str, console: Console) -> int:
     """Write the views, print the table, and name what is not as it should be."""
-    from harness.report.frame import warnings, write_views
     from harness.report.terminal import terminal_table
-    from harness.store import Store
+    from harness.report.views import write_views
+    from harness.report.warnings import warnings
+    from harness.storage.store import Store
 
     store = Store(root)
     frame = write_views(store, suite)
@@ -359,8 +360,8 @@ def _show(root: Path, suite: str, console: Console) -> int:
 
 def _report(parsed: argparse.Namespace, command: str) -> int:
     from harness.report.command import Options, make_report, open_page, sentences
-    from harness.report.frame import warnings
     from harness.report.terminal import printed_table, terminal_table
+    from harness.report.warnings import warnings
 
     options, console = Options.of(parsed.overrides), _console()
 
@@ -378,14 +379,14 @@ def _report(parsed: argparse.Namespace, command: str) -> int:
 
 
 def _publish(parsed: argparse.Namespace, command: str) -> int:
-    from harness.publish import parse_request, publish
+    from harness.publishing.publish import parse_request, publish
 
     return publish(parse_request("publish", parsed.overrides), _console_line())
 
 
 def _sync(parsed: argparse.Namespace, command: str) -> int:
-    from harness.publish import parse_request
-    from harness.tracking.sync import sync
+    from harness.publishing.publish import parse_request
+    from harness.publishing.sync import sync
 
     return sync(parse_request("sync", parsed.overrides), _console_line())
 
@@ -401,7 +402,7 @@ def _values(parsed: argparse.Namespace, **defaults: str) -> dict[str, str]:
 
 
 def _doctor(parsed: argparse.Namespace, command: str) -> int:
-    from harness.doctor import doctor
+    from harness.upkeep.doctor import doctor
 
     values = _values(parsed, results_dir="results", repair="false", free="false")
     for name in ("repair", "free"):
@@ -412,7 +413,7 @@ def _doctor(parsed: argparse.Namespace, command: str) -> int:
 
 
 def _merge(parsed: argparse.Namespace, command: str) -> int:
-    from harness.merge import merge
+    from harness.upkeep.merge import merge
 
     values = _values(parsed, **{"from": "", "results_dir": "results"})
     if not values["from"]:

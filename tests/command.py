@@ -1,6 +1,6 @@
-"""The command `cmdbench` as a test runs it, and what two results folders must have in common.
+"""The command `traindyn` as a test runs it, and what two results folders must have in common.
 
-`cmdbench` starts the installed command in a process of its own; `here` calls the same `main` in this process, where
+`traindyn` starts the installed command in a process of its own; `here` calls the same `main` in this process, where
 the imports are paid for once (its jobs still are processes of their own).
 """
 
@@ -19,7 +19,7 @@ import pandas as pd
 
 from harness.cli import main
 
-COMMAND = Path(sys.executable).parent / "cmdbench"
+COMMAND = Path(sys.executable).parent / "traindyn"
 OWN = Path(__file__).parent / "own"
 """presets and modules as a user would have them, for --config-dir"""
 RUN_ONLY = ("train_seconds", "method_seconds", "eval_seconds", "peak_memory_bytes", "run_id")
@@ -29,7 +29,7 @@ SECONDS = 120
 
 def environment():
     """Nothing of the person's own W&B account or data folders."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "CMDBENCH_"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "TRAINDYN_"))}
     return {**kept, "NETRC": os.devnull, "WANDB_CONFIG_DIR": "/nonexistent"}
 
 
@@ -62,7 +62,7 @@ def wait_until(condition, process):
         time.sleep(0.01)
 
 
-def cmdbench(*arguments, results, code=0, variables=None):
+def traindyn(*arguments, results, code=0, variables=None):
     """Run the command to its end, which must be exit code `code`."""
     process = start(*arguments, results=results, variables=variables)
     try:

@@ -4,7 +4,7 @@ import shutil
 from typing import NamedTuple
 
 import pytest
-from command import cmdbench
+from command import traindyn
 
 
 class Finished(NamedTuple):
@@ -18,7 +18,7 @@ class Finished(NamedTuple):
 def smoke(tmp_path_factory):
     """`suite=smoke` through the command, undisturbed."""
     results = tmp_path_factory.mktemp("smoke") / "results"
-    done = cmdbench("run", "suite=smoke", "save=final", results=results)
+    done = traindyn("run", "suite=smoke", "save=final", results=results)
     return Finished(results, done.stdout)
 
 

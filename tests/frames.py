@@ -4,8 +4,8 @@ import math
 
 import pandas as pd
 
-from harness.files import write_json
-from harness.report.frame import FRAME_COLUMNS, validate
+from harness.results.frame import FRAME_COLUMNS, validate
+from harness.storage.files import write_json
 
 EPOCHS = 4
 IMAGES = 1000
@@ -101,6 +101,6 @@ def write_suite(store, groups, suite="quick"):
             "machine": {"system": "Linux", "cores": 2},
         }
         store.write_record(record, rows.get(cell["cell_key"], []))
-    plan = {"schema": 1, "suite": suite, "command": f"cmdbench run suite={suite}", "created": "monday", "config": {}}
+    plan = {"schema": 1, "suite": suite, "command": f"traindyn run suite={suite}", "created": "monday", "config": {}}
     cells_of = [{**{n: cell[n] for n in labels}, "kind": "observer", "parameters": {}} for cell in planned]
     write_json(store.suite_folder(suite) / "plan.json", {**plan, "bases": [], "cells": cells_of})

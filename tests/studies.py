@@ -8,7 +8,7 @@ from optuna.distributions import IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from harness.config import TuneConfig
-from harness.presets import method_config
+from harness.planning.methods import method_config
 from harness.tune.space import Space
 from harness.tune.study import Problem, Search
 

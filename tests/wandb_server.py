@@ -238,7 +238,7 @@ class WandbServer:
         viewer = {"id": "u1", "entity": ENTITY, "username": "me", "email": "", "flags": "{}", "teams": {"edges": []}}
         return {"viewer": viewer}
 
-    _CmdbenchViewer = _Viewer
+    _TraindynViewer = _Viewer
 
     def _node(self, run):
         return {
@@ -263,7 +263,7 @@ class WandbServer:
         model = {"id": "p1", "name": v["project"], "entity": {"id": "e1", "name": v["entity"] or ENTITY}}
         return {"model": model | {"bucket": None if run is None else self._node(run)}}
 
-    def _CmdbenchRuns(self, v):
+    def _TraindynRuns(self, v):
         wanted = json.loads(v["filters"])["name"]["$in"]
         found = [run for run in self.runs.values() if run.name in wanted and run.project == v["project"]]
         if not any(run.project == v["project"] for run in self.runs.values()):

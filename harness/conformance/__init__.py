@@ -9,7 +9,7 @@ with `config_dirs = [Path("folder")]` where the preset and its module lie outsid
 command's --config-dir. The method runs with its preset's `fast` values on a tiny base (test_resnet on digits, 6
 epochs of 3 batches), which is trained once per process; checks of another kind of method are skipped. A failure
 quotes the clause that is broken. Runs on the CPU with one thread, the job once more on a GPU that is only pretended
-(`elsewhere.py`), and needs pytest, which is a development dependency (`cmdbench[dev]`) that the rest of the package
+(`elsewhere.py`), and needs pytest, which is a development dependency (`traindyn[dev]`) that the rest of the package
 does without.
 """
 

@@ -7,7 +7,6 @@ from typing import cast
 
 import pytest
 
-from harness.clock import Clock
 from harness.conformance.clauses import (
     Clause,
     bits,
@@ -23,11 +22,12 @@ from harness.conformance.clauses import (
 )
 from harness.conformance.showing import Declared
 from harness.conformance.tiny import CPU, Subject, recorded
-from harness.files import read_state
 from harness.method import Brancher, Proposal, Trajectory
-from harness.plan import restart_path
-from harness.session import BranchSession
-from harness.trajectory import MemoryTrajectory
+from harness.planning.plan import restart_path
+from harness.storage.tensors import read_state
+from harness.storage.trajectory import MemoryTrajectory
+from harness.training.clock import Clock
+from harness.training.session import BranchSession
 
 MakeBrancher = Callable[[], Brancher]
 

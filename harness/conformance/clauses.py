@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from harness.files import digest_tensor, pack
 from harness.method import Layout, Method, Proposal, Snapshot
-from harness.watch import RESERVED_COLUMNS
+from harness.running.audience import RESERVED_COLUMNS
+from harness.storage.tensors import digest_tensor, pack
 
 
 class Clause(StrEnum):

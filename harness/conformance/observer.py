@@ -24,9 +24,9 @@ from harness.conformance.clauses import (
 )
 from harness.conformance.showing import Showing
 from harness.conformance.tiny import Subject, recorded
-from harness.files import read_state, write_state
 from harness.method import Observer, Proposal, Snapshot
-from harness.trajectory import write_snapshot
+from harness.storage.tensors import read_state, write_state
+from harness.storage.trajectory import write_snapshot
 
 MakeObserver = Callable[[], Observer]
 

@@ -25,7 +25,7 @@ from harness.conformance.clauses import (
 from harness.conformance.showing import Declared
 from harness.conformance.tiny import Subject, file_digests, recorded
 from harness.method import Reconstruction, Trajectory
-from harness.trajectory import MemoryTrajectory, write_snapshot
+from harness.storage.trajectory import MemoryTrajectory, write_snapshot
 
 MakeReconstruction = Callable[[], Reconstruction]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.conformance.clauses import Clause, breach
 from harness.conformance.tiny import Subject, recorded
 from harness.method import Observer, Snapshot, Trajectory
-from harness.trajectory import StoredTrajectory, snapshot_path
+from harness.storage.trajectory import StoredTrajectory, snapshot_path
 
 
 class Declared:

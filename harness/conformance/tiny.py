@@ -13,20 +13,20 @@ from typing import Any
 
 import torch
 
-from harness.compose import Request, Values, available, load_yaml
 from harness.config import BaseConfig, Study
-from harness.files import read_header, read_tensors
-from harness.jobs import Job, run_job
 from harness.method import Layout, Method, Run, Snapshot, Trajectory
-from harness.plan import BasePlan, CellPlan, make_plan
-from harness.presets import make_method
+from harness.planning.compose import Request, Values, available, load_yaml
+from harness.planning.methods import make_method
+from harness.planning.plan import BasePlan, CellPlan, make_plan
+from harness.planning.resolve import resolve
 from harness.problem.datasets import load_split
 from harness.problem.images import Images
 from harness.randomness import generator
-from harness.resolve import resolve
-from harness.store import Record, Store
-from harness.train import Trainer, set_determinism
-from harness.trajectory import StoredTrajectory, read_snapshot
+from harness.running.jobs import Job, run_job
+from harness.storage.store import Record, Store
+from harness.storage.tensors import read_header, read_tensors
+from harness.storage.trajectory import StoredTrajectory, read_snapshot
+from harness.training.loop import Trainer, set_determinism
 
 CPU = torch.device("cpu")
 TINY = (
@@ -114,7 +114,7 @@ def find_subject(preset: str, config_dirs: tuple[Path, ...] = ()) -> Subject:
 
 @cache
 def _temporary() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="cmdbench-conformance-")
+    return tempfile.TemporaryDirectory(prefix="traindyn-conformance-")
 
 
 def temporary_folder() -> Path:

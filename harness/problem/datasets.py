@@ -5,11 +5,9 @@ Shape suffixes: B images of a set.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -17,11 +15,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from harness.config import ConfigError, DatasetConfig, check_choice
-from harness.files import write_json
-from harness.problem.folders import cache_folder
 from harness.problem.images import Images, ImageSet
 from harness.problem.sources import find_source
 from harness.randomness import generator
+from harness.storage.cache import remembered
 
 RESIZE_IMAGES = 1024
 """images interpolated at once: bounds the float32 copy"""
@@ -144,20 +141,17 @@ def data_digest(config: DatasetConfig) -> str | None:
         return None
     stamps = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     key = hashlib.sha256(json.dumps([config.source, stamps]).encode()).hexdigest()
-    cache = cache_folder() / "data-digests" / f"{key}.json"
-    known = _cached_digest(cache)
-    if known is not None:
-        return known
-    digest = hashlib.sha256()
-    for payload in source.payloads(files):
-        digest.update(payload)
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
-        write_json(cache, {"files": len(stamps), "sha256": digest.hexdigest()})
-    return digest.hexdigest()
 
+    def find() -> str:
+        digest = hashlib.sha256()
+        for payload in source.payloads(files):
+            digest.update(payload)
+        return digest.hexdigest()
 
-def _cached_digest(path: Path) -> str | None:
-    try:
-        return str(json.loads(path.read_text())["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return remembered(
+        "data-digests",
+        key,
+        find,
+        plain=lambda sha256: {"files": len(stamps), "sha256": sha256},
+        read=lambda stored: str(stored["sha256"]),
+    )

@@ -23,9 +23,9 @@ from filelock import FileLock
 from torch import Tensor
 
 from harness.config import ConfigError, DatasetConfig
-from harness.files import write_bytes
 from harness.problem.folders import data_root, quiet_download
 from harness.problem.images import ImageSet, in_memory
+from harness.storage.files import write_bytes
 
 SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
@@ -131,7 +131,7 @@ class FashionMNIST:
     def _fetch(self, root: Path, key: str) -> str:
         tried = []
         for origin, fetch in FETCHERS:
-            with tempfile.TemporaryDirectory(prefix="cmdbench-") as temporary:
+            with tempfile.TemporaryDirectory(prefix="traindyn-") as temporary:
                 try:
                     files = _files_in(fetch(Path(temporary)))
                     if files is None:

@@ -11,20 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.config import DatasetConfig
+from harness.storage.cache import cache_folder
 
 SOCKET_SECONDS = 15.0
 
 
-def cache_folder() -> Path:
-    """This program's folder in the user's cache: $XDG_CACHE_HOME or ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # the XDG specification has relative paths ignored
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "cmdbench"
-
-
 def data_root(config: DatasetConfig) -> Path:
-    """Where data is looked for first and put: `root`, else $CMDBENCH_DATA, else the user's cache."""
-    root = config.root or os.environ.get("CMDBENCH_DATA") or cache_folder() / "data"
+    """Where data is looked for first and put: `root`, else $TRAINDYN_DATA, else the user's cache."""
+    root = config.root or os.environ.get("TRAINDYN_DATA") or cache_folder() / "data"
     return Path(root).expanduser()
 
 

@@ -15,8 +15,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from harness.report.looks import look
-from harness.report.tables import ROW
-from harness.store import Record, Store
+from harness.results.frame import ROW
+from harness.storage.store import Record, Store
 
 
 def write_cell_pages(

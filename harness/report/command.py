@@ -1,4 +1,4 @@
-"""`cmdbench report`: frame, tables, figures and page of a suite from its records, and what is said of them."""
+"""`traindyn report`: frame, tables, figures and page of a suite from its records, and what is said of them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ import pandas as pd
 from harness.config import ConfigError, check_choice
 from harness.report.compare import compare, printed
 from harness.report.cost import budgets, check_budget, write_budget
-from harness.report.frame import make_views, read_plan, warnings
 from harness.report.headline import headline
 from harness.report.html import write_page
 from harness.report.printing import statistics
 from harness.report.rendering import Printed
 from harness.report.summary import Results
 from harness.report.tables import METRICS
+from harness.report.views import make_views
+from harness.report.warnings import warnings
 from harness.report.written import write_csv, write_errors, write_printed
-from harness.store import Store
+from harness.results.frame import read_plan
+from harness.storage.store import Store
 
 Say = Callable[[str], None]
 

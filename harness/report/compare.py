@@ -15,11 +15,11 @@ import pandas as pd
 
 from harness.config import ConfigError
 from harness.report.columns import Choice, number, probability
-from harness.report.frame import load_frame
 from harness.report.published import KEY, published
 from harness.report.rendering import Printed
 from harness.report.stats import SEEDS, Paired, holm
-from harness.report.tables import METRICS, ROW, Spread
+from harness.report.tables import METRICS, Spread
+from harness.results.frame import ROW, load_frame
 
 PUBLISHED = "published"
 NUMBERS = [*KEY, "test_accuracy_mean", "test_accuracy_std"]

@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from harness.config import ConfigError
-from harness.files import replacing, write_bytes
-from harness.report.tables import ROW, Spread
-from harness.store import Store
+from harness.report.tables import Spread
+from harness.results.frame import ROW
+from harness.storage.files import replacing, write_bytes
+from harness.storage.store import Store
 
 GRADIENTS = ["gradients_full", "gradients_subspace"]
 COSTS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from harness.report.tables import ROW
+from harness.results.frame import ROW
 
 METRICS = {
     "val_accuracy": "validation accuracy (%)",

@@ -24,7 +24,7 @@ from baselines.cmd.sampling import gather, sample_trajectories, tensor_name
 from harness.method import Layout, Trajectory
 from harness.randomness import generator
 from harness.report.unexplained import unexplained
-from harness.trajectory import block_bounds
+from harness.storage.trajectory import block_bounds
 
 BINS = 40
 """of |rho| between 0 and 1"""

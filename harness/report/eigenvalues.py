@@ -19,13 +19,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from harness.files import replacing
 from harness.report.drawing import LINE, STYLE, WIDTH, legend_below
 from harness.report.figures import write_figure
-from harness.report.frame import read_plan
 from harness.report.looks import POINTS, look
-from harness.report.tables import ROW
-from harness.store import Store
+from harness.results.frame import ROW, read_plan
+from harness.storage.files import replacing
+from harness.storage.store import Store
 
 NAME = "eigenvalues"
 EDGE = 1.25

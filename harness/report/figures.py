@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.files import CorruptFile, replacing, write_json
-from harness.report.frame import read_plan
-from harness.report.tables import ROW
-from harness.store import Record, Store
-from harness.trajectory import StoredTrajectory, stored_ts
+from harness.results.frame import ROW, read_plan
+from harness.storage.files import CorruptFile, replacing, write_json
+from harness.storage.store import Record, Store
+from harness.storage.trajectory import StoredTrajectory, stored_ts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,9 +103,9 @@ def layout_of(record: Record) -> Layout:
     """The layout of the base's weights, from a model without any."""
     import torch
 
-    from harness.params import FlatModel
     from harness.problem.models import build_model
-    from harness.weights import base_from_record
+    from harness.results.load_model import base_from_record
+    from harness.training.flat_model import FlatModel
 
     base = base_from_record(record)
     with torch.device("meta"):

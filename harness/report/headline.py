@@ -13,7 +13,8 @@ from harness.report.looks import CMD, KNOWN, look
 from harness.report.ranks import Ranking
 from harness.report.stats import ALPHA, CONTROLS, SEEDS
 from harness.report.summary import Results
-from harness.report.tables import CONTROL, METRICS, ROW
+from harness.report.tables import CONTROL, METRICS
+from harness.results.frame import ROW
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 UNITS = {

@@ -36,9 +36,10 @@ from harness.report.printing import COST, NO_TIES, TIES
 from harness.report.rendering import Printed
 from harness.report.stats import ALL, BESIDE, CONTROLS
 from harness.report.summary import Results
-from harness.report.tables import CONTROL, ROW, Row, caption
+from harness.report.tables import CONTROL, Row, caption
 from harness.report.tables import METRICS as RANKED
-from harness.store import Store
+from harness.results.frame import ROW
+from harness.storage.store import Store
 
 POINTS = 100
 """most evaluated epochs of a curve on the page; the figures' data have all"""

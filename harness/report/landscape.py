@@ -24,17 +24,17 @@ from torch import Tensor
 from baselines.cmd.fit import BLOCK_BYTES, CMDModel, fit
 from baselines.cmd.sampling import sample_trajectories
 from harness.config import ConfigError, EvaluateConfig
-from harness.evaluate import Evaluator
-from harness.files import CorruptFile
 from harness.method import Proposal, Snapshot
 from harness.problem.datasets import load_split
 from harness.randomness import generator
 from harness.report.drawing import LINE, STYLE, WIDTH
 from harness.report.figures import LANDSCAPE, chosen, decomposed, layout_of, stored_window, write_figure
-from harness.report.frame import read_plan
 from harness.report.written import write_csv
-from harness.store import Record, Store
-from harness.weights import base_from_record
+from harness.results.frame import read_plan
+from harness.results.load_model import base_from_record
+from harness.storage.files import CorruptFile
+from harness.storage.store import Record, Store
+from harness.training.evaluate import Evaluator
 
 VAL_IMAGES = 512
 """of the validation split's fixed order"""

@@ -15,8 +15,10 @@ from harness.report.published import published_spread
 from harness.report.rendering import TIE, Printed
 from harness.report.stats import ALL, SEEDS
 from harness.report.summary import Results
-from harness.report.tables import ROW, Row, caption, entries, marks, unfinished
+from harness.report.tables import Row, caption, entries, marks
 from harness.report.unexplained import CMD, DMD, PRINCIPAL, TIME_MEAN
+from harness.report.warnings import unfinished
+from harness.results.frame import ROW
 
 PAPER = ("base", "base_recalibrated", "ema", "swa", "time_mean", "cmd_online", "p_bfgs_equal", "p_bfgs_long")
 """columns of the paper's shapes, with the controls"""

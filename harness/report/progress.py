@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.report.tables import CONTROL, ROW
+from harness.report.tables import CONTROL
+from harness.results.frame import ROW
 
 Floats = NDArray[np.float64]
 MEASURES = {"epochs": "epochs", "seconds": "seconds", "gradients": "gradient evaluations"}

@@ -7,7 +7,8 @@ from importlib.resources import files
 
 import pandas as pd
 
-from harness.report.tables import ROW, Row, Spread
+from harness.report.tables import Row, Spread
+from harness.results.frame import ROW
 
 KEY = [*ROW, "method"]
 

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.report.stats import ALL, ALPHA, SEEDS, holm, paired_t, spread
-from harness.report.tables import CONTROL, METRICS, ROW, Row
+from harness.report.tables import CONTROL, METRICS, Row
+from harness.results.frame import ROW
 
 BLOCKS = 5
 """fewest rows for average ranks"""

@@ -18,7 +18,7 @@ from harness.report.progress import profiles
 from harness.report.ranks import average_ranks
 from harness.report.stats import ALL, CONTROLS, pairs
 from harness.report.summary import Results
-from harness.report.tables import ROW
+from harness.results.frame import ROW
 
 KINDS = ("differences", "curves", "cost", "profile", "ranks")
 SUITE = "suite"

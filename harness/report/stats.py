@@ -34,7 +34,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.config import check_choice
-from harness.report.tables import METRICS, ROW
+from harness.report.tables import METRICS
+from harness.results.frame import ROW
 
 CONTROLS = ("base_recalibrated", "time_mean")
 BESIDE = "base"

@@ -15,7 +15,8 @@ from harness.report.cost import costs
 from harness.report.progress import MEASURES, areas, curves, target_of, time_to_target
 from harness.report.ranks import Ranking, rankings
 from harness.report.stats import ALL, BESIDE, CONTROLS, comparisons
-from harness.report.tables import METRICS, ROW, Row, entries
+from harness.report.tables import METRICS, Row, entries
+from harness.results.frame import ROW
 
 COSTS = [
     "train_seconds",

@@ -1,6 +1,6 @@
 """The numbers of a suite's tables: means over seeds per model x dataset x optimizer and method.
 
-Every number is that of a cell's last epoch, taken from a frame of `harness.report.frame`: this module reads no
+Every number is that of a cell's last epoch, taken from a frame of `harness.results.frame`: this module reads no
 file and selects nothing. Rows are model x dataset x optimizer, in the order of the plan, and so are methods.
 """
 
@@ -14,11 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.config import check_choice
+from harness.results.frame import ROW, UNFINISHED
 
-ROW = ["model", "dataset", "optimizer"]
 CONTROL = "base_recalibrated"
-UNFINISHED = ("failed", "diverged", "skipped", "left")
-"""statuses without numbers, the gravest first"""
 
 Row = tuple[str, ...]
 
@@ -160,13 +158,3 @@ def caption(metric: str) -> str:
         "one: mean ± sample standard deviation over the number of seeds shown (n where a cell has fewer). "
         "Nothing was selected on test data: choices, where there are any, were made on validation data alone."
     )
-
-
-def unfinished(frame: pd.DataFrame) -> list[str]:
-    """Failed, diverged and skipped cells by name, one line per status, model, dataset, optimizer and seed."""
-    lines = []
-    for status in UNFINISHED[:-1]:
-        for key, cells in frame[frame["status"] == status].groupby([*ROW, "seed"], sort=False):
-            *row, seed = map(str, key)
-            lines.append(f"{status}: {' '.join(row)} seed {seed}: {', '.join(cells['method'])}")
-    return lines

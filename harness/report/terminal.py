@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.report.rendering import Printed
-from harness.report.tables import CONTROL, ROW, Row, differences, entries, marks
+from harness.report.tables import CONTROL, Row, differences, entries, marks
+from harness.results.frame import ROW
 
 _SECONDS = ("train_seconds", "method_seconds", "eval_seconds")
 _HEADINGS = ("method", "n", "val %", "test %", "test diff", "train s", "method s", "eval s")

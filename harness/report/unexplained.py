@@ -18,7 +18,7 @@ from baselines.cmd.fit import CMDModel
 from baselines.dmd.dynamics import Dynamics
 from baselines.gram import gram
 from harness.method import Trajectory
-from harness.trajectory import block_bounds
+from harness.storage.trajectory import block_bounds
 
 TIME_MEAN, CMD, DMD, PRINCIPAL = "time mean", "post-hoc CMD", "DMD", "principal components"
 MOST = 30

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.files import replacing, write_bytes
 from harness.report import printing
 from harness.report.columns import Choice
 from harness.report.cost import write_costs
 from harness.report.rendering import Printed, latex, markdown
 from harness.report.summary import Results, summary
-from harness.report.tables import METRICS, ROW, statistics
+from harness.report.tables import METRICS, statistics
+from harness.results.frame import ROW
+from harness.storage.files import replacing, write_bytes
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.config import TrackerConfig
-from harness.tracking.modes import forget_single_run, resolve_mode
-from harness.tracking.offline import OfflineRun, offline_runs, read_offline, transaction_logs
 from harness.tracking.tracker import ArtifactFiles, RunEnd, RunInfo, RunState, Say, Tracker
+from harness.tracking.wandb.modes import forget_single_run, resolve_mode
+from harness.tracking.wandb.offline import OfflineRun, offline_runs, read_offline, transaction_logs
 
 __all__ = [
     "ArtifactFiles",
@@ -47,7 +47,7 @@ def open_tracker(config: TrackerConfig, results_dir: Path, say: Say, notice: boo
         if notice and note is not None:
             say(note)
         return Tracker()
-    from harness.tracking.live import WandbTracker
+    from harness.tracking.wandb.live import WandbTracker
 
     tracker = WandbTracker(config, results_dir, say, notice)
     forget_single_run()

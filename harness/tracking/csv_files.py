@@ -13,8 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.files import replacing, write_bytes, write_json
-from harness.masking import masked
+from harness.storage.files import replacing, write_bytes, write_json
+from harness.storage.masking import masked
 from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Tracker
 
 

@@ -10,7 +10,7 @@ from math import gcd
 from typing import Any
 
 from harness.config import Settings
-from harness.plan import BasePlan, CellPlan
+from harness.planning.plan import BasePlan, CellPlan
 from harness.tune.study import RUNGS, Candidate, Result, Search
 from harness.tune.workers import TrialJob
 

@@ -1,4 +1,4 @@
-"""`cmdbench tune`: from a resolved study to searches, and from searches to what they came to."""
+"""`traindyn tune`: from a resolved study to searches, and from searches to what they came to."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from harness.compose import available, load_yaml
 from harness.config import BaseConfig, ConfigError, Study, nearest
-from harness.engine import Engine
-from harness.engine.local import METHOD
-from harness.plan import BasePlan, Plan
-from harness.schedule import prune
+from harness.planning.compose import available, load_yaml
+from harness.planning.plan import BasePlan, Plan
+from harness.planning.tuned import search_folder
+from harness.publishing.background import Background
+from harness.running.engine import Engine
+from harness.running.engine.local import METHOD
+from harness.running.scheduler import prune
 from harness.tracking import tracks
-from harness.tracking.background import Background
-from harness.tune.best import search_folder
 from harness.tune.display import TuneDisplay
 from harness.tune.figures import draw_search
 from harness.tune.results import sentence, spread_text, write_results, write_unsearched

@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from harness.display import LiveView, duration
+from harness.running.display import LiveView, duration
 from harness.tune.study import Search, mean
 from harness.tune.workers import TrialJob
 

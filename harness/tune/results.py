@@ -19,8 +19,8 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
 from harness.config import MethodConfig, Study
-from harness.files import write_bytes
-from harness.tune.best import write_best
+from harness.planning.tuned import write_best
+from harness.storage.files import write_bytes
 from harness.tune.storage import quiet
 from harness.tune.study import DEFAULT, Problem, Result, Search, counts, retry_of
 

@@ -15,7 +15,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from harness.config import ConfigError, MethodConfig, check_bool, check_choice, nearest
-from harness.presets import check_fits
+from harness.planning.methods import check_fits
 
 KEYS = {"int": ("low", "high", "log"), "float": ("low", "high", "log"), "categorical": ("choices",)}
 GRID_LEAST = 2

@@ -24,9 +24,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from harness.config import ConfigError, EvaluateConfig, MethodConfig, TuneConfig
-from harness.keys import harness_digest, source_digest
-from harness.plan import BasePlan, CellPlan, plan_cell
-from harness.presets import check_fits
+from harness.planning.methods import check_fits
+from harness.planning.plan import BasePlan, CellPlan, plan_cell
+from harness.storage.keys import harness_digest, source_digest
 from harness.tune.sampling import make_pruner, make_sampler, next_grid_point, setting
 from harness.tune.space import Space
 from harness.tune.storage import quiet

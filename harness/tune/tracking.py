@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from harness.config import Settings
-from harness.publish import Whole
+from harness.publishing.publish import Whole
 from harness.tracking import RunEnd, RunInfo
 from harness.tune.results import default_results, state_of
 from harness.tune.study import DEFAULT, Result, Search, mean

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.config import Settings
-from harness.engine import Engine
-from harness.plan import BasePlan
-from harness.store import Store
-from harness.tracking.background import Background
-from harness.trajectory import snapshot_path
+from harness.planning.plan import BasePlan
+from harness.publishing.background import Background
+from harness.running.engine import Engine
+from harness.storage.store import Store
+from harness.storage.trajectory import snapshot_path
 from harness.tune.batch import Batch
 from harness.tune.display import TuneDisplay
 from harness.tune.study import Candidate, Search

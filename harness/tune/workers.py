@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from harness.evaluate import Evaluator
-from harness.jobs.base import ReplayJob, ShadowJob, TrainJob
-from harness.jobs.branch import BranchJob
-from harness.jobs.job import Job
-from harness.jobs.worker import Worker
-from harness.plan import CellPlan, branch_lacks
-from harness.watch import Row, Watched
+from harness.planning.plan import CellPlan, branch_lacks
+from harness.running.audience import Row, Watched
+from harness.running.jobs.branch import BranchJob
+from harness.running.jobs.job import Job
+from harness.running.jobs.train import ReplayJob, ShadowJob, TrainJob
+from harness.running.jobs.worker import Worker
+from harness.training.evaluate import Evaluator
 
 
 @dataclass(frozen=True)

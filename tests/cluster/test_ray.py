@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command import SECONDS, assert_same, cmdbench, curves, numbers, start, wait_until
+from command import SECONDS, assert_same, curves, numbers, start, traindyn, wait_until
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.ray
@@ -33,7 +33,7 @@ def workers(results):
 
 def test_the_same_numbers_as_on_this_machine(smoke, tmp_path):
     results = tmp_path / "results"
-    cmdbench(*RUN, results=results)
+    traindyn(*RUN, results=results)
     assert_as_local(smoke, results)
     assert not (results / "engine").exists()
 
@@ -64,12 +64,12 @@ def test_ctrl_c_ends_jobs_and_cluster(tmp_path):
 
 
 def test_no_such_cluster(tmp_path):
-    done = cmdbench(*RUN, "engine.address=127.0.0.1:1", results=tmp_path / "results", code=2)
+    done = traindyn(*RUN, "engine.address=127.0.0.1:1", results=tmp_path / "results", code=2)
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: engine.address must be a cluster that answers, got '127.0.0.1:1'")
 
 
 def test_more_gpus_than_there_are(tmp_path):
-    done = cmdbench(*RUN, "engine.gpus=64", results=tmp_path / "results", code=2)
+    done = traindyn(*RUN, "engine.gpus=64", results=tmp_path / "results", code=2)
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: engine.gpus must be at most ")

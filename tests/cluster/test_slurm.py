@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from command import SECONDS, assert_same, cmdbench, curves, numbers, start, wait_until
+from command import SECONDS, assert_same, curves, numbers, start, traindyn, wait_until
 from slurm_cluster import SlurmCluster, missing
 
 pytestmark = pytest.mark.slurm
@@ -47,7 +47,7 @@ def resumed(results):
 
 def test_the_same_numbers_as_on_this_machine(cluster, smoke, tmp_path):
     results = tmp_path / "results"
-    cmdbench(*RUN, results=results, variables=cluster.environment)
+    traindyn(*RUN, results=results, variables=cluster.environment)
     assert_as_local(smoke, results)
     assert not (results / "engine").exists()
     assert cluster.call("squeue", "--noheader") == ""
@@ -114,6 +114,6 @@ def test_a_job_that_is_cancelled_is_started_again(cluster, smoke, tmp_path):
 
 
 def test_no_slurm_here(tmp_path):
-    done = cmdbench(*RUN, results=tmp_path / "results", code=2, variables={"PATH": "/nonexistent"})
+    done = traindyn(*RUN, results=tmp_path / "results", code=2, variables={"PATH": "/nonexistent"})
     (line,) = done.stderr.splitlines()
     assert line == "error: engine=slurm needs Slurm's commands on this machine, sbatch is not on the path"

@@ -11,8 +11,8 @@ import torch
 from harness.config import MethodConfig
 from harness.conformance import MethodConformance
 from harness.conformance.tiny import as_in_a_job, find_subject
-from harness.keys import source_digest
 from harness.method import Branch, Brancher, Observer, Proposal, Reconstruction
+from harness.storage.keys import source_digest
 
 COUNTER = count()
 
@@ -318,7 +318,7 @@ def test_breach_is_found(cls, name, clause, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["import harness.files", "from harness import files", "from harness.files import pack"]
+    "line", ["import harness.storage.files", "from harness import files", "from harness.storage.files import pack"]
 )
 def test_other_imports_are_found(line, tmp_path, monkeypatch):
     """In a function, and in a file beside the method's own."""

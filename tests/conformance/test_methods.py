@@ -6,10 +6,10 @@ from importlib.resources import files
 import pytest
 
 import harness.method
-from harness.compose import available
 from harness.conformance import MethodConformance
 from harness.conformance.clauses import Clause
 from harness.conformance.tiny import find_subject
+from harness.planning.compose import available
 
 PRESETS = sorted(available("method"))
 

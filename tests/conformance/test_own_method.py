@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import cmdbench, here
+from command import here, traindyn
 
 MODULE = '''
 """The midpoint between the initial and the present weights."""
@@ -80,7 +80,7 @@ def test_plan_and_run_find_it(mine):
     plan = here("plan", *given, results=results)
     assert "midpoint" in plan.stdout
     assert not results.exists()
-    cmdbench("run", *given, results=results)
+    traindyn("run", *given, results=results)
     frame = pd.read_parquet(results / "suites/adhoc/frame.parquet")
     assert dict(zip(frame["method"], frame["status"], strict=True)) == {"base": "done", "midpoint": "done"}
     history = pd.read_parquet(results / "suites/adhoc/history.parquet")

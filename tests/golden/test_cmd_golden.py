@@ -9,7 +9,7 @@ import torch
 from baselines.cmd.fit import fit
 from baselines.cmd.recursion import OnlineFit
 from harness.method import Snapshot
-from harness.trajectory import MemoryTrajectory
+from harness.storage.trajectory import MemoryTrajectory
 
 FINAL, COEFFICIENT = 1e-6, 1e-5
 

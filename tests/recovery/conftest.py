@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from command import SECONDS, cmdbench, start
+from command import SECONDS, start, traindyn
 
 RUN = ("run", "suite=smoke", "save=final")
 
@@ -70,4 +70,4 @@ def interrupted(tmp_path_factory):
     ends["next bundle"] = end_when(results, lambda: bundle_is_new(known), signal.SIGINT)
     ends["first record"] = end_when(results, lambda: marks(results, "cells/*/record.json"), signal.SIGKILL)
     ends["in a branch"] = end_when(results, lambda: marks(results, branches), signal.SIGKILL)
-    return Interrupted(results, half, ends, cmdbench(*RUN, results=results).stdout)
+    return Interrupted(results, half, ends, traindyn(*RUN, results=results).stdout)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import assert_same, cmdbench, curves, numbers, start
+from command import assert_same, curves, numbers, start, traindyn
 
 from harness.tracking import offline_runs, read_offline
 
@@ -75,7 +75,7 @@ def test_killed_again_and_again(smoke, tmp_path, seed):
         assert code in (0, -signal.SIGKILL), f"{fault}: exit code {code}\n{stdout}\n{stderr}"
         killed += code != 0
     assert killed > 0
-    cmdbench(*RUN, results=results)
+    traindyn(*RUN, results=results)
     assert_as_undisturbed(smoke.results, results)
 
 
@@ -96,7 +96,7 @@ def test_disk_faults_end_with_one_line_and_lose_nothing(smoke, tmp_path, fault):
     assert line.startswith(("error: No space left on device: ", "error: Input/output error: "))
     assert str(results) in line
     assert not [path for path in results.glob("cells/*/record.json") if '"failed"' in path.read_text()]
-    cmdbench(*RUN, results=results)
+    traindyn(*RUN, results=results)
     assert_as_undisturbed(smoke.results, results)
 
 
@@ -106,10 +106,10 @@ def test_tuning_killed_again_and_again(tmp_path, seed):
     """No trial is lost or counted twice, and every value is that of the same setting undisturbed."""
     undisturbed, results = tmp_path / "undisturbed" / "results", tmp_path / "results"
     undisturbed.parent.mkdir()
-    cmdbench(*TUNE, results=undisturbed)
+    traindyn(*TUNE, results=undisturbed)
     for fault in kills(seed, 3):
         disturbed(TUNE, results, fault, tmp_path / "counter")
-    cmdbench(*TUNE, results=results)
+    traindyn(*TUNE, results=results)
     for path in undisturbed.glob("tuning/**/trials.parquet"):
         expected, got = pd.read_parquet(path), pd.read_parquet(results / path.relative_to(undisturbed))
         kept = ["trial", *(name for name in expected.columns if name.startswith(("params_", "val_")))]
@@ -121,7 +121,7 @@ def test_publishing_killed_and_done_again(smoke, tmp_path, at):
     """Killed so many tenths of a second after its start: then once more, and every row is there once."""
     results = shutil.copytree(smoke.results, tmp_path / "results", ignore=shutil.ignore_patterns("wandb"))
     disturbed(PUBLISH, results, f"kill second {at}", tmp_path / "counter")
-    cmdbench(*PUBLISH, results=results)
+    traindyn(*PUBLISH, results=results)
     for path in results.glob("cells/*/record.json"):
         logs = offline_runs(results, json.loads(path.read_text())["run_id"])
         rows = [row for log in logs for row in read_offline(log).history]

@@ -8,7 +8,7 @@ import time
 import pytest
 from command import SECONDS, assert_same, curves, numbers, start
 
-from harness.leases import Leases
+from harness.storage.leases import Leases
 
 RUN = ("run", "suite=smoke", "save=final", "tracker=none", "engine.workers=1")
 

@@ -10,11 +10,11 @@ import pytest
 from command import OWN
 from rich.console import Console
 
-from harness.compose import Request
-from harness.jobs import run_job
-from harness.plan import make_plan
-from harness.resolve import resolve
-from harness.store import Store
+from harness.planning.compose import Request
+from harness.planning.plan import make_plan
+from harness.planning.resolve import resolve
+from harness.running.jobs import run_job
+from harness.storage.store import Store
 from harness.tune.command import make_searches, tunable
 from harness.tune.display import TuneDisplay
 from harness.tune.tuner import Tuner

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from studies import SPACE, by_seed, finished, made, result
 
 from harness.config import ConfigError
-from harness.tune.best import read_best
+from harness.planning.tuned import read_best
 from harness.tune.figures import binned, draw_search, edges, map_axes
 from harness.tune.results import importances, outcome, sentence, spread_text, trials_frame, write_results
 from harness.tune.space import Space
@@ -254,9 +254,9 @@ def test_figures_of_a_search_with_one_seed_and_trials_without_a_value(tmp_path):
 def test_best_settings_as_a_file(tmp_path):
     """What it says is what was found, and `tuned=true` can read it."""
     search = made(tmp_path, [finished(BEST, by_seed([81.0, 82.0, 83.5]))], default=by_seed([80.0, 81.0, 82.0]))
-    write_results(search, "cmdbench tune method=cmd_online")
+    write_results(search, "traindyn tune method=cmd_online")
     first, *_ = (tmp_path / "best.yaml").read_text().splitlines()
-    assert first == "# made by cmdbench tune method=cmd_online"
+    assert first == "# made by traindyn tune method=cmd_online"
     best = read_best(tmp_path / "best.yaml")
     assert best["method"] == "cmd_online"
     assert best["problem"] == "net-data-sgd"

@@ -7,10 +7,10 @@ import pytest
 from command import OWN, cell_folder, here
 from optuna.trial import TrialState
 
-import harness.evaluate
 import harness.problem.datasets
 from harness.config import ConfigError
-from harness.store import Store
+from harness.storage.store import Store
+from harness.training.evaluate import Evaluator
 from harness.tune.batch import Batch
 from harness.tune.results import outcome, trials_frame
 from harness.tune.study import counts
@@ -75,7 +75,7 @@ def test_a_trial_is_worth_what_the_cell_is_and_no_job_reads_test_data(
 def test_an_evaluator_for_tuning_has_no_handle_to_the_test_split(tuned, monkeypatch, tmp_path):
     """Whatever kind of job makes it."""
     made = []
-    monkeypatch.setattr(harness.evaluate.Evaluator, "prepare", recording(made, harness.evaluate.Evaluator.prepare))
+    monkeypatch.setattr(Evaluator, "prepare", recording(made, Evaluator.prepare))
     done = tuned(tmp_path / "results", "method=[swa,ema,lookahead,cmd_posthoc]", "trials=1", fresh=True)
     assert {job.kind for job in done.jobs} == {"train", "replay", "shadow", "branch"}
     assert made

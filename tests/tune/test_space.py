@@ -6,7 +6,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from harness.config import ConfigError
-from harness.presets import method_config
+from harness.planning.methods import method_config
 from harness.tune.space import Space, make_space
 
 CMD = {"_target_": "baselines.cmd.online.CMDOnline", "modes": 5, "samples": 500, "warmup": 3}

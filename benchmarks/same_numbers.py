@@ -1,0 +1,123 @@
+"""Whether two results folders hold the same numbers to the last bit, and the word of it for keys.
+
+    python benchmarks/same_numbers.py before after [--declare]
+
+Bases are compared by the digests of their weights after every epoch, cells by their history, summary, tables and kept
+weights (`save=final`); seconds, memory and where it ran are left out. Exit code 1: something differs, or is in one
+folder only. With `--declare`, sources that gave the same numbers are entered in harness/storage/same_numbers.json, so
+that keys and records of `before` stay good: run it after a change that must not change numbers, on a suite that covers
+what was changed, with `after` made by the sources as they are now.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from harness.storage.keys import SAME_NUMBERS, content_digest, harness_content_digest
+from harness.storage.store import Record, Store
+
+TIMES = ("seconds", "memory_bytes")
+
+
+def cells(root: Path) -> dict[tuple[str, str, str], Record]:
+    """Records of finished cells by base, method and parameters: their keys may have changed."""
+    store = Store(root)
+    records = (store.record(path.name) for path in sorted((root / "cells").iterdir()))
+    return {
+        (r["base_key"], r["method"], json.dumps(r["parameters"], sort_keys=True)): r for r in records if r is not None
+    }
+
+
+def timeless(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if not name.endswith(TIMES)}
+
+
+def tables(folder: Path) -> dict[str, pd.DataFrame]:
+    return {path.stem: pd.read_parquet(path) for path in sorted((folder / "tables").glob("*.parquet"))}
+
+
+def differing(before: Store, after: Store, old: Record, new: Record) -> Iterator[str]:
+    """In what two records of one cell differ."""
+    for name in ("status", "base_digest", "holds"):
+        if old[name] != new[name]:
+            yield name
+    if repr(timeless(old["summary"])) != repr(timeless(new["summary"])):
+        yield "summary"
+    if repr(timeless(old["cost"])) != repr(timeless(new["cost"])):
+        yield "cost"
+    histories = [store.history(record["cell_key"]) for store, record in ((before, old), (after, new))]
+    kept = [table[sorted(timeless(dict.fromkeys(table.columns)))] for table in histories if table is not None]
+    if len(kept) != 2 or not kept[0].equals(kept[1]):
+        yield "history"
+    folders = before.cell_folder(old["cell_key"]), after.cell_folder(new["cell_key"])
+    old_tables, new_tables = map(tables, folders)
+    for name in old_tables:
+        if name not in new_tables or not old_tables[name].equals(new_tables[name]):
+            yield f"table {name}"
+    for path in folders[0].glob("*.safetensors"):
+        other = folders[1] / path.name
+        if not other.exists():
+            yield f"{path.name} is gone"
+        elif path.name == "weights.safetensors" and not same_tensors(path, other):
+            yield path.name
+
+
+def same_tensors(a: Path, b: Path) -> bool:
+    from safetensors.torch import load_file
+
+    first, second = load_file(a), load_file(b)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name].view(torch.uint8), second[name].view(torch.uint8))
+        if first[name].ndim
+        else torch.equal(first[name], second[name])
+        for name in first
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("before", type=Path)
+    parser.add_argument("after", type=Path)
+    parser.add_argument("--declare", action="store_true")
+    arguments = parser.parse_args()
+    before, after = Store(arguments.before), Store(arguments.after)
+    wrong = 0
+    keys = sorted(path.name for path in (arguments.before / "bases").iterdir())
+    for key in keys:
+        old, new = before.base(key), after.base(key)
+        if old is None or new is None or old["digests"] != new["digests"]:
+            wrong += 1
+            print(f"base {key}: {'missing' if new is None else 'its weights differ'}")
+    old_cells, new_cells = cells(arguments.before), cells(arguments.after)
+    same: dict[str, list[Record]] = {}
+    for identity, old in old_cells.items():
+        new = new_cells.get(identity)
+        found = ["missing"] if new is None else list(differing(before, after, old, new))
+        if found:
+            wrong += 1
+            print(f"cell {old['model']} seed {old['seed']} {old['method']}: {', '.join(found)}")
+        elif new is not None:
+            same.setdefault(new["config"]["method"]["target"], []).append(old)
+    print(f"{len(keys)} bases and {len(old_cells)} cells compared, {wrong} differ")
+    if arguments.declare and not wrong:
+        known = json.loads(SAME_NUMBERS.read_text())
+        known["harness"][harness_content_digest()] = next(iter(old_cells.values()))["sources"]["harness"]
+        for target, records in sorted(same.items()):
+            module = records[0]["config"]["method"]["target"].rpartition(".")[0]
+            entry = {"module": module, "source": records[0]["sources"]["method"]}
+            known["methods"][content_digest(target.rpartition(".")[0])] = entry
+        SAME_NUMBERS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+        print(f"declared in {SAME_NUMBERS}")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()

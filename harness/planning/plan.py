@@ -1,0 +1,289 @@
+"""From a study to bases and cells: their content keys, their status and what is left to do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.config import BaseConfig, ConfigError, EvaluateConfig, MethodConfig, Study
+from harness.method import Branch, Brancher, Observer
+from harness.planning.methods import make_method
+from harness.planning.model_cost import model_facts, pretrained_digest
+from harness.storage.keys import base_key, cell_key, harness_digest, source_digest
+from harness.storage.store import SCHEMA, Record, Store
+from harness.storage.trajectory import snapshot_path
+
+ENDED = ("done", "stale", "failed", "diverged", "skipped")
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """One method on one base: an experiment with a record of its own."""
+
+    key: str
+    base_key: str
+    method: MethodConfig
+    kind: str
+    cadence: str | int | None
+    """of an observer"""
+    needs: tuple[int, int] | None
+    """first and last t of the stored snapshots that the method reads"""
+    branch: Branch | None
+    """of a brancher"""
+    memory_floats: int
+    source: str
+    """digest of the method's source when it was planned"""
+
+    def replays(self, epochs: int) -> tuple[int, int] | None:
+        """The stored snapshots that are enough to run this cell without training; None where nothing is."""
+        if self.kind == "reconstruction":
+            first, last = self.needs or (epochs, epochs)
+            return first, max(last, epochs)
+        return (0, epochs) if self.kind == "observer" and self.cadence == "epoch" else None
+
+
+@dataclass(frozen=True)
+class BasePlan:
+    """One base and its cells."""
+
+    key: str
+    config: BaseConfig
+    N: int
+    buffer_floats: int
+    cells: tuple[CellPlan, ...]
+
+    @property
+    def control(self) -> CellPlan | None:
+        """The base's own weights, recalibrated: what branchers report for the epochs of their prefix."""
+        return next((c for c in self.cells if c.method.name == "base_recalibrated"), None)
+
+    @property
+    def warmup(self) -> int:
+        """The last snapshot that a causal method reads."""
+        return max((c.needs[1] for c in self.cells if c.needs is not None and c.kind != "reconstruction"), default=0)
+
+    def kept(self, keep: str) -> set[int]:
+        """The snapshots that stay when every cell has its record."""
+        last = {"all": self.config.epochs, "warmup": self.warmup, "none": -1}[keep]
+        return set(range(last + 1))
+
+    def snapshots(self, pending: list[CellPlan], keep: str) -> set[int]:
+        """The snapshots to record while `pending` cells are open."""
+        wanted = self.kept(keep)
+        for cell in pending:
+            if cell.needs is not None:
+                wanted |= set(range(cell.needs[0], cell.needs[1] + 1))
+            if cell.kind == "reconstruction":
+                wanted.add(self.config.epochs)
+        return wanted
+
+
+class Plan:
+    """A study's bases and cells against what its results folder holds."""
+
+    def __init__(self, study: Study, bases: tuple[BasePlan, ...], store: Store, notes: list[str]) -> None:
+        self.study = study
+        self.bases = bases
+        self.store = store
+        self.notes = notes
+
+    @property
+    def cells(self) -> Iterator[tuple[BasePlan, CellPlan]]:
+        return ((base, cell) for base in self.bases for cell in base.cells)
+
+    def lacks(self, base: BasePlan, cell: CellPlan, record: Record) -> bool:
+        """Whether a finished cell lacks an evaluation or weights that are asked for now."""
+        if record["status"] != "done":
+            return False
+        evaluate, held = self.study.evaluate, record["holds"]
+        last = base.config.epochs if cell.branch is None else cell.branch.prefix + cell.branch.epochs
+        wanted = set(evaluate.epochs(last))
+        if cell.kind == "reconstruction" and evaluate.reconstructions == "last":
+            wanted = {last}
+        if not wanted <= set(held["epochs"]):
+            return True
+        if evaluate.test == "every" and not wanted <= set(held["test_epochs"]):
+            return True
+        return self.study.settings.save == "final" and not held["weights"]
+
+    def status(self, base: BasePlan, cell: CellPlan) -> str:
+        """done, stale, failed, diverged, skipped or left; what `redo` names counts as left.
+
+        Stale: other harness sources than these, or a base that was trained anew since.
+        """
+        record = self.store.record(cell.key)
+        if record is None or self.lacks(base, cell, record) or self.retrains(base):
+            return "left"
+        status: str = record["status"]
+        known = self.base_records[base.key]
+        moved = known is not None and known["digests"][-1:] != record["base_digest"]
+        if status == "done" and (moved or record["sources"]["harness"] != harness_digest()):
+            status = "stale"
+        asked = self.study.settings.redo
+        again = "all" in asked or cell.method.name in asked
+        again = again or (status in ("failed", "skipped") and "failed" in asked)
+        again = again or (status == "stale" and "stale" in asked)
+        return "left" if again else status
+
+    @cached_property
+    def base_records(self) -> dict[str, Record | None]:
+        """What was known of each base when the plan was made."""
+        return {base.key: self.store.base(base.key) for base in self.bases}
+
+    @cached_property
+    def statuses(self) -> dict[str, str]:
+        """Status by cell key when the plan was made."""
+        return {cell.key: self.status(base, cell) for base, cell in self.cells}
+
+    def retrains(self, base: BasePlan) -> bool:
+        """Whether `redo` asks for this base to be trained anew."""
+        asked = self.study.settings.redo
+        known = self.base_records[base.key]
+        if known is None:
+            return False
+        stale = "stale" in asked and known["sources"]["harness"] != harness_digest()
+        return "all" in asked or "base" in asked or stale
+
+    def base_status(self, base: BasePlan) -> str:
+        """done, failed or diverged where it ended, `half-trained` where it can go on, otherwise left."""
+        known = self.base_records[base.key]
+        if known is not None:
+            return str(known["status"])
+        return (
+            "half-trained" if (self.store.base_folder(base.key) / "restart" / "latest.safetensors").exists() else "left"
+        )
+
+    def as_record(self) -> Record:
+        """What report and publish read: the cells in order, and the configuration they came from."""
+        return {
+            "schema": SCHEMA,
+            "suite": self.study.settings.suite,
+            "command": self.study.command,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "config": self.study.composed,
+            "bases": [
+                {"base_key": base.key, "keeps": sorted(base.kept(self.study.settings.trajectory_keep))}
+                for base in self.bases
+            ],
+            "cells": [
+                {
+                    "cell_key": cell.key,
+                    "base_key": base.key,
+                    **labels(base.config),
+                    "method": cell.method.name,
+                    "kind": cell.kind,
+                    "batchnorm": cell.method.batchnorm,
+                    "parameters": cell.method.params,
+                }
+                for base, cell in self.cells
+            ],
+        }
+
+
+def labels(base: BaseConfig) -> dict[str, Any]:
+    """The coordinates of a base in tables."""
+    return {
+        "model": base.model.name,
+        "dataset": base.dataset.name,
+        "optimizer": base.optimizer.name,
+        "seed": base.seed,
+    }
+
+
+def plan_cell(base: BaseConfig, key: str, method: MethodConfig, evaluate: EvaluateConfig, N: int) -> CellPlan:
+    """A setting of a method on the base with that key; ConfigError where it does not fit."""
+    from harness.problem.datasets import train_images
+
+    made = make_method(method)
+    own_batch = made.batch_size if isinstance(made, Brancher) else None
+    images = train_images(base.dataset)
+    if own_batch is not None and own_batch > images:
+        raise ConfigError(
+            f"method.{method.name}.batch_size must be at most {images}, the training images of {base.dataset.name}, "
+            f"got {own_batch}"
+        )
+    cadence = made.cadence if isinstance(made, Observer) else None
+    if cadence is not None and cadence != "epoch" and not (isinstance(cadence, int) and cadence >= 1):
+        raise ConfigError(f"method.{method.name} must have a cadence of epoch or at least 1 step, got {cadence!r}")
+    source = source_digest(method.target.rpartition(".")[0])
+    return CellPlan(
+        key=cell_key(key, method, evaluate, base.dataset.test_size, source),
+        base_key=key,
+        method=method,
+        kind=made.kind,
+        cadence=cadence,
+        needs=made.needs(base.epochs),
+        branch=made.branch(base.epochs) if isinstance(made, Brancher) else None,
+        memory_floats=made.memory_floats(N),
+        source=source,
+    )
+
+
+def make_plan(study: Study, store: Store) -> Plan:
+    """Bases and cells of a study; ConfigError where a model refuses its images or a batch its data."""
+    from harness.problem.datasets import data_digest, train_images
+
+    notes: list[str] = [*study.notes]
+    digests: dict[str, str | None] = {}
+    bases = []
+    for config, methods in study.bases:
+        images = train_images(config.dataset)
+        if config.batch_size > images:
+            raise ConfigError(
+                f"batch_size must be at most {images}, the training images of {config.dataset.name}, "
+                f"got {config.batch_size}"
+            )
+        full = images // config.batch_size
+        if config.batches_per_epoch is not None and config.batches_per_epoch > full:
+            raise ConfigError(
+                f"batches_per_epoch must be at most {full}, the full batches of {config.dataset.name}, "
+                f"got {config.batches_per_epoch}"
+            )
+        name, declared = config.dataset.name, config.dataset.digest
+        if repr(config.dataset) not in digests:
+            digests[repr(config.dataset)] = data_digest(config.dataset)
+        found = digests[repr(config.dataset)]
+        if found is None and declared is None:
+            notes.append(f"dataset {name} is not here yet: keys will change when it is")
+        elif found is None:
+            notes.append(f"dataset {name} is not here yet: planned with its declared checksum")
+        elif declared is not None and found != declared:
+            notes.append(f"dataset {name} differs from the genuine one: it gets keys of its own")
+        facts = model_facts(config.model, config.dataset)
+        key = base_key(config, found or declared or "undeclared", pretrained_digest(config.model))
+        cells = tuple(plan_cell(config, key, method, study.evaluate, facts.N) for method in methods)
+        bases.append(BasePlan(key, config, facts.N, facts.buffer_floats, cells))
+    for key, count in Counter(base.key for base in bases).items():
+        if count > 1:
+            twins = [base.config.label for base in bases if base.key == key]
+            raise ConfigError(f"bases must differ in more than their name, got {' and '.join(twins)}")
+    return Plan(study, tuple(bases), store, list(dict.fromkeys(notes)))
+
+
+def needs_shadow(base: BasePlan, cells: list[CellPlan], folder: Path) -> bool:
+    """Whether cells of a trained base cannot all be replayed from its stored snapshots."""
+    for cell in cells:
+        span = cell.replays(base.config.epochs)
+        if span is None or any(not snapshot_path(folder, t).exists() for t in range(span[0], span[1] + 1)):
+            return True
+    return False
+
+
+def restart_path(folder: Path, t: int) -> Path:
+    """Where the base in `folder` keeps its restart state of epoch t."""
+    return folder / "restart" / f"{t:05d}.safetensors"
+
+
+def branch_lacks(cell: CellPlan, folder: Path) -> list[int]:
+    """The epochs that a brancher needs of the base in `folder`, as snapshot or start, and that are not stored."""
+    assert cell.branch is not None
+    first, last = cell.needs or (0, -1)
+    lacking = {t for t in range(first, last + 1) if not snapshot_path(folder / "trajectory", t).exists()}
+    if cell.branch.start > 0 and not restart_path(folder, cell.branch.start).exists():
+        lacking.add(cell.branch.start)
+    return sorted(lacking)

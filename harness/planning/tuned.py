@@ -1,0 +1,97 @@
+"""Best settings as files, and `tuned=true`: a base's own best settings as the parameters of its methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from harness.config import ConfigError, Settings, TuneConfig
+from harness.planning.compose import KeyPath, Values, lay, load_yaml
+from harness.storage.files import write_bytes
+
+Entry = tuple[str, str, str, Values]
+"""model, dataset, optimizer, and the values of their bases"""
+
+
+def search_folder(results_dir: Path, suite: str, method: str, problem: str, name: str | None) -> Path:
+    """Where a search on `problem`, `<model>-<dataset>-<optimizer>`, keeps its study, trials, figures and best.yaml."""
+    return results_dir / "tuning" / suite / method / (problem if name is None else f"{problem}.{name}")
+
+
+def write_best(path: Path, best: dict[str, Any], comment: str) -> None:
+    """Best settings with a line on where they come from."""
+    write_bytes(path, f"# {comment}\n{OmegaConf.to_yaml(best)}".encode())
+
+
+def read_best(path: Path) -> Values:
+    """A file from `write_best`; ConfigError where it is not one."""
+    try:
+        best = load_yaml(path)
+        if not (isinstance(best["parameters"], dict) and isinstance(best["seeds"], list) and best["budget"]):
+            raise KeyError("parameters, seeds or budget")
+    except (OSError, KeyError, OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise ConfigError(f"{path} must hold best settings, got {error!r}; traindyn tune writes it anew") from error
+    return best
+
+
+def lay_tuned(entries: Sequence[Entry], settings: Settings, tune: TuneConfig, spoken: set[KeyPath]) -> list[str]:
+    """Lay each base's best settings over its methods in place, and give it seeds that were not tuned on.
+
+    Returns what a reader must know, one line each. ConfigError where a method that can be tuned has no best settings
+    there, or where the command line names a seed that was tuned on.
+    """
+    seeds: set[int] = set()
+    budgets: dict[str, list[str]] = {}
+    lengths: dict[tuple[int, int], list[str]] = {}
+    for model, dataset, optimizer, values in entries:
+        problem = f"{model}-{dataset}-{optimizer}"
+        for name, preset in values["method"].items():
+            if not preset.get("search"):
+                continue
+            path = search_folder(Path(settings.results_dir), settings.suite, name, problem, tune.name) / "best.yaml"
+            if not path.is_file():
+                raise ConfigError(
+                    f"tuned must find best settings of every method with a search space, got none of {name} "
+                    f"on {problem}; traindyn tune method={name} suite={settings.suite} makes them"
+                )
+            best = read_best(path)
+            lay(preset, best["parameters"], spoken, ("method", name))
+            seeds.update(best["seeds"])
+            budgets.setdefault(str(best["budget"]), []).append(name)
+            if best["epochs"] != values["epochs"]:
+                lengths.setdefault((best["epochs"], values["epochs"]), []).append(f"{name} on {problem}")
+    for *_, values in entries:
+        values["seeds"] = fresh_seeds(values["seeds"], seeds, ("seeds",) in spoken)
+    return [*_budget_lines(budgets, seeds), *_length_lines(lengths)]
+
+
+def fresh_seeds(asked: list[int], tuned: set[int], spoken: bool) -> list[int]:
+    """Seeds that were tuned on replaced by the next whole numbers; ConfigError where the command line names one."""
+    taken = [seed for seed in asked if seed in tuned]
+    if spoken and taken:
+        raise ConfigError(f"seeds must not be among those tuned on ({_listed(tuned)}), got {taken[0]}")
+    free = (seed for seed in range(max([*asked, *tuned], default=0) + len(taken) + 1) if seed not in {*asked, *tuned})
+    return [next(free) if seed in tuned else seed for seed in asked]
+
+
+def _listed(seeds: set[int]) -> str:
+    return ", ".join(map(str, sorted(seeds)))
+
+
+def _budget_lines(budgets: dict[str, list[str]], seeds: set[int]) -> list[str]:
+    """What the settings were given: a comparison is fair where all methods had the same."""
+    if not budgets:
+        return ["tuned: no chosen method has a search space"]
+    if len(budgets) == 1:
+        return [f"tuned: every method had {next(iter(budgets))} on seeds {_listed(seeds)}"]
+    parts = (f"{budget} for {', '.join(dict.fromkeys(names))}" for budget, names in budgets.items())
+    return [f"tuned on seeds {_listed(seeds)} with different budgets: {'; '.join(parts)}"]
+
+
+def _length_lines(lengths: dict[tuple[int, int], list[str]]) -> list[str]:
+    return [f"tuned in {then} epochs, run in {now}: {', '.join(names)}" for (then, now), names in lengths.items()]

@@ -1,0 +1,221 @@
+"""Runs from records: whatever a tracker lacks of a suite is given to it, as often as you like, and nothing twice.
+
+Neither a configuration is resolved nor anything trained: what a suite consists of is read from its plan.json, so this
+works on another machine, after a run without a network, and after a process was killed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from harness.config import ConfigError, TrackerConfig, from_mapping
+from harness.publishing.suite_run import suite_end, suite_info
+from harness.report.views import write_views
+from harness.results.frame import read_plan
+from harness.storage.masking import MASK
+from harness.storage.store import Record, Store
+from harness.tracking import open_tracker, tracks
+from harness.tracking.runs import cell_digest, cell_end, cell_info, holds
+from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Say, Tracker
+from harness.tracking.wandb.live import THREADS
+
+SENT, THERE, LEFT, OTHER = "sent", "there", "left", "other"
+"""what became of a run: given, complete already, without a record yet, or holding rows that are not its record's"""
+PAUSES = (0.5, 2.0, 4.0)
+"""seconds between looks at whether a service has all"""
+
+
+def record_rows(history: pd.DataFrame) -> list[Row]:
+    """The rows of a record as its job gave them: what an epoch lacks is left out."""
+    return [{str(k): v for k, v in row.items() if v == v} for row in history.to_dict("records")]
+
+
+Whole = tuple[RunInfo, Sequence[Row], RunEnd]
+"""a run from its start to its end"""
+
+
+@dataclass
+class Publisher:
+    """Gives a suite's runs to a tracker."""
+
+    store: Store
+    suite: str
+    config: TrackerConfig
+    tracker: Tracker
+    say: Say
+
+    def cell(self, cell_key: str, state: RunState | None = None) -> str:
+        """Give a cell's run as a whole; `state`: what the tracker holds of it, None where it is not known."""
+        made = self._made(cell_key)
+        return LEFT if made is None else self._give(*made, state)
+
+    def runs(self, wholes: Sequence[Whole], done: Callable[[], None] = lambda: None) -> Counter[str]:
+        """Give what the tracker lacks of runs that no record is of, such as trials; `done` is called after each."""
+        states = self.tracker.states([info.run_id for info, *_ in wholes])
+
+        def one(whole: Whole) -> str:
+            outcome = self._give(*whole, states.get(whole[0].run_id))
+            done()
+            return outcome
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            return Counter(pool.map(one, wholes))
+
+    def _made(self, cell_key: str) -> Whole | None:
+        record = self.store.record(cell_key)
+        history = self.store.history(cell_key)
+        if record is None or history is None:
+            return None
+        rows = record_rows(history)
+        return (
+            cell_info(record, self.suite),
+            rows,
+            cell_end(self.store, record, rows, self._tables(record), self.config),
+        )
+
+    def _tables(self, record: Record) -> dict[str, pd.DataFrame]:
+        """A method's own tables; those of an earlier generation are not a failed one's."""
+        if record["status"] != "done":
+            return {}
+        folder = self.store.cell_folder(record["cell_key"]) / "tables"
+        return {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
+
+    def _give(self, info: RunInfo, rows: Sequence[Row], end: RunEnd, state: RunState | None) -> str:
+        if state is not None:
+            if holds(state.digest, end.digest or "") and set(info.tags) <= set(state.tags):
+                return THERE
+            if not _begins(rows, state):
+                self.say(f"{info.name}: {info.run_id} holds rows that are not its record's: redo gives it another run")
+                return OTHER
+            info = replace(info, tags=tuple(dict.fromkeys([*state.tags, *info.tags])))
+        self.tracker.record(info, rows, end)
+        return SENT
+
+    def suite_run(self) -> str:
+        """Give the suite's own run, with its views built anew from the records."""
+        plan = read_plan(self.store.root, self.suite)
+        frame = write_views(self.store, self.suite)
+        info = suite_info(plan, self.store.store_id)
+        end = suite_end(self.store.suite_folder(self.suite), plan, frame, self.config)
+        state = self.tracker.states([info.run_id]).get(info.run_id)
+        if state is not None and holds(state.digest, end.digest or ""):
+            return THERE
+        self.tracker.record(info, (), end)
+        return SENT
+
+    def all(self, done: Callable[[], None] = lambda: None) -> Counter[str]:
+        """Give what the tracker lacks of the last plan's cells and of the suite itself; runs by what became of them.
+
+        `done` is called after each.
+        """
+        plan = read_plan(self.store.root, self.suite)
+        made = {}
+        for cell in plan["cells"]:
+            key = cell["cell_key"]
+            record = self.store.record(key)
+            made[key] = None if record is None else record["run_id"]
+        states = self.tracker.states([run_id for run_id in made.values() if run_id is not None])
+
+        def one(key: str) -> str:
+            run_id = made[key]
+            outcome = self.cell(key, states.get(run_id)) if run_id is not None else LEFT
+            done()
+            return outcome
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            outcomes = Counter(pool.map(one, made))
+        outcomes[self.suite_run()] += 1
+        done()
+        return outcomes
+
+
+def _begins(rows: Sequence[Row], state: RunState) -> bool:
+    """Whether a record goes on from what a tracker holds: the last row there is the record's of that epoch."""
+    if state.last is None:
+        return True
+    own = next((row for row in rows if row["epoch"] == state.epoch), None)
+    return own is not None and all(_same(value, state.last.get(name)) for name, value in own.items())
+
+
+def _same(value: Any, there: Any) -> bool:
+    return not isinstance(there, int | float) or there != there or abs(value - there) <= 1e-9 * abs(value)
+
+
+@dataclass(frozen=True)
+class PublishRequest:
+    """What `publish` and `sync` were asked for: a folder, a suite, and where to give its runs."""
+
+    results_dir: Path
+    suite: str
+    given: Mapping[str, Any]
+    """values of `tracker.*` from the command line, `name` that of `tracker`"""
+
+    def tracker(self, planned: Mapping[str, Any]) -> TrackerConfig:
+        """The tracker that a plan names, and over it what the command line says."""
+        known = {field.name for field in fields(TrackerConfig)}
+        values = {k: v for k, v in planned.items() if k in known and not (isinstance(v, str) and MASK in v)}
+        return from_mapping(TrackerConfig, "tracker", {**values, **self.given})
+
+
+def parse_request(verb: str, overrides: Iterable[str]) -> PublishRequest:
+    """The command line of a verb that resolves no configuration; ConfigError."""
+    values: dict[str, Any] = {"suite": "adhoc", "results_dir": "results"}
+    given: dict[str, Any] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if equals and key in values and not (verb == "sync" and key == "suite"):
+            values[key] = value
+        elif equals and (key == "tracker" or key.startswith("tracker.")):
+            read: Any = OmegaConf.to_object(OmegaConf.from_dotlist([f"value={value}"]))
+            given[key.partition(".")[2] or "name"] = read["value"]
+        else:
+            takes = "suite=, results_dir= and tracker" if verb == "publish" else "results_dir= and tracker"
+            raise ConfigError(f"{verb} takes {takes}.*= only, got {text!r}")
+    return PublishRequest(Path(values["results_dir"]), values["suite"], given)
+
+
+def publish(request: PublishRequest, say: Say) -> int:
+    """Give the suite's runs, and say what became of them: 0 where the tracker then has all, otherwise 1."""
+    plan = read_plan(request.results_dir, request.suite)
+    config = request.tracker(plan["config"].get("tracker", {}))
+    if not tracks(config):
+        raise ConfigError("tracker must be wandb or csv for publish, got none; tracker=wandb chooses one")
+    store = Store(request.results_dir, say)
+    tracker = open_tracker(config, request.results_dir, say, notice=True)
+    if tracker.where is None:
+        return 0
+    outcomes = Publisher(store, request.suite, config, tracker, say).all()
+    tracker.close()
+    say(publish_text(outcomes, tracker.where))
+    missing = lacking(tracker, store, plan)
+    if missing:
+        say(f"{missing} of these are not complete there: the same command again gives what is missing")
+    return 1 if missing or outcomes[OTHER] else 0
+
+
+def lacking(tracker: Tracker, store: Store, plan: Mapping[str, Any]) -> int:
+    """Cells with a record that a tracker, asked anew, does not hold completely. A service may need some seconds."""
+    records = [store.record(cell["cell_key"]) for cell in plan["cells"]]
+    open_ones = {record["run_id"]: cell_digest(record, ()) for record in records if record is not None}
+    for pause in PAUSES:
+        states = tracker.states(open_ones)
+        open_ones = {k: d for k, d in open_ones.items() if k not in states or not holds(states[k].digest, d)}
+        if not open_ones:
+            break
+        time.sleep(pause)
+    return len(open_ones)
+
+
+def publish_text(outcomes: Counter[str], where: str) -> str:
+    """`18 sent, 1 there already: http://...`"""
+    words = {SENT: "sent", THERE: "there already", LEFT: "not run yet", OTHER: "not as their record"}
+    return f"{', '.join(f'{outcomes[key]} {word}' for key, word in words.items() if outcomes[key])}: {where}"

@@ -1,0 +1,72 @@
+"""What a reader of a suite's table must know before believing it, one line each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pandas as pd
+
+from harness.results.frame import ROW, UNFINISHED
+
+
+def warnings(frame: pd.DataFrame) -> list[str]:
+    """What a reader of the table must know, one line each.
+
+    Seeds still missing, seeds that stand for several bases in one row, mixed versions, devices or thread counts, the
+    cells that failed, diverged or were skipped, and a plan that does not say which methods see the whole run.
+    """
+    return [*_missing(frame), *_pooled(frame), *_mixed(frame), *unfinished(frame), *_kindless(frame)]
+
+
+def _kindless(frame: pd.DataFrame) -> Iterator[str]:
+    if not frame.attrs.get("kinds", True):
+        yield (
+            "plan: written by an older version, which did not say which methods see the whole run: their times to a "
+            "target stand among the others'; running the suite again writes it anew"
+        )
+
+
+def _missing(frame: pd.DataFrame) -> Iterator[str]:
+    """Per row of the table, the methods that lack the same seeds on one line."""
+    for row, cells in frame.groupby(ROW, sort=False):
+        seeds = set(cells["seed"])
+        lacking: dict[tuple[int, ...], list[str]] = {}
+        for method, of_method in cells.groupby("method", sort=False):
+            missing = tuple(sorted(seeds - set(of_method.loc[of_method["status"] != "left", "seed"])))
+            if missing:
+                lacking.setdefault(missing, []).append(str(method))
+        for missing, methods in lacking.items():
+            yield f"missing: {' '.join(map(str, row))}: seeds {', '.join(map(str, missing))} of {', '.join(methods)}"
+
+
+def _pooled(frame: pd.DataFrame) -> Iterator[str]:
+    """Bases that differ in more than a table's row names (say, in epochs) would be averaged as if they were seeds."""
+    bases = frame.groupby([*ROW, "seed"], sort=False)["base_key"].nunique()
+    for row in dict.fromkeys(key[:3] for key in bases[bases > 1].index):
+        yield f"pooled: {' '.join(map(str, row))}: several bases share a seed; the mean is over all of them"
+
+
+def _mixed(frame: pd.DataFrame) -> Iterator[str]:
+    """Devices, thread counts and package versions of which the finished cells have more than one."""
+    done = frame[frame["status"] == "done"]
+    columns = {"device": done["device"]}
+    versions = pd.DataFrame(done["versions"].map(json.loads).tolist(), dtype="str")
+    for name, values in {**columns, **{f"{name} version": versions[name] for name in versions}}.items():
+        counts = values.fillna("unknown").value_counts()
+        if len(counts) > 1:
+            yield f"mixed: {name}: {', '.join(f'{value} ({count} cells)' for value, count in counts.items())}"
+    threads = frame.attrs.get("threads", {})
+    if len(threads) > 1:
+        counted = ", ".join(f"{value} ({count} cells)" for value, count in sorted(threads.items()))
+        yield f"mixed: threads, between which sums in float32 differ: {counted}"
+
+
+def unfinished(frame: pd.DataFrame) -> list[str]:
+    """Failed, diverged and skipped cells by name, one line per status, model, dataset, optimizer and seed."""
+    lines = []
+    for status in UNFINISHED[:-1]:
+        for key, cells in frame[frame["status"] == status].groupby([*ROW, "seed"], sort=False):
+            *row, seed = map(str, key)
+            lines.append(f"{status}: {' '.join(row)} seed {seed}: {', '.join(cells['method'])}")
+    return lines

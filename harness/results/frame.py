@@ -1,0 +1,200 @@
+"""The results of a suite as DataFrames: one row per cell of its last plan, built from the records.
+
+Records are the truth, the files below suites/ are views of them. Nothing here resolves a configuration: what a
+suite consists of is read from its plan.json, so frames can be built on another machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
+
+from harness.config import ConfigError, nearest
+from harness.storage.store import STATUSES as RECORDED
+from harness.storage.store import Store
+
+PLAN_SCHEMA = 1
+STATUSES = (*RECORDED, "left")
+UNFINISHED = ("failed", "diverged", "skipped", "left")
+"""statuses without numbers, the gravest first"""
+ROW = ["model", "dataset", "optimizer"]
+"""what makes a row of a table: a base but for its seed"""
+
+_IDENTITY = {"model": "str", "dataset": "str", "optimizer": "str", "seed": "int64", "method": "str", "batchnorm": "str"}
+_SUMMARY = ("val_accuracy", "val_loss", "test_accuracy", "test_loss")
+_COST = (
+    "train_seconds",
+    "method_seconds",
+    "eval_seconds",
+    "peak_memory_bytes",
+    "epochs",
+    "prefix_epochs",
+    "gradients_full",
+    "gradients_subspace",
+    "forward_passes",
+    "trainable_fraction",
+)
+FRAME_COLUMNS: dict[str, str] = {
+    **_IDENTITY,
+    "status": "str",
+    **dict.fromkeys((*_SUMMARY, *_COST), "float64"),
+    **dict.fromkeys(("parameters", "device", "versions", "base_key", "cell_key", "run_id"), "str"),
+}
+"""columns in order with their dtypes; counts are float64 too, since they are NaN where a cell has no record"""
+
+
+def _text(value: dict[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _row(cell: dict[str, Any], record: dict[str, Any] | None) -> dict[str, Any]:
+    """A cell of the plan with what its record holds."""
+    row = {name: cell[name] for name in (*_IDENTITY, "base_key", "cell_key")}
+    row["parameters"] = _text(cell["parameters"])
+    if record is None:
+        return {**row, "status": "left"}
+    summary = {name: record["summary"].get(name) for name in _SUMMARY}
+    cost = {name: record["cost"].get(name) for name in _COST}
+    row["versions"] = _text({"traindyn" if name == "cmdbench" else name: v for name, v in record["versions"].items()})
+    return {**row, **summary, **cost, **{name: record.get(name) for name in ("status", "device", "run_id")}}
+
+
+def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
+    """One row per cell of the plan, in its order; status `left` and no numbers where there is no record.
+
+    Accuracies are in percent, seconds in s, memory in bytes; `parameters` and `versions` are JSON with sorted keys.
+    ConfigError as in `validate`.
+    """
+    return gather(store, plan)[0]
+
+
+def gather(store: Store, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Frame and history of a plan, each record read once; as `build_frame` and `build_history` give them."""
+    rows, parts = [], []
+    threads: Counter[str] = Counter()
+    for cell in plan["cells"]:
+        found = store.cell(cell["cell_key"])
+        rows.append(_row(cell, None if found is None else found[0]))
+        if found is not None:
+            if found[0]["status"] == "done":
+                threads[str(found[0].get("threads", "unknown"))] += 1
+            table = parquet.read_table(pa.BufferReader(found[1]))
+            keys = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), dtype=np.int32)), [cell["cell_key"]])
+            parts.append(table.add_column(0, "cell_key", keys.cast("string")))
+    frame = _frame(rows, plan)
+    frame.attrs["threads"] = dict(threads)
+    return frame, _history(parts)
+
+
+def _frame(rows: list[dict[str, Any]], plan: dict[str, Any]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(FRAME_COLUMNS)).astype(FRAME_COLUMNS)
+    frame.attrs["plan"] = _digest(plan)
+    frame.attrs["reconstructions"] = reconstructions(plan)
+    frame.attrs["kinds"] = all("kind" in cell for cell in plan["cells"])
+    validate(frame)
+    return frame
+
+
+def reconstructions(plan: dict[str, Any]) -> list[str]:
+    """The methods of a plan that see the whole run before they have weights."""
+    return list(dict.fromkeys(cell["method"] for cell in plan["cells"] if cell.get("kind") == "reconstruction"))
+
+
+def validate(frame: pd.DataFrame) -> None:
+    """ConfigError of one line where a frame has other columns, dtypes, statuses or ranges, or a cell twice."""
+    if list(frame.columns) != list(FRAME_COLUMNS):
+        differing = sorted(set(frame.columns) ^ set(FRAME_COLUMNS)) or "their order"
+        raise ConfigError(f"frame columns must be those of FRAME_COLUMNS, got a difference in {differing}")
+    for name, dtype in FRAME_COLUMNS.items():
+        if str(frame[name].dtype) != dtype:
+            raise ConfigError(f"frame.{name} must be of dtype {dtype}, got {frame[name].dtype}")
+    repeated = frame["cell_key"][frame["cell_key"].duplicated()]
+    if len(repeated):
+        raise ConfigError(f"frame.cell_key must not repeat, got {repeated.iloc[0]} twice")
+    unknown = frame[~frame["status"].isin(STATUSES)]
+    if len(unknown):
+        status, key = unknown.iloc[0][["status", "cell_key"]]
+        raise ConfigError(f"frame.status must be one of {', '.join(STATUSES)}, got {status!r} in cell {key}")
+    for name in ("val_accuracy", "test_accuracy"):
+        outside = frame[frame[name].notna() & ~frame[name].between(0, 100)]
+        if len(outside):
+            value, key = outside.iloc[0][[name, "cell_key"]]
+            raise ConfigError(f"frame.{name} must be within 0..100 percent, got {value} in cell {key}")
+
+
+def build_history(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
+    """cell_key, epoch and the union of all metric columns, one row per cell and recorded epoch, in plan order."""
+    return gather(store, plan)[1]
+
+
+def _history(parts: list[pa.Table]) -> pd.DataFrame:
+    whole = pa.concat_tables(parts, promote_options="permissive").to_pandas() if parts else pd.DataFrame()
+    if whole.empty:
+        whole = pd.DataFrame({"cell_key": pd.Series(dtype="str"), "epoch": pd.Series(dtype="int64")})
+    metrics = [name for name in whole.columns if name not in ("cell_key", "epoch")]
+    return whole[["cell_key", "epoch", *metrics]].astype({"cell_key": "str", "epoch": "int64"})
+
+
+def read_plan(results_dir: Path | str, suite: str) -> dict[str, Any]:
+    """The last plan of a suite; ConfigError, naming the suites that exist, where there is none."""
+    suites = Path(results_dir) / "suites"
+    path = suites / suite / "plan.json"
+    if not path.is_file():
+        known = [found.parent.name for found in suites.glob("*/plan.json")]
+        raise ConfigError(
+            f"suite must be one that has run in {results_dir}, got {suite!r}{nearest(suite, known)}"
+            if known
+            else f"suite must be one that has run, got {suite!r}; {results_dir} holds none"
+        )
+    try:
+        plan: dict[str, Any] = json.loads(path.read_bytes())
+        schema = plan["schema"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} must be a plan, got {error!r}; running suite={suite} writes it anew") from error
+    if schema != PLAN_SCHEMA:
+        raise ConfigError(
+            f"{path} must have schema {PLAN_SCHEMA}, got {schema!r}; running suite={suite} writes it anew"
+        )
+    return plan
+
+
+def _digest(plan: dict[str, Any]) -> str:
+    return hashlib.sha256(_text(plan).encode()).hexdigest()
+
+
+def _views(results_dir: Path, suite: str, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Frame and history as stored, unless they are damaged, of another plan, or cells that were left may be done."""
+    folder = results_dir / "suites" / suite
+    try:
+        frame, history = (pd.read_parquet(folder / f"{name}.parquet") for name in ("frame", "history"))
+        validate(frame)
+    except (OSError, ValueError):
+        return None
+    outdated = (frame["status"] == "left").any() and (results_dir / "cells").is_dir()
+    return None if outdated or frame.attrs.get("plan") != _digest(plan) else (frame, history)
+
+
+def load_frame(results_dir: Path | str, suite: str = "quick") -> pd.DataFrame:
+    """The frame of a suite's last plan (columns: FRAME_COLUMNS).
+
+    The stored view where it is of that plan and complete, otherwise built from the records, so a frame can be looked
+    at while its suite runs. ConfigError where the suite never ran.
+    """
+    plan = read_plan(results_dir, suite)
+    views = _views(Path(results_dir), suite, plan)
+    return build_frame(Store(Path(results_dir)), plan) if views is None else views[0]
+
+
+def load_history(results_dir: Path | str, suite: str = "quick") -> pd.DataFrame:
+    """The curves of a suite's last plan: cell_key, epoch, metric columns; from where `load_frame` reads."""
+    plan = read_plan(results_dir, suite)
+    views = _views(Path(results_dir), suite, plan)
+    return build_history(Store(Path(results_dir)), plan) if views is None else views[1]

@@ -1,0 +1,269 @@
+"""Training a base with its audience, shadowing one, and replaying one from its snapshots."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.method import Snapshot, State
+from harness.planning.methods import as_plain
+from harness.planning.plan import labels, restart_path
+from harness.running.audience import Audience, Row
+from harness.running.jobs.job import Log, Refused, device_name, read_bundle, versions
+from harness.running.jobs.worker import Worker
+from harness.storage.store import Record
+from harness.storage.tensors import digest_tensor, write_state
+from harness.storage.trajectory import StoredTrajectory, read_snapshot, snapshot_path, write_snapshot
+from harness.training.clock import Counts
+from harness.training.loop import Diverged, Trainer
+
+
+class FollowJob(Worker):
+    """A base and the cells that watch it."""
+
+    def _audience(self, trajectory: StoredTrajectory) -> Audience:
+        steps = self.images.steps(self.base.batch_size, self.base.batches_per_epoch)
+        keep = self.job.settings.save == "final"
+        watched = [self.watch(cell) for cell in self.job.cells]
+        return Audience(self.base, watched, self.evaluator, self.clock, trajectory, steps, keep)
+
+    def _end_cells(self, audience: Audience, rows: list[Row], counts: Counts) -> None:
+        """Write the records of observers and reconstructions."""
+        train_seconds = rows[-1]["train_seconds"] if rows else 0.0
+        for entry in audience.watched:
+            cost = {
+                "train_seconds": train_seconds,
+                "epochs": len(rows),
+                "epochs_full": len(rows),
+                "epochs_subspace": 0,
+                "prefix_epochs": 0,
+                "prefix_seconds": 0.0,
+                "trainable_fraction": 1.0,
+                **counts.as_dict(),
+            }
+            self.end_cell(entry, cost, audience.weights.get(entry.key))
+
+
+class TrainJob(FollowJob):
+    """Trains a base with all its open observers and reconstructions, or goes on with a half-trained one."""
+
+    expected: Record | None = None
+    """the record of the base that a shadow run must repeat"""
+    expected_rows: tuple[Row, ...] | list[Row] = ()
+    bundle = "latest.safetensors"
+
+    @property
+    def bundle_path(self) -> Path:
+        return self.folder / "restart" / self.bundle
+
+    def work(self) -> None:
+        ended = self.store.base(self.job.base.key)
+        if not self.job.retrain:
+            if ended is None or ended["status"] == "failed":
+                self.follow()
+            return
+        final = self.folder
+        self.folder = final.with_name(f"{final.name}.redo")
+        self.follow()
+        old = final.with_name(f"{final.name}.old")
+        final.rename(old)
+        self.folder.rename(final)
+        shutil.rmtree(old)
+
+    def follow(self) -> None:
+        """Train from the bundle or the beginning, epoch by epoch, feeding the audience."""
+        self.log = Log(self.folder / "log.txt")
+        self.trainer = Trainer(self.base, self.images, self.device)
+        self.trajectory = StoredTrajectory(self.folder / "trajectory", self.device)
+        self.audience = self._audience(self.trajectory)
+        self.rows: list[Row] = []
+        self.digests: list[str] = []
+        self.resumed: list[dict[str, Any]] = []
+        """epochs after which the run went on with other versions or threads than before"""
+        self._begin()
+        self.open_runs(self.audience.watched)
+        diverged: str | None = None
+        try:
+            while self.trainer.t < self.base.epochs:
+                self._epoch()
+        except Diverged as error:
+            diverged = str(error)
+            self.audience.diverge(diverged)
+        else:
+            self.audience.reconstruct(self.rows)
+            self.audience.finish(self.trainer.snapshot())
+        self.base_digest = (self.digests if self.expected is None else self.expected["digests"])[-1:]
+        self._end_cells(self.audience, self.rows, self.trainer.counts)
+        if self.expected is None:
+            self._end_base("done" if diverged is None else "diverged", diverged)
+        self.bundle_path.unlink(missing_ok=True)
+        self.log.line("done" if diverged is None else diverged)
+
+    def _begin(self) -> None:
+        """At w(0), or at the bundle's epoch where there is one."""
+        trainer, audience = self.trainer, self.audience
+        bundle = self._bundle()
+        self.trajectory.rewind(-1)
+        audience.begin()
+        if bundle is None:
+            self._record(trainer.snapshot())
+            audience.start(trainer.snapshot())
+            return
+        trainer.load_state_dict(bundle["trainer"])
+        self.trajectory.rewind(trainer.t)
+        audience.load_state_dict(bundle["audience"])
+        self.rows, self.digests = bundle["rows"], bundle["digests"]
+        self.clock.seconds.update(bundle["seconds"])
+        self.resumed = bundle["resumed"]
+        if bundle["versions"] != versions() or bundle["threads"] != torch.get_num_threads():
+            self.resumed.append({"epoch": trainer.t, "versions": bundle["versions"], "threads": bundle["threads"]})
+            torch.set_num_threads(bundle["threads"])
+        self.tell({"kind": "resumed", "epoch": trainer.t})
+        self.log.line(f"goes on after epoch {trainer.t}")
+
+    def _bundle(self) -> State | None:
+        """The stored state to go on from, unless something it stands on has changed or is gone."""
+        was_there = self.bundle_path.exists()
+        bundle = read_bundle(self.bundle_path, self.say)
+        if bundle is None:
+            if was_there:
+                self.rows_are_void()
+            return None
+        t = bundle["trainer"]["t"]
+        needs = [cell.needs for cell in self.job.cells if cell.key in bundle["audience"] and cell.needs is not None]
+        wanted = {s for first, last in needs for s in range(first, min(last, t) + 1)}
+        lost = [s for s in sorted(wanted) if not snapshot_path(self.trajectory.folder, s).exists()]
+        if bundle["harness"] != self.job.harness:
+            self.say(f"starts over: the harness's sources changed since epoch {t}")
+            self.rows_are_void()
+            return None
+        if lost:
+            self.say(f"starts over: of the snapshots up to epoch {t}, {', '.join(map(str, lost))} are gone")
+            self.rows_are_void()
+            return None
+        return bundle
+
+    def _epoch(self) -> None:
+        """One epoch: training, snapshot, observers, evaluation, bundle, rows told."""
+        trainer, audience = self.trainer, self.audience
+        on_step = (lambda: audience.step(trainer.snapshot())) if audience.every_step else None
+        with self.clock.phase("train"):
+            row = trainer.train_epoch(after_step=on_step)
+        snapshot = trainer.snapshot()
+        self._record(snapshot)
+        counts = trainer.counts.as_dict()
+        row = {"epoch": snapshot.t, **row, "train_seconds": self.clock.get("train"), **counts}
+        self.rows.append(row if self.expected is None else self.expected_rows[snapshot.t - 1])
+        audience.epoch(snapshot, self.rows[-1])
+        self._save()
+        self.log_rows(audience.watched)
+        images = trainer.t * trainer.steps_per_epoch() * self.base.batch_size
+        self.report_epoch(trainer.t, images, self.clock.get("train"), audience.watched)
+        numbers = " ".join(f"{name}={value:.5g}" for name, value in self.rows[-1].items())
+        self.log.line(f"epoch {snapshot.t}/{self.base.epochs} {numbers}")
+
+    def _record(self, snapshot: Snapshot) -> None:
+        """Keep the digest of the weights, and store the snapshot where someone reads it, before anyone does."""
+        path = snapshot_path(self.trajectory.folder, snapshot.t)
+        with self.clock.phase("io"):
+            self.digests.append(self.check_digest(digest_tensor(snapshot.theta_N), snapshot.t, self.expected))
+            if snapshot.t in self.job.snapshots and (self.expected is None or not path.exists()):
+                write_snapshot(self.trajectory.folder, snapshot)
+        if path.exists():
+            self.trajectory.extend(snapshot.t)
+
+    def _save(self) -> None:
+        """The bundle to go on from, and the restart states that branchers start at."""
+        with self.clock.phase("io"):
+            state = self.trainer.state_dict()
+            t = self.trainer.t
+            restart = restart_path(self.folder, t)
+            wanted = t in self.job.starts or t == self.base.epochs
+            if wanted and (self.expected is None or not restart.exists()):
+                write_state(restart, state)
+            bundle = {
+                "trainer": state,
+                "audience": self.audience.state_dict(),
+                "rows": self.rows,
+                "digests": self.digests,
+                "seconds": self.clock.seconds,
+                "harness": self.job.harness,
+                "versions": versions(),
+                "threads": torch.get_num_threads(),
+                "resumed": self.resumed,
+            }
+            write_state(self.bundle_path, bundle)
+
+    def _end_base(self, status: str, reason: str | None) -> None:
+        record = {
+            "base_key": self.job.base.key,
+            **labels(self.base),
+            "status": status,
+            "reason": reason,
+            "config": as_plain(self.base),
+            "N": self.job.base.N,
+            "digests": self.digests,
+            "versions": versions(),
+            "sources": {"harness": self.job.harness},
+            "resumed": self.resumed,
+            "device": device_name(self.device),
+            "threads": torch.get_num_threads(),
+            "seconds": self.clock.seconds,
+            "counts": self.trainer.counts.as_dict(),
+        }
+        self.store.write_base(record, self.rows, self.folder)
+
+
+class ShadowJob(TrainJob):
+    """Runs a trained base again for cells that its snapshots cannot serve, checking every epoch's digest."""
+
+    bundle = "shadow.safetensors"
+
+    def work(self) -> None:
+        self.expected = self.store.base(self.job.base.key)
+        if self.expected is None:
+            raise Refused("the base has no record to compare with")
+        self.expected_rows = self.store.base_history(self.job.base.key)
+        self.follow()
+
+
+class ReplayJob(FollowJob):
+    """Runs epoch-cadence observers and reconstructions from stored snapshots, without training."""
+
+    def work(self) -> None:
+        known = self.store.base(self.job.base.key)
+        if known is None:
+            raise Refused("the base has no record to replay")
+        self.base_digest = known["digests"][-1:]
+        self.rows = self.store.base_history(self.job.base.key)
+        folder = self.folder / "trajectory"
+        audience = self._audience(StoredTrajectory(folder, self.device))
+        self.open_runs(audience.watched)
+        if all(snapshot_path(folder, t).exists() for t in range(len(self.rows) + 1)):
+            self._feed(audience)
+        if known["status"] == "diverged":
+            audience.diverge(known["reason"])
+        else:
+            audience.trajectory = StoredTrajectory(folder, self.device)
+            audience.reconstruct(self.rows)
+            audience.finish(read_snapshot(folder, self.base.epochs, self.device))
+        self._end_cells(audience, self.rows, Counts(**known["counts"]))
+
+    def _feed(self, audience: Audience) -> None:
+        """Show every stored snapshot to the observers, the present moving with it as it did live."""
+        trajectory = audience.trajectory
+        trajectory.rewind(-1)
+        for entry in audience.watched:
+            if entry.cell.kind == "observer" and entry.cell.cadence != "epoch":
+                entry.status, entry.reason = "diverged", "its base diverged, and it watches optimizer steps"
+        audience.begin()
+        for t in range(len(self.rows) + 1) if audience.observers() else ():
+            snapshot = read_snapshot(trajectory.folder, t, self.device)
+            trajectory.extend(t)
+            if t == 0:
+                audience.start(snapshot)
+            else:
+                audience.epoch(snapshot, self.rows[t - 1])

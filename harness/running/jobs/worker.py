@@ -1,0 +1,240 @@
+"""What all jobs share: a process's store, clock, evaluator, what it tells of its cells, and the end of a cell."""
+
+from __future__ import annotations
+
+import dataclasses
+import traceback
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as save_safetensors
+
+from harness.config import BaseConfig
+from harness.planning.methods import make_method
+from harness.planning.plan import CellPlan
+from harness.problem.datasets import load_split
+from harness.problem.images import Images
+from harness.running.audience import Watched
+from harness.running.jobs.job import (
+    GENERATION,
+    Job,
+    Log,
+    Refused,
+    Tell,
+    cell_record,
+    next_run,
+    record_failure,
+    versions,
+)
+from harness.storage.files import CorruptFile, is_disk_trouble, set_aside, write_bytes, write_json
+from harness.storage.keys import source_digest
+from harness.storage.leases import lease_name, leave
+from harness.storage.masking import masked_text
+from harness.storage.store import Record, Store
+from harness.storage.tensors import write_state
+from harness.tracking import tracks
+from harness.tracking.runs import cell_info
+from harness.training.clock import Clock, peak_memory_bytes
+from harness.training.evaluate import Evaluator
+from harness.training.loop import set_determinism
+from harness.training.out_of_memory import bounded_by
+
+
+class Worker(ABC):
+    """Runs one job in this process."""
+
+    def __init__(self, job: Job, tell: Tell) -> None:
+        self.job = job
+        self.base: BaseConfig = job.base.config
+        self.tell = tell
+        self.device = torch.device(self.base.device)
+        self.store = Store(Path(job.settings.results_dir), self.say)
+        self.clock = Clock(self.device)
+        self.folder = self.store.base_folder(job.base.key)
+        self.base_digest: list[str] = []
+        """of the base's last weights, once they are known"""
+        self.rederived = False
+        """whether a repeated base differed from the recorded one, which is refused on the CPU only"""
+        self._told: dict[str, tuple[str, int]] = {}
+        """run id and rows told, by the key of a cell whose run is open"""
+        self._ended: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """One line for the person watching."""
+        self.tell({"kind": "line", "text": masked_text(f"{self.job.label}: {text}")})
+
+    @cached_property
+    def images(self) -> Images:
+        """The training split."""
+        return load_split(self.base.dataset, "train").to(self.device)
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        return Evaluator(self.base, self.job.evaluate, self.images, self.device)
+
+    @property
+    def lock_folder(self) -> Path:
+        """The folder that only one job at a time works in."""
+        return self.folder
+
+    @property
+    def lease_name(self) -> str:
+        return lease_name(self.store.root, self.lock_folder)
+
+    @abstractmethod
+    def work(self) -> None:
+        """Do the job."""
+
+    def run(self) -> None:
+        """Do the job alone in its folder; what goes wrong with it as a whole is recorded for its open cells."""
+        set_determinism(self.base)
+        leases = self.store.leases
+        lease = leases.wait(self.lease_name, leave) if self.job.waits else leases.take(self.lease_name, leave)
+        if lease is None:
+            self.tell({"kind": "elsewhere"})
+            return
+        with lease:
+            self.lock_folder.mkdir(parents=True, exist_ok=True)
+            for half in self.lock_folder.rglob(".*.tmp"):  # what a killed process was writing
+                half.unlink()
+            try:
+                self.job = self._unfinished()
+                if self.job.cells or self.job.kind == "train":
+                    with bounded_by("batch_size", self.base.batch_size):
+                        self.work()
+            except CorruptFile as error:
+                path = Path(str(error).split(": ")[0])
+                aside = set_aside(path).name if path.exists() else "gone"
+                self.say(f"corrupt, set aside, to be redone: {error} ({aside})")
+            except Exception as error:
+                if is_disk_trouble(error):
+                    self.tell({"kind": "stuck", "error": [error.errno, error.strerror, str(error.filename)]})
+                    return
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                cells = tuple(cell for cell in self.job.cells if cell.key not in self._ended)
+                self.say(f"failed: {reason}")
+                self.fail(cells, reason, traceback.format_exc())
+
+    def fail(self, cells: tuple[CellPlan, ...], reason: str, trace: str) -> None:
+        """The job as a whole failed, and with it the cells that had not ended."""
+        record_failure(self.job, self.store, cells, reason, trace)
+        for cell in cells:
+            self.tell({"kind": "cell", "cell_key": cell.key, "status": "failed", "reason": reason})
+
+    def _unfinished(self) -> Job:
+        """The job without the cells that another process has ended since it was planned."""
+        cells = []
+        for cell in self.job.cells:
+            record = self.store.record(cell.key)
+            if record is None or record["generation"] == self.job.generations.get(cell.key):
+                cells.append(cell)
+            else:
+                status = {"status": record["status"], "reason": record["reason"]}
+                self.tell({"kind": "cell", "cell_key": cell.key, **status})
+        return dataclasses.replace(self.job, cells=tuple(cells))
+
+    def watch(self, cell: CellPlan) -> Watched:
+        """The cell with a fresh method; failed where its source is no longer what was planned."""
+        entry = Watched(cell, make_method(cell.method))
+        if source_digest(cell.method.target.rpartition(".")[0]) != cell.source:
+            entry.fail(Refused("the method's source changed while the suite ran: run it again"))
+        return entry
+
+    def check_digest(self, digest: str, t: int, expected: Record | None) -> str:
+        """On the CPU a repeated base must be the recorded one to the last bit; elsewhere a difference is recorded."""
+        if expected is not None and digest != expected["digests"][t]:
+            if self.device.type != "cpu":
+                self.rederived = True
+                return digest
+            then, now = expected["versions"], versions()
+            changed = [f"{k} {then.get(k)} -> {now[k]}" for k in now if then.get(k) != now[k]]
+            threads = f"threads {expected['threads']} -> {torch.get_num_threads()}"
+            raise Refused(
+                f"epoch {t} of the repeated base differs from the recorded one "
+                f"({'; '.join([*changed, threads])}): redo=base trains it anew"
+            )
+        return digest
+
+    def open_runs(self, watched: list[Watched]) -> None:
+        """Have a run opened per cell where anything is tracked, and give what rows there are."""
+        if not tracks(self.job.settings.tracker):
+            return
+        for entry in watched:
+            record = cell_record(self.job, entry.cell, "running", None, None, self.base_digest)
+            info = cell_info(record | next_run(self.store, entry.cell), self.job.settings.suite)
+            self._told[entry.key] = info.run_id, 0
+            self.tell({"kind": "run", "cell_key": entry.key, "info": info})
+        self.log_rows(watched)
+
+    def log_rows(self, watched: list[Watched]) -> None:
+        """Tell the rows that were not told yet, in order; call only when a bundle or a record holds them."""
+        with self.clock.phase("track"):
+            for entry in watched:
+                run_id, told = self._told.get(entry.key, ("", len(entry.rows)))
+                if len(entry.rows) > told:
+                    self.tell({"kind": "rows", "cell_key": entry.key, "run_id": run_id, "rows": entry.rows[told:]})
+                    self._told[entry.key] = run_id, len(entry.rows)
+
+    def rows_are_void(self) -> None:
+        """The cells start over, and rows that were told will come again with other seconds: in another run each."""
+        for cell in self.job.cells:
+            path = self.store.cell_folder(cell.key) / GENERATION
+            write_json(path, {"least": next_run(self.store, cell)["generation"] + 1})
+
+    def report_epoch(self, epoch: int, images: int, seconds: float, watched: list[Watched]) -> None:
+        """Tell the person watching that an epoch ended, after `images` in `seconds` of training."""
+        values = [row["val_accuracy"] for entry in watched for row in entry.rows if "val_accuracy" in row]
+        speed = images / seconds if seconds > 0 else 0.0
+        best = max(values) if values else None
+        self.tell({"kind": "epoch", "epoch": epoch, "images_per_second": speed, "best_val_accuracy": best})
+
+    def end_cell(self, entry: Watched, cost: dict[str, Any], weights: dict[str, torch.Tensor] | None) -> None:
+        """Tables and weights first, then the record that makes the cell ended; its run is ended from the record."""
+        cell, folder = entry.cell, self.store.cell_folder(entry.key)
+        if entry.status == "done":
+            try:
+                self.store.write_tables(cell.key, entry.method.tables())
+                self._keep_fitted(entry)
+            except Exception as error:
+                if is_disk_trouble(error):
+                    raise
+                entry.fail(error)
+        if weights is not None and entry.status == "done":
+            write_bytes(
+                folder / "weights.safetensors", save_safetensors({k: v.contiguous() for k, v in weights.items()})
+            )
+        last = entry.rows[-1] if entry.rows and entry.status == "done" else {}
+        names = ("val_accuracy", "val_loss", "test_accuracy", "test_loss")
+        summary = {name: last[name] for name in names if name in last}
+        cost = {
+            "method_seconds": self.clock.get(f"method/{cell.key}"),
+            "eval_seconds": self.clock.get(f"eval/{cell.key}"),
+            "io_seconds": self.clock.get("io"),
+            "track_seconds": self.clock.get("track"),
+            "peak_memory_bytes": peak_memory_bytes(self.device),
+            **cost,
+        }
+        holds = {
+            "epochs": [row["epoch"] for row in entry.rows if "val_accuracy" in row],
+            "test_epochs": [row["epoch"] for row in entry.rows if "test_accuracy" in row],
+            "weights": weights is not None,
+        }
+        record = cell_record(self.job, cell, entry.status, entry.reason, entry.traceback, self.base_digest)
+        record |= {"summary": summary, "cost": cost, "holds": holds, "rederived": self.rederived}
+        record |= next_run(self.store, cell)
+        self.store.write_record(record, entry.rows)
+        self._ended.add(cell.key)
+        log = Log(folder / "log.txt")
+        log.line(f"{entry.status} {entry.reason or ''}".strip())
+        if entry.traceback is not None:
+            log.line(entry.traceback)
+        self.tell({"kind": "cell", "cell_key": cell.key, "status": entry.status, "reason": entry.reason})
+
+    def _keep_fitted(self, entry: Watched) -> None:
+        """The method's fitted model, where final weights are kept too."""
+        fitted = entry.method.fitted() if self.job.settings.save == "final" else {}
+        if fitted:
+            write_state(self.store.cell_folder(entry.key) / "fitted.safetensors", fitted)

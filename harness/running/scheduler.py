@@ -1,0 +1,338 @@
+"""What runs when: bases, then replays and shadows for what is missing, branches as soon as they can."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import gcd
+from pathlib import Path
+from typing import Protocol
+
+from harness.config import EvaluateConfig
+from harness.planning.plan import BasePlan, CellPlan, Plan, needs_shadow
+from harness.running.display import Display
+from harness.running.engine import Engine, Event
+from harness.running.jobs import Job, record_end, record_failure
+from harness.storage.leases import Owner, lease_name
+from harness.storage.store import Record, Store
+from harness.storage.trajectory import snapshot_path, stored_ts
+from harness.tracking.tracker import Row, RunInfo
+
+ATTEMPTS = 5
+"""how often a job is run in one go: again where a stored file turned out to be corrupt and was set aside"""
+
+
+class Follower(Protocol):
+    """What follows a run from outside, such as a tracker's process; none of these calls waits."""
+
+    def start(self, cell_key: str, info: RunInfo) -> None: ...
+
+    def log(self, cell_key: str, run_id: str, rows: Sequence[Row]) -> None: ...
+
+    def cell(self, cell_key: str) -> None:
+        """A cell has its record."""
+
+    def lines(self) -> list[str]:
+        """What it has to say since the last call."""
+
+
+class Scheduler:
+    """Runs a plan's open cells on an engine, and says so to a display."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        engine: Engine,
+        display: Display,
+        python_path: tuple[str, ...],
+        tracking: Follower | None = None,
+    ) -> None:
+        self.tracking = tracking
+        self.plan = plan
+        self.store = plan.store
+        self.engine = engine
+        self.display = display
+        self.python_path = python_path
+        self.open = {key for key, status in plan.statuses.items() if status == "left"}
+        self.retrain = {base.key for base in plan.bases if plan.retrains(base)}
+        self._attempts: Counter[tuple[str, str, str]] = Counter()
+        self._active: dict[str, list[Job]] = {base.key: [] for base in plan.bases}
+        self._left = list(plan.bases)
+        """bases that may have open cells"""
+        self._ended: dict[str, Record] = {}
+        """records of bases that ended, as far as they were read"""
+        self._elsewhere: dict[str, Owner] = {}
+        """who else works at what is open here, by the name of the lease"""
+        self._seen_elsewhere: set[str] = set()
+        records = {key: self.store.record(key) for key in self.open}
+        self._generations = {key: None if record is None else record["generation"] for key, record in records.items()}
+
+    def run(self) -> None:
+        """Run until nothing is open; interrupts end every job and pass through."""
+        try:
+            while True:
+                self._fill()
+                if not self.engine.busy and not self._elsewhere:
+                    break
+                for job, event in self.engine.events(timeout=0.5):
+                    self._take(job, event)
+                for line in () if self.tracking is None else self.tracking.lines():
+                    self.display.line(line)
+                self.display.refresh()
+        except BaseException:
+            self.engine.stop()
+            raise
+        for base in self.plan.bases:
+            self._prune(base)
+
+    def _fill(self) -> None:
+        """Submit jobs while slots are free.
+
+        Bases that still have to be trained go before all else, so that no slot waits for one at the end; where
+        snapshots are to go when their base's cells have ended, a base is finished before another is begun.
+        """
+        bases_first = self.plan.study.settings.trajectory_keep == "all"
+        while (free := self.engine.free) > 0:
+            before, self._elsewhere = self._elsewhere, {}
+            self._left = [base for base in self._left if any(cell.key in self.open for cell in base.cells)]
+            first: list[Job] = []
+            then: list[Job] = []
+            for base in self._left:
+                for job in self._next(base):
+                    (first if (job.kind == "train") == bases_first else then).append(job)
+                if len(first) >= free:
+                    break
+            for name, owner in self._elsewhere.items():
+                if name not in before:
+                    self.display.line(f"{name}: {owner} works there, its results will be taken over")
+            for job in (ready := [*first, *then][:free]):
+                self._attempts[self._name(job)] += 1
+                self._active[job.base.key].append(job)
+                self.display.begin(job)
+                self.engine.submit(job)
+            if not ready:
+                return
+
+    @staticmethod
+    def _name(job: Job) -> tuple[str, str, str]:
+        return job.base.key, job.kind, job.cells[0].key if job.kind == "branch" else ""
+
+    def _take(self, job: Job, event: Event) -> None:
+        match event["kind"]:
+            case "line":
+                self.display.line(str(event["text"]))
+            case "run" | "rows":
+                self._track(event)
+            case "cell":
+                self._close(str(event["cell_key"]))
+                self.display.cell(job, event)
+            case "resumed":
+                self.display.resumed(job, event)
+            case "epoch":
+                self.display.epoch(job, event)
+            case "stuck":
+                raise OSError(*event["error"])
+            case "elsewhere":
+                self._attempts[self._name(job)] -= 1
+            case "end":
+                self._active[job.base.key].remove(job)
+                self._ended.pop(job.base.key, None)
+                if event["died"] is not None:
+                    self._died(job, str(event["died"]))
+                if job.kind == "train":
+                    self.retrain.discard(job.base.key)
+                self.display.end(job)
+                if not self._active[job.base.key]:
+                    self._prune(job.base)
+
+    def _track(self, event: Event) -> None:
+        if self.tracking is not None and event["kind"] == "run":
+            self.tracking.start(event["cell_key"], event["info"])
+        elif self.tracking is not None:
+            self.tracking.log(event["cell_key"], event["run_id"], event["rows"])
+
+    def _close(self, cell_key: str) -> None:
+        """A cell has its record."""
+        self.open.discard(cell_key)
+        if self.tracking is not None:
+            self.tracking.cell(cell_key)
+
+    def _died(self, job: Job, reason: str) -> None:
+        """The process was lost, and could record nothing: it may be started again, to go on from its last epoch."""
+        if self._attempts[self._name(job)] <= job.settings.engine.retries:
+            self.display.line(f"{job.label}: {reason}; it goes on from its last epoch")
+            return
+        record_failure(job, self.store, tuple(c for c in job.cells if c.key in self.open), reason, None)
+        for cell in job.cells:
+            self._close(cell.key)
+        self.display.line(f"{job.label}: failed: {reason}")
+
+    def _next(self, base: BasePlan) -> Iterator[Job]:
+        """The jobs of a base that can start now."""
+        cells = [cell for cell in base.cells if cell.key in self.open]
+        active = self._active[base.key]
+        if not cells or any(job.kind == "train" for job in active):
+            return
+        follows = any(job.kind in ("replay", "shadow") for job in active)
+        elsewhere = not follows and self._works_elsewhere(base, self.store.base_folder(base.key))
+        cells = [cell for cell in cells if cell.key in self.open]
+        followers = tuple(c for c in cells if c.kind != "brancher")
+        known = self._known(base)
+        first = self._attempts[(base.key, "train", "")] == 0
+        if known is None or (known["status"] == "failed" and first):
+            if active or elsewhere:
+                return
+            if self._may(base, "train"):
+                yield self._job("train", base, followers)
+            else:
+                self._give_up(base, cells, "failed", "its base could not be trained")
+            return
+        if known["status"] == "failed":
+            self._give_up(base, list(followers), "failed", f"its base failed: {known['reason']}")
+            followers = ()
+        for cell in cells:
+            if cell.branch is None or any(job.kind == "branch" and job.cells == (cell,) for job in active):
+                continue
+            if self._works_elsewhere(base, self.store.cell_folder(cell.key)) or cell.key not in self.open:
+                continue
+            if known["status"] == "failed" or (
+                known["status"] == "diverged" and cell.branch.prefix >= len(known["digests"])
+            ):
+                self._give_up(base, [cell], "skipped", f"its base {known['status']}: {known['reason']}")
+            elif self._may(base, "branch", cell.key):
+                yield self._job("branch", base, (cell,))
+            else:
+                self._give_up(base, [cell], "failed", "its job left no record")
+        if followers and not follows and not elsewhere:
+            yield from self._follow(base, followers, known["status"] == "diverged")
+
+    def _known(self, base: BasePlan) -> Record | None:
+        """The record of a base that ended, and is not to be trained anew."""
+        if base.key in self.retrain:
+            return None
+        known = self._ended.get(base.key) or self.store.base(base.key)
+        if known is not None:
+            self._ended[base.key] = known
+        return known
+
+    def _works_elsewhere(self, base: BasePlan, folder: Path) -> bool:
+        """Whether another run works in a folder; where one has just stopped to, its cells are taken over."""
+        name = lease_name(self.store.root, folder)
+        owner = self.store.leases.holder(name)
+        if owner is not None:
+            self._elsewhere[name] = owner
+            self._seen_elsewhere.add(name)
+            return True
+        if name in self._seen_elsewhere:
+            self._seen_elsewhere.remove(name)
+            self._take_over(base)
+        return False
+
+    def _take_over(self, base: BasePlan) -> None:
+        """Close the cells that another run has recorded since this one was planned."""
+        for cell in base.cells:
+            record = self.store.record(cell.key) if cell.key in self.open else None
+            if record is not None and record["generation"] != self._generations[cell.key]:
+                self._close(cell.key)
+                ended = {"cell_key": cell.key, "status": record["status"], "reason": record["reason"]}
+                self.display.cell(self._job("branch", base, (cell,)), ended)
+
+    def _follow(self, base: BasePlan, followers: tuple[CellPlan, ...], diverged: bool) -> Iterator[Job]:
+        """A replay for what snapshots can serve, a shadow run for the rest."""
+        folder = self.store.base_folder(base.key) / "trajectory"
+        served = tuple(c for c in followers if diverged or not needs_shadow(base, [c], folder))
+        rest = tuple(c for c in followers if c not in served)
+        if served and self._may(base, "replay"):
+            yield self._job("replay", base, served)
+        elif rest and self._may(base, "shadow"):
+            yield self._job("shadow", base, rest)
+        else:
+            self._give_up(base, list(followers), "failed", "neither a replay nor a shadow run produced it")
+
+    def _may(self, base: BasePlan, kind: str, cell_key: str = "") -> bool:
+        return self._attempts[(base.key, kind, cell_key)] < ATTEMPTS
+
+    def _give_up(self, base: BasePlan, cells: list[CellPlan], status: str, reason: str) -> None:
+        job = self._job("branch", base, tuple(cells))
+        record_end(job, self.store, tuple(cells), status, reason, None)
+        for cell in cells:
+            self._close(cell.key)
+            self.display.cell(job, {"cell_key": cell.key, "status": status, "reason": reason})
+
+    def _job(self, kind: str, base: BasePlan, cells: tuple[CellPlan, ...]) -> Job:
+        study = self.plan.study
+        pending = [cell for cell in base.cells if cell.key in self.open]
+        records = {cell.key: self.store.record(cell.key) for cell in cells}
+        starts = {c.branch.start for c in pending if c.branch is not None and c.branch.start > 0}
+        return Job(
+            kind=kind,
+            base=base,
+            cells=cells,
+            snapshots=frozenset(base.snapshots(pending, study.settings.trajectory_keep)),
+            starts=frozenset(starts),
+            retrain=kind == "train" and base.key in self.retrain,
+            evaluate=_with_contents(study.evaluate, list(records.values())),
+            settings=replace(study.settings, save=_saves(study.settings.save, list(records.values()))),
+            composed=study.composed,
+            python_path=self.python_path,
+            generations={cell.key: self._generations.get(cell.key) for cell in cells},
+        )
+
+    def _prune(self, base: BasePlan) -> None:
+        """Drop what nobody needs of a base whose cells have all ended."""
+        if not any(cell.key in self.open for cell in base.cells):
+            prune(self.store, base, self.plan.study.settings.trajectory_keep)
+
+
+def prune(store: Store, base: BasePlan, keep: str) -> None:
+    """Drop the snapshots that no suite keeps, once no suite's last plan has an open cell on this base."""
+    kept, folder = base.kept(keep), store.base_folder(base.key)
+    leftovers = [store.base_folder(f"{base.key}{end}") for end in (".redo", ".old")]
+    if set(stored_ts(folder / "trajectory")) <= kept and not any(path.exists() for path in leftovers):
+        return
+    for path in store.root.glob("suites/*/plan.json"):
+        plan = json.loads(path.read_text())
+        if any(c["base_key"] == base.key and store.record(c["cell_key"]) is None for c in plan["cells"]):
+            return
+        kept.update(*(other["keeps"] for other in plan["bases"] if other["base_key"] == base.key))
+    lease = store.leases.take(lease_name(store.root, folder))
+    if lease is None:  # whoever works there prunes it
+        return
+    with lease:
+        for t in set(stored_ts(folder / "trajectory")) - kept:
+            snapshot_path(folder / "trajectory", t).unlink()
+    for leftover in leftovers:
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _with_contents(evaluate: EvaluateConfig, records: list[Record | None]) -> EvaluateConfig:
+    """What is asked for, and what the records that will be replaced already hold."""
+    held = [EvaluateConfig(**r["config"]["evaluate"]) for r in records if r is not None and r["status"] == "done"]
+    return replace(
+        evaluate,
+        every=gcd(evaluate.every, *(one.every for one in held)),
+        test="every" if "every" in (evaluate.test, *(one.test for one in held)) else "last",
+        reconstructions="every"
+        if "every" in (evaluate.reconstructions, *(one.reconstructions for one in held))
+        else "last",
+    )
+
+
+def _saves(save: str, records: list[Record | None]) -> str:
+    """`final` where it is asked for, or where a record that will be replaced holds weights."""
+    return "final" if any(r is not None and r["holds"]["weights"] for r in records) else save
+
+
+def epochs_left(plan: Plan) -> dict[str, int]:
+    """Epochs still to be trained, by model, for the time that is left."""
+    left: Counter[str] = Counter()
+    for base in plan.bases:
+        cells = [cell for cell in base.cells if plan.statuses[cell.key] == "left"]
+        name = base.config.model.name
+        if cells and (plan.base_status(base) not in ("done", "diverged") or plan.retrains(base)):
+            left[name] += base.config.epochs
+        left[name] += sum(cell.branch.epochs for cell in cells if cell.branch is not None)
+    return dict(left)

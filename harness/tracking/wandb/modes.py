@@ -1,0 +1,111 @@
+"""Where W&B runs go: online, offline or nowhere, from configuration and what W&B itself would read."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from harness.config import TrackerConfig
+from harness.storage.masking import masked_text
+
+if TYPE_CHECKING:
+    import wandb
+
+Mode = Literal["online", "offline", "disabled"]
+
+PROJECT = "traindyn"
+
+
+def resolve_mode(config: TrackerConfig) -> tuple[Mode, str | None]:
+    """The mode to run in, and a line that says so where it was chosen here.
+
+    `auto` follows WANDB_MODE and W&B's settings file where these say offline or disabled; otherwise it is
+    online where W&B itself would find a key (environment, settings, netrc), else offline. No network, no question.
+    """
+    if config.name != "wandb":
+        return "disabled", None
+    if config.mode in ("online", "offline", "disabled"):
+        return config.mode, None  # type: ignore[return-value]
+    try:
+        settings = user_settings()
+        if settings.mode == "disabled":
+            return "disabled", "W&B is disabled by WANDB_MODE or W&B's settings"
+        if settings.mode in ("offline", "dryrun"):
+            return "offline", "W&B runs offline, as WANDB_MODE or W&B's settings say"
+        server = resolve_target(config).server
+        if has_key(settings, server):
+            return "online", f"W&B runs online at {masked_text(server)}"
+    except Exception as error:  # its text may quote a key
+        return "offline", f"W&B runs offline: its settings or key cannot be used ({type(error).__name__})"
+    return "offline", "W&B runs offline: no API key is configured"
+
+
+def user_settings() -> wandb.Settings:
+    """W&B's settings from its files and the environment, without starting anything."""
+    import wandb
+
+    settings = wandb.Settings()
+    folder = os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb")
+    settings.settings_system = str(Path(folder).expanduser() / "settings")
+    settings.update_from_system_settings()
+    settings.update_from_env_vars(dict(os.environ))
+    return settings
+
+
+def api_key(settings: wandb.Settings, server: str) -> str | None:
+    """The key that W&B would use for a server."""
+    from wandb.sdk.lib import wbauth
+
+    return settings.api_key or wbauth.read_netrc_auth(host=server)
+
+
+def has_key(settings: wandb.Settings, server: str) -> bool:
+    """Whether W&B would find credentials for a server; without any it asks for them."""
+    return bool(settings.identity_token_file) or api_key(settings, server) is not None
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where runs go and what they all carry: the configuration, where it is silent W&B's environment and settings."""
+
+    server: str
+    project: str
+    entity: str | None
+    tags: tuple[str, ...]
+    notes: str | None
+
+
+def resolve_target(config: TrackerConfig) -> Target:
+    """The target of a configuration; tags of the environment stand beside those of the configuration."""
+    settings = user_settings()
+    return Target(
+        server=str(settings.base_url if config.base_url is None else config.base_url).rstrip("/"),
+        project=config.project or settings.project or PROJECT,
+        entity=config.entity or settings.entity,
+        tags=tuple(dict.fromkeys([*config.tags, *(settings.run_tags or ())])),
+        notes=config.notes or settings.run_notes,
+    )
+
+
+OF_A_RUN = (
+    "RUN_ID",
+    "NAME",
+    "RUN_GROUP",
+    "JOB_TYPE",
+    "NOTES",
+    "TAGS",
+    "RESUME",
+    "SWEEP_ID",
+    "LAUNCH",
+    "SERVICE",
+    "DIR",
+)
+"""W&B's environment variables on a single run: a tracker's many runs say these themselves"""
+
+
+def forget_single_run() -> None:
+    """Take what speaks of a single run out of this process's environment."""
+    for name in OF_A_RUN:
+        os.environ.pop(f"WANDB_{name}", None)

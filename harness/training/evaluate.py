@@ -1,0 +1,134 @@
+"""Metrics and BatchNorm policies: the only module that reaches the validation and test splits.
+
+A weight vector that was not trained has no running statistics of its own. Policies: `recalibrate` resets them
+and takes the cumulative average over a fixed subset of un-augmented training images; `as_is` keeps the base's;
+`averaged` takes the buffers that the method proposes. Evaluation works on a model of its own, so it cannot
+touch the one in training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from harness.config import BaseConfig, EvaluateConfig
+from harness.method import Proposal, Snapshot
+from harness.problem.datasets import load_split
+from harness.problem.images import Images
+from harness.problem.models import build_model
+from harness.randomness import generator
+from harness.training.flat_model import FlatModel
+from harness.training.out_of_memory import bounded_by
+
+
+def recalibrate(model: nn.Module, images: Images, batch_size: int, memory_format: torch.memory_format) -> None:
+    """Reset BatchNorm's running statistics to their cumulative average over `images`; dropout stays off."""
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative average
+        norm.train()
+    with torch.inference_mode():
+        for batch, _ in images.batches(batch_size, memory_format):
+            model(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
+class Evaluator:
+    """Evaluates weights of one base on validation and test data.
+
+    `train` is the training split on `device`, for recalibration; `with_test` gives a handle to the test split, and
+    `val_images` restricts validation to the first so many images of its fixed order.
+    """
+
+    def __init__(
+        self,
+        base: BaseConfig,
+        config: EvaluateConfig,
+        train: Images,
+        device: torch.device,
+        with_test: bool = True,
+        val_images: int | None = None,
+    ) -> None:
+        self.base = base
+        self.config = config
+        self.device = device
+        self.flat = FlatModel(build_model(base.model, base.dataset, base.seed).to(device))
+        self._memory_format = torch.channels_last if base.memory_format == "channels_last" else torch.contiguous_format
+        count = min(config.recalibrate_images, len(train))
+        order = torch.randperm(len(train), generator=generator(base.dataset.split_seed, "recalibration"))
+        self._recalibration = train.subset(order[:count]).held()
+        validation = load_split(base.dataset, "val")
+        if val_images is not None:
+            validation = validation.subset(torch.arange(min(val_images, len(validation))))
+        self._splits = {"val": validation.to(device)}
+        if with_test:
+            self._splits["test"] = load_split(base.dataset, "test").to(device)
+
+    def splits(self, last: bool) -> tuple[str, ...]:
+        """The splits to evaluate at an evaluated epoch: test data at the last only, unless asked for at every."""
+        test = "test" in self._splits and (last or self.config.test == "every")
+        return ("val", "test") if test else ("val",)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self.base.precision == "bfloat16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def prepare(self, snapshot: Snapshot, proposal: Proposal | None, policy: str) -> nn.Module:
+        """The evaluation model at a proposal's weights (None: the base's own), its buffers set by `policy`.
+
+        The base's own weights under `averaged`, which models nothing for them, are recalibrated.
+        """
+        theta_N = snapshot.theta_N if proposal is None else proposal.theta_N
+        buffers = snapshot.buffers
+        if policy == "averaged" and proposal is not None:
+            if proposal.buffers is None:
+                raise ValueError("batchnorm averaged needs a proposal with buffers, got none")
+            buffers = proposal.buffers
+        self.flat.load(theta_N, buffers)
+        if policy == "recalibrate" or (policy == "averaged" and proposal is None):
+            with self._autocast():
+                recalibrate(self.flat.model, self._recalibration, self.config.batch_size, self._memory_format)
+        return self.flat.model.eval()
+
+    def _score(self, model: nn.Module, images: Images) -> torch.Tensor:
+        """Summed cross-entropy and number of correct images, on the device: nothing waits for them here."""
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        for batch, labels in images.batches(self.config.batch_size, self._memory_format):
+            with self._autocast():
+                logits = model(batch)
+            logits = logits.float()
+            loss += cross_entropy(logits, labels, reduction="sum").double()
+            correct += (logits.argmax(1) == labels).sum()
+        return torch.stack((loss, correct.double()))
+
+    def evaluate(
+        self, snapshot: Snapshot, proposal: Proposal | None, policy: str, splits: tuple[str, ...]
+    ) -> dict[str, float]:
+        """`<split>_loss` (mean cross-entropy) and `<split>_accuracy` (percent) of a proposal, or of the base's own
+        weights where it is None; NaN where the weights are not finite. OutOfMemory where the device holds no batch."""
+        theta_N = snapshot.theta_N if proposal is None else proposal.theta_N
+        if not bool(theta_N.isfinite().all()):
+            return {f"{split}_{metric}": math.nan for split in splits for metric in ("loss", "accuracy")}
+        with bounded_by("evaluate.batch_size", self.config.batch_size):
+            model = self.prepare(snapshot, proposal, policy)
+            with torch.inference_mode():
+                scores = torch.stack([self._score(model, self._splits[split]) for split in splits]).tolist()
+        row: dict[str, float] = {}
+        for split, (loss, correct) in zip(splits, scores, strict=True):
+            images = len(self._splits[split])
+            row[f"{split}_loss"], row[f"{split}_accuracy"] = loss / images, 100.0 * correct / images
+        return row

@@ -1,0 +1,302 @@
+"""The report page of a suite in a real browser, headless Chromium: what a reader clicks, types, sends on and prints."""
+
+import json
+import re
+import shutil
+from unittest import mock
+from urllib.parse import urlsplit
+
+import pytest
+from command import here
+from frames import cells, write_suite
+
+from harness.report.drawing import STYLE
+from harness.storage.store import Store
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(None in (CHROMIUM, DRIVER), reason="chromium or chromedriver is not installed")
+WAIT = 20
+"""seconds at most until a condition of the page holds"""
+
+METHODS = {
+    "base": [79.0, 80.0, 81.0],
+    "base_recalibrated": [80.0, 81.0, 82.0],
+    "time_mean": [78.0, 79.5, 80.0],
+    "swa": [83.0, 84.1, 85.2],
+    "ema": [90.0, 91.2, 92.1],
+    "lawa": [82.0, 80.0, 83.0],
+    "cmd_online": [82.5, 83.1, 84.9],
+    "halfway": [70.0, "diverged", "left"],
+}
+"""of model net_a; one less on net_b"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A suite of two models, with a cell that diverged and one that is not finished, reported by the command."""
+    store = Store(tmp_path_factory.mktemp("page") / "results")
+    groups = []
+    for model, lower in (("net_a", 0.0), ("net_b", 1.0)):
+        for method, accuracies in METHODS.items():
+            values = [value if isinstance(value, str) else value - lower for value in accuracies]
+            groups.append(cells(method, values, model))
+    write_suite(store, groups)
+    with mock.patch.dict(STYLE, {"savefig.dpi": 40}):
+        here("report", "suite=quick", results=store.root)
+    return store.suite_folder("quick") / "report" / "index.html"
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    # scrolling that takes its time would have clicks miss
+    quiet = ("--disable-gpu", "--disable-dev-shm-usage", "--force-prefers-reduced-motion", "--window-size=1280,1000")
+    for argument in ("--headless=new", "--no-sandbox", *quiet):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def resized(driver, width):
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def until(driver, script, *arguments):
+    """Wait until a script gives something true, and return that."""
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    return WebDriverWait(driver, WAIT, poll_frequency=0.05).until(
+        lambda driver: driver.execute_script(f"return {script}", *arguments)
+    )
+
+
+def drawn(driver):
+    """Names of the curves that are drawn, once there are some."""
+    return set(until(driver, "document.querySelector('#plot')?.data?.filter(t => t.name).map(t => t.name)"))
+
+
+@pytest.fixture
+def browser(chromium, page):
+    """The page just opened, 1280 pixels wide; at the end nothing may have gone wrong or left the disk."""
+    resized(chromium, 1280)
+    chromium.get("about:blank")
+    chromium.get_log("browser"), chromium.get_log("performance")
+    chromium.get(page.as_uri())
+    until(chromium, "document.querySelectorAll('#plot .scatterlayer .trace').length > 0")
+    yield chromium
+    assert [entry for entry in chromium.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    sent = [json.loads(entry["message"])["message"] for entry in chromium.get_log("performance")]
+    addresses = [m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"]
+    assert addresses
+    assert {urlsplit(address).scheme for address in addresses} <= {"file", "data", "blob"}
+
+
+def column(driver, table, name):
+    """Texts of a column from the top, of the lines that are shown."""
+    script = """
+        const table = document.querySelector(arguments[0]);
+        const heads = [...[...table.tHead.rows].at(-1).cells];
+        const place = heads.findIndex((head) => head.querySelector("button")?.dataset.column === arguments[1]);
+        return [...table.tBodies[0].rows].filter((row) => !row.hidden).map((row) => row.cells[place].dataset.sort);
+    """
+    return driver.execute_script(script, table, name)
+
+
+def numbers(texts):
+    return [float(text) for text in texts if text != ""]
+
+
+def button(driver, table, name):
+    return driver.find_element("css selector", f'{table} thead button[data-column="{name}"]')
+
+
+def choose(driver, select, begins):
+    """Type what an option begins with, as a reader would; the driver's click on an option makes fewer events."""
+    driver.find_element("css selector", f"select[name={select}]").send_keys(begins)
+
+
+def test_a_column_sorts_either_way_and_unknown_values_stay_last(browser):
+    planned = column(browser, "#main", "test_accuracy")
+    sort = button(browser, "#main", "test_accuracy")
+    sort.click()
+    values = column(browser, "#main", "test_accuracy")
+    assert numbers(values) == sorted(numbers(planned), reverse=True)
+    sort.click()
+    values = column(browser, "#main", "test_accuracy")
+    assert numbers(values) == sorted(numbers(planned))
+    assert button(browser, "#main", "test_accuracy").find_element("xpath", "..").get_attribute("aria-sort") == (
+        "ascending"
+    )
+    button(browser, "#main", "p_base_recalibrated").click()
+    p = column(browser, "#main", "p_base_recalibrated")
+    assert "" in p
+    assert p == [*p[: p.index("")], *[""] * p.count("")]
+    for _ in range(2):
+        button(browser, "#main", "p_base_recalibrated").click()
+    assert column(browser, "#main", "test_accuracy") == planned
+
+
+def test_the_best_stands_first(browser):
+    methods = column(browser, "#main", "method")
+    assert methods[:4] == ["ema", "swa", "cmd_online", "lawa"]
+    assert len(methods) == 2 * len(METHODS)
+
+
+def test_filters_narrow_the_tables_together(browser):
+    browser.find_element("css selector", "#filters input[name=q]").send_keys("a_re")
+    assert column(browser, "#main", "method") == []
+    browser.find_element("css selector", "#filters button[type=reset]").click()
+    until(browser, "document.querySelector('#shown').textContent.startsWith('16 of 16')")
+    choose(browser, "model", "net_b")
+    browser.find_element("css selector", "#filters input[name=q]").send_keys("SWA")
+    assert column(browser, "#main", "method") == ["swa"]
+    assert column(browser, "#main", "model") == ["net_b"]
+    assert column(browser, "#costs", "model") == ["net_b"]
+    assert column(browser, "#overall", "method") == ["swa"]
+    assert browser.find_element("id", "shown").text == "1 of 16 lines"
+
+
+def test_curves_are_drawn_from_the_data_and_follow_the_choices(browser):
+    assert "EMA" in drawn(browser)
+    last = "document.querySelector('#plot').data.find(t => t.name === 'EMA').y.at(-1)"
+    # mean of the three seeds' validation accuracies, one above the test accuracies
+    assert browser.execute_script(f"return {last}") == pytest.approx((91.0 + 92.2 + 93.1) / 3, abs=0.01)
+    choose(browser, "row", "net_b")
+    assert until(browser, f"Math.abs({last} - {(90.0 + 91.2 + 92.1) / 3}) < 0.01")
+    before = browser.execute_script("return document.querySelector('#plot').data.length")
+    browser.find_element("name", "bands").click()
+    assert until(browser, "document.querySelector('#plot').data.length < arguments[0]", before)
+    choose(browser, "x", "gradient")
+    # four epochs of 1,000 images
+    assert until(browser, "document.querySelector('#plot').data.find(t => t.name === 'EMA').x.at(-1) === 4000")
+    assert browser.execute_script("return document.querySelector('#plot .xtitle').textContent").startswith("gradient")
+    assert browser.execute_script("return getComputedStyle(document.querySelector('#plot .lines path')).stroke")
+
+
+def test_the_curves_have_a_table(browser):
+    browser.find_element("css selector", "#curve-table summary").click()
+    cells = until(
+        browser, "[...document.querySelectorAll('#curve-table tr')].map(r => [...r.cells].map(c => c.textContent))"
+    )
+    assert cells[0] == ["method", "1", "2", "3", "4"]
+    (ema,) = [line for line in cells if line[0] == "ema"]
+    assert float(ema[4]) == pytest.approx((91.0 + 92.2 + 93.1) / 3, abs=0.01)
+
+
+def test_the_address_keeps_the_view(browser):
+    choose(browser, "model", "net_b")
+    browser.find_element("css selector", "#filters input[name=q]").send_keys("m")
+    button(browser, "#main", "test_accuracy").click()
+    choose(browser, "metric", "validation loss")
+    browser.find_element("css selector", '#legend button[data-legend="ema"]').click()
+    shown, curves = column(browser, "#main", "method"), drawn(browser)
+    assert shown == ["ema", "cmd_online", "time_mean"]
+    assert "EMA" not in curves
+    address = browser.current_url
+    for visit in (browser.refresh, lambda: (browser.get("about:blank"), browser.get(address))):
+        visit()
+        assert drawn(browser) == curves
+        assert column(browser, "#main", "method") == shown
+        assert browser.find_element("name", "metric").get_attribute("value") == "val_loss"
+        assert browser.find_element("css selector", "#filters input[name=q]").get_attribute("value") == "m"
+
+
+def test_the_keyboard_reaches_sorting_and_the_legend(browser):
+    from selenium.webdriver import ActionChains, Keys
+
+    def press(key):
+        ActionChains(browser).send_keys(key).perform()
+
+    def focused(script):
+        return browser.execute_script(f"const e = document.activeElement; return {script}")
+
+    press(Keys.TAB)
+    assert focused("e.textContent") == "Skip to the results"
+    reached = {}
+    for _ in range(200):
+        press(Keys.TAB)
+        name = focused("e.dataset.legend ?? (e.closest('#main') && e.dataset.column)")
+        if name == "test_accuracy" and name not in reached:
+            press(Keys.ENTER)
+            reached[name] = focused("e.closest('th').getAttribute('aria-sort')")
+        if name == "swa":
+            press(Keys.SPACE)
+            # the legend is made anew, and the focus stays where it was
+            reached[name] = focused("e.dataset.legend + e.getAttribute('aria-pressed')")
+            break
+    assert reached == {"test_accuracy": "descending", "swa": "swafalse"}
+    assert "SWA" not in drawn(browser)
+    assert focused("getComputedStyle(e).outlineStyle") != "none"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_wider_than_the_window(browser, width, tmp_path):
+    resized(browser, width)
+    until(
+        browser,
+        "['#plot .main-svg', '#plot'].map(name => document.querySelector(name).clientWidth)"
+        ".reduce((svg, box) => Math.abs(svg - box) < 2)",
+    )
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    image = tmp_path / "page.png"
+    assert browser.save_screenshot(str(image))
+    assert image.stat().st_size > 10_000
+    # beside each other on a desk, below each other on a phone
+    tops = browser.execute_script(
+        "return [...document.querySelectorAll('#run dl > *')].slice(0, 2).map(e => e.offsetTop)"
+    )
+    assert (tops[0] == tops[1]) == (width == 1280)
+
+
+def test_what_is_not_finished_and_what_diverged_is_said(browser):
+    banner = browser.find_element("css selector", ".banner").text
+    assert "Partial results" in banner
+    assert "2 of 48 cells" in banner
+    failures = browser.find_element("id", "failures").text
+    assert "halfway" in failures
+    assert "NaN loss" in failures
+    (line,) = [
+        text
+        for text in browser.find_element("css selector", ".warnings").text.splitlines()
+        if "net_a" in text and "missing" in text
+    ]
+    assert line == "missing: net_a digits sgd: seeds 2 of halfway"
+
+
+def test_a_cell_has_a_page_with_its_history(browser, page):
+    link = browser.find_element("css selector", '#main a[aria-label="ema on net_a, seed 1, done"]')
+    browser.execute_script("arguments[0].click()", link)
+    assert until(browser, "document.querySelector('h1').textContent.includes('net_a digits sgd seed 1 ema')")
+    rows = browser.execute_script("return [...document.querySelectorAll('table tbody tr')].length")
+    assert rows == 4
+    assert "91.2" in browser.find_element("tag name", "main").text
+    browser.find_element("link text", "Suite quick").click()
+    until(browser, "document.querySelectorAll('#plot .scatterlayer .trace').length > 0")
+
+
+def test_figures_and_links_lead_to_files(page):
+    """Every relative address of the page is a file of its folder, so the folder can be sent on alone."""
+    for html in (page, *sorted(page.parent.glob("cells/*.html"))[:2]):
+        addresses = re.findall(r'(?:src|href)="([^"#:]+)"', html.read_text())
+        assert addresses
+        assert [address for address in addresses if not (html.parent / address).resolve().is_file()] == []
+        assert all(page.parent in (html.parent / address).resolve().parents for address in addresses)
+
+
+def test_on_paper_stands_what_is_read_and_not_what_is_clicked(browser):
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    visible = "return [...document.querySelectorAll(arguments[0])].filter(e => e.offsetParent !== null).length"
+    counts = {name: browser.execute_script(visible, name) for name in ("nav", "form", ".headline", "#main tbody tr")}
+    assert counts == {"nav": 0, "form": 0, ".headline": 1, "#main tbody tr": 16}
+    pressed = "return [...document.querySelectorAll('#legend button')].filter(e => e.offsetParent !== null)"
+    assert {b.get_attribute("aria-pressed") for b in browser.execute_script(pressed)} == {"true"}
+    assert browser.execute_script(
+        "return getComputedStyle(document.querySelector('#main').parentElement).overflowX"
+    ) == ("visible")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

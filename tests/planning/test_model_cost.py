@@ -1,0 +1,99 @@
+"""What is remembered of models: found once, by everything it follows from, and found again where it was damaged."""
+
+import subprocess
+import sys
+
+import pytest
+
+from harness.config import ConfigError, DatasetConfig, ModelConfig
+from harness.planning import model_cost as facts
+from harness.planning.model_cost import ModelFacts, image_cost, model_facts
+
+GREY = DatasetConfig("grey", "digits", "", 1, 28, 10, [0.0], [1.0], 1)
+LENET = ModelConfig("mine", "lenet5", kwargs={"width": 1})
+# convolutions 6 of 5x5 and 16 of 6x5x5, then 256 to 120 to 84 to 10, each with biases; 28 pixels leave 4x4
+WEIGHTS = 6 * 26 + 16 * 151 + 120 * 257 + 84 * 121 + 10 * 85
+OPERATIONS = 2 * (24 * 24 * 6 * 25 + 8 * 8 * 16 * 150 + 256 * 120 + 120 * 84 + 84 * 10)
+
+
+@pytest.fixture(autouse=True)
+def forgetful(tmp_path, monkeypatch):
+    """A cache of the test's own; the returned function forgets what this process has seen."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(facts, "_known", {})
+    return lambda: monkeypatch.setattr(facts, "_known", {})
+
+
+def kept(folder):
+    return sorted((folder / "traindyn" / "model-facts").glob("*.json"))
+
+
+def test_facts_are_found_once_and_then_read(tmp_path, monkeypatch, forgetful):
+    first = model_facts(LENET, GREY), image_cost(LENET, GREY)
+    assert first[0] == ModelFacts(WEIGHTS, 0, False)
+    assert len(kept(tmp_path)) == 2
+    forgetful()
+    for name in ("_measure", "_count"):
+        monkeypatch.setattr(facts, name, lambda *arguments: pytest.fail("found again"))
+    assert (model_facts(LENET, GREY), image_cost(LENET, GREY)) == first
+    # only the shape of the images matters
+    model_facts(LENET, DatasetConfig("other", "digits", "", 1, 28, 10, [0.5], [2.0], 7))
+
+
+@pytest.mark.parametrize("change", ["versions", "classes", "kwargs"])
+def test_what_a_fact_follows_from_has_a_place_of_its_own(tmp_path, monkeypatch, forgetful, change):
+    before = model_facts(LENET, GREY)
+    forgetful()
+    monkeypatch.setattr(facts, "_code", lambda: ("another torch",) if change == "versions" else ("these",))
+    classes = 9 if change == "classes" else 10
+    width = 2 if change == "kwargs" else 1
+    data = DatasetConfig("grey", "digits", "", 1, 28, classes, [0.0], [1.0], 1)
+    after = model_facts(ModelConfig("mine", "lenet5", kwargs={"width": width}), data)
+    assert len(kept(tmp_path)) == 2
+    assert (after == before) == (change == "versions")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[1]", '{"N": 1}', '{"N": "7", "buffer_floats": 0, "running_stats": false}']
+)
+def test_a_damaged_memory_is_replaced(tmp_path, forgetful, content):
+    model_facts(LENET, GREY)
+    (path,) = kept(tmp_path)
+    path.write_text(content)
+    forgetful()
+    assert model_facts(LENET, GREY).N == WEIGHTS
+    assert str(WEIGHTS) in path.read_text()
+
+
+def test_refusals_are_not_remembered(tmp_path, forgetful):
+    small = DatasetConfig("small", "digits", "", 1, 8, 10, [0.0], [1.0], 1)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="refuses images of 8x8"):
+            model_facts(LENET, small)
+    assert kept(tmp_path) == []
+
+
+def test_a_remembered_model_is_planned_without_timm(tmp_path):
+    """A second process, as one command after the other."""
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from harness.planning.compose import Request
+        from harness.planning.flops import work_left
+        from harness.planning.plan import make_plan
+        from harness.planning.resolve import resolve
+        from harness.storage.store import Store
+        words = ("model=lenet5", "dataset=digits", "dataset.digits.resize=28", "method=[base,ema]", "device=cpu")
+        plan = make_plan(resolve(Request((*words, "epochs=3", "batch_size=100")), "a test"), Store(Path(sys.argv[1])))
+        assert work_left(plan).training > 0
+        print("timm" in sys.modules)
+    """
+    words = [sys.executable, "-c", code, str(tmp_path / "results")]
+    said = [subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip() for _ in range(2)]
+    assert said == ["True", "False"]
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path):
+    (tmp_path / "traindyn").write_text("a file where the folder should be")
+    assert model_facts(LENET, GREY).N == WEIGHTS
+    assert image_cost(LENET, GREY).operations == OPERATIONS

@@ -1,0 +1,298 @@
+"""The comparison table: means over seeds by hand, marks, and the three file formats."""
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from harness.config import ConfigError
+from harness.report import printing
+from harness.report.columns import Choice
+from harness.report.rendering import Printed
+from harness.report.summary import results, summary
+from harness.report.tables import differences, entries, marks, statistics
+from harness.report.terminal import terminal_table
+from harness.report.warnings import unfinished
+from harness.report.written import write_tables
+
+ROW = ("test_resnet", "digits", "sgd_50%")
+COUNTS = (
+    *("epochs", "prefix_epochs", "gradients_full", "gradients_subspace", "forward_passes"),
+    *("trainable_fraction", "peak_memory_bytes"),
+)
+NO_HISTORY = pd.DataFrame({"cell_key": pd.Series(dtype="str"), "epoch": pd.Series(dtype="int64")})
+
+
+def cells(method, accuracies, model="test_resnet"):
+    """One cell per seed; a string stands for the status of one without numbers."""
+    for seed, accuracy in enumerate(accuracies):
+        done = not isinstance(accuracy, str)
+        value = accuracy if done else np.nan
+        yield {
+            "model": model,
+            "dataset": "digits",
+            "optimizer": "sgd_50%",
+            "seed": seed,
+            "method": method,
+            "batchnorm": "as_is" if method == "base" else "recalibrate",
+            "status": "done" if done else accuracy,
+            "test_accuracy": value,
+            "val_accuracy": value + 1 if done else np.nan,
+            "test_loss": 1 - value / 100 if done else np.nan,
+            "val_loss": 0.5 if done else np.nan,
+            "train_seconds": 60.0 + seed if done else np.nan,
+            "method_seconds": 1.25 if done else np.nan,
+            "eval_seconds": 3.0 if done else np.nan,
+            "base_key": f"{model}-{seed}",
+            "cell_key": f"{model}-{method}-{seed}",
+            **dict.fromkeys(COUNTS, 20.0 if done else np.nan),
+        }
+
+
+def frame_of(*groups):
+    return pd.DataFrame([cell for group in groups for cell in group])
+
+
+@pytest.fixture
+def frame():
+    return frame_of(
+        cells("base", [80.0, 82.0, 84.0]),  # mean 82, deviations -2 0 2: std sqrt(8/2) = 2
+        cells("base_recalibrated", [81.0, 83.0, 85.0]),
+        cells("swa", [86.0, 87.0, 88.0]),  # mean 87, std 1
+        cells("cmd_online", [90.0, "diverged", "left"]),
+        cells("lawa", ["failed", "diverged", "left"]),
+        cells("base", [70.0, 71.0, 72.0], model="vit_tiny"),
+    )
+
+
+def main_texts(frame, choose=""):
+    """The main table's texts by method."""
+    found = results(frame, NO_HISTORY)
+    (printed,) = printing.main(found, summary(found), Choice.of(choose, frame))
+    return printed, printed.texts.set_index("method")
+
+
+def test_mean_sample_std_and_number_of_seeds_by_hand(frame):
+    table = statistics(frame).set_index(["model", "method"]).loc["test_resnet"]
+    assert (table.loc["base", "mean"], table.loc["base", "std"], table.loc["base", "n"]) == (82.0, 2.0, 3)
+    assert (table.loc["swa", "mean"], table.loc["swa", "std"], table.loc["swa", "n"]) == (87.0, 1.0, 3)
+    online = table.loc["cmd_online"]
+    assert (online["mean"], online["n"], online["status"]) == (90.0, 1, "diverged")
+    assert np.isnan(online["std"])
+    assert (table.loc["lawa", "n"], table.loc["lawa", "status"]) == (0, "failed")
+    assert set(table["seeds"]) == {3}
+
+
+def test_rows_and_methods_keep_the_order_of_the_plan(frame):
+    printed, table = main_texts(frame)
+    assert list(table.index) == ["base", "base_recalibrated", "swa", "cmd_online", "lawa"]
+    assert list(table.columns) == ["test_resnet", "vit_tiny"]
+    assert list(table["vit_tiny"]) == ["71.00 ± 1.00", "", "", "", ""]
+    assert printed.names == 1
+
+
+def test_an_unknown_metric_is_refused_by_name(frame):
+    with pytest.raises(ConfigError, match=r"metric must be one of .*, got 'accuracy'"):
+        statistics(frame, "accuracy")
+
+
+def test_differences_pair_seeds(frame):
+    paired = differences(frame)
+    # base is one point below its control at every seed, though each spreads by 2
+    assert (paired[(*ROW, "base")].mean, paired[(*ROW, "base")].std) == (-1.0, 0.0)
+    swa = paired[(*ROW, "swa")]  # 5, 4, 3
+    assert (swa.mean, swa.std, swa.n) == (4.0, 1.0, 3)
+    # only seed 0 has both: 90 - 81, not 90 minus the control's mean of 83
+    assert (paired[(*ROW, "cmd_online")].mean, paired[(*ROW, "cmd_online")].n) == (9.0, 1)
+    assert paired[("vit_tiny", "digits", "sgd_50%", "base")].n == 0
+
+
+@pytest.mark.parametrize("base", [["diverged", "left"], [80.0, 81.0]])
+def test_without_a_control_every_text_is_still_made(base, tmp_path):
+    frame = frame_of(cells("base", base), cells("base_recalibrated", ["diverged", "left"])).astype({"base_key": "str"})
+    assert all(spread.n == 0 for spread in differences(frame).values())
+    assert "0/2" in rendered(frame, 100)
+    write_tables(results(frame, NO_HISTORY), tmp_path)
+    assert "– diverged" in (tmp_path / "main.md").read_text()
+
+
+def test_best_and_second_are_marked_and_what_prints_alike_shares_a_mark():
+    frame = frame_of(
+        cells("a", [90.001, 90.001]), cells("b", [90.002, 90.002]), cells("c", [80.0, 80.0]), cells("d", [89.99, 89.99])
+    )
+    ((row, methods),) = entries(frame).items()
+    assert row == ROW
+    assert marks(methods, "test_accuracy") == {"a": "best", "b": "best", "d": "second"}
+
+
+def test_the_lowest_loss_is_the_best():
+    frame = frame_of(cells("a", [90.0]), cells("b", [80.0]))
+    (methods,) = entries(frame, "test_loss").values()
+    assert marks(methods, "test_loss") == {"a": "best", "b": "second"}
+
+
+def test_a_mean_over_fewer_seeds_is_not_marked(frame):
+    methods = entries(frame)[ROW]
+    assert methods["cmd_online"].spread.mean > methods["swa"].spread.mean
+    assert marks(methods, "test_accuracy") == {"swa": "best", "base_recalibrated": "second"}
+
+
+def test_nothing_done_marks_nothing():
+    (methods,) = entries(frame_of(cells("a", ["left"]), cells("b", ["left"]))).values()
+    assert marks(methods, "test_accuracy") == {}
+
+
+def rows_of(text):
+    """Cells of a Markdown table, by the first of each line."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    return {line[0]: line[1:] for line in lines}
+
+
+def test_markdown(frame):
+    printed, _ = main_texts(frame)
+    text = printed.markdown()
+    lead = text.splitlines()[0]
+    assert all(words in lead for words in ("Test accuracy", "last epoch", "sample standard deviation", "validation"))
+    rows = rows_of(text)
+    assert rows["method"] == ["test_resnet", "vit_tiny"]
+    assert rows["swa"] == ["**87.00 ± 1.00 ≈**" if "≈" in rows["swa"][0] else "**87.00 ± 1.00**", ""]
+    assert rows["base_recalibrated"][0].startswith("*83.00 ± 2.00")
+    assert rows["cmd_online"] == ["90.00 (n=1)", ""]
+    assert rows["lawa"] == ["– failed", ""]
+    assert rows["base"] == ["82.00 ± 2.00", "**71.00 ± 1.00**"]
+    assert text.endswith("".join(f"- {line}\n" for line in unfinished(frame)))
+    assert unfinished(frame) == [
+        "failed: test_resnet digits sgd_50% seed 0: lawa",
+        "diverged: test_resnet digits sgd_50% seed 1: cmd_online, lawa",
+    ]
+
+
+def test_std_is_blank_with_one_seed():
+    printed, table = main_texts(frame_of(cells("a", [90.0])))
+    assert list(table["test_resnet"]) == ["90.00"]
+    assert "No test is possible with fewer than 3 seeds" in printed.caption
+
+
+def test_latex_marks_rules_and_escapes(frame):
+    printed, _ = main_texts(frame)
+    text = printed.latex()
+    assert r"\textbf{87.00 $\pm$ 1.00" in text
+    assert r"\underline{83.00 $\pm$ 2.00" in text
+    assert r"cmd\_online & 90.00 (n=1) &  \\" in text
+    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    assert re.search(r"(?<!\\)[_%#]", body) is None
+    assert "±" not in body
+    assert text.count("{") == text.count("}")
+    opened = re.findall(r"\\begin\{(\w+)\}", body)
+    assert opened == list(reversed(re.findall(r"\\end\{(\w+)\}", body)))
+    columns = len(re.search(r"\\begin\{tabular\}\{(\w+)\}", body)[1])
+    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert [line.count("&") for line in rows] == [columns - 1] * 6
+
+
+GOLDEN = r"""
+% needs \usepackage{booktabs,adjustbox}
+\begin{table}
+\centering
+\caption{two \& more. In \%. Best \textbf{bold}, second \underline{underlined}, among means over equally many seeds.}
+\label{tab:main-1}
+\begin{adjustbox}{max width=\textwidth}
+\begin{tabular}{lrr}
+\toprule
+method & net\_a, sgd\_50\% & net\_b \\
+\midrule
+cmd\_online & \textbf{90.00 $\pm$ 1.00 $^{\approx}$} & 3.00 $<$ 4 \\
+swa & \underline{89.50 $\pm$ 1.00 $^{\approx}$} & -- \\
+\bottomrule
+\end{tabular}
+\end{adjustbox}
+\par\footnotesize failed: swa \#1
+\end{table}
+"""
+"""written by hand from booktabs' manual: three rules, no vertical line, the float as every class takes it"""
+
+
+def test_latex_is_what_a_hand_would_write():
+    texts = pd.DataFrame(
+        {
+            "method": ["cmd_online", "swa"],
+            "net_a, sgd_50%": ["90.00 ± 1.00 ≈", "89.50 ± 1.00 ≈"],
+            "net_b": ["3.00 < 4", "–"],
+        }
+    )
+    marks = pd.DataFrame({"method": ["", ""], "net_a, sgd_50%": ["best", "second"], "net_b": ["", ""]})
+    table = Printed("In %.", texts, marks, notes=["failed: swa #1"], title="two & more", label="main 1")
+    assert table.latex() == GOLDEN.removeprefix("\n")
+
+
+def test_methods_that_tie_with_the_best_are_marked_and_one_that_does_not_is_not():
+    """swa and ema differ by +0.1 -0.11 +0.1 and tie; the control is 10 points behind on every seed."""
+    frame = frame_of(
+        cells("base_recalibrated", [80.0, 81.0, 82.0]),
+        cells("swa", [90.0, 91.01, 92.0]),
+        cells("ema", [90.1, 90.9, 92.1]),
+    )
+    printed, _ = main_texts(frame)
+    text = printed.latex()
+    assert r"swa & \underline{91.00 $\pm$ 1.00 $^{\approx}$} \\" in text
+    assert r"ema & \textbf{91.03 $\pm$ 1.01 $^{\approx}$} \\" in text
+    assert r"base\_recalibrated & 81.00 $\pm$ 1.00 \\" in text
+    assert r"$^{\approx}$ cannot be told apart from the best" in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles(frame, tmp_path):
+    write_tables(results(frame, NO_HISTORY), tmp_path)
+    inputs = "".join(rf"\input{{{path.stem}}}" for path in sorted(tmp_path.glob("*.tex")))
+    page = r"\documentclass{article}\usepackage{booktabs,adjustbox}\begin{document}" + inputs + r"\end{document}"
+    (tmp_path / "page.tex").write_text(page)
+    subprocess.run(["pdflatex", "-interaction=batchmode", "-halt-on-error", "page.tex"], cwd=tmp_path, check=True)
+    assert (tmp_path / "page.pdf").exists()
+
+
+def test_files_and_full_precision_of_the_csv(tmp_path):
+    frame = frame_of(cells("a", [80.0, 80.0, 81.0]), cells("b", [90.0, "diverged", "left"]))
+    write_tables(results(frame, NO_HISTORY), tmp_path / "tables")
+    assert {path.name for path in (tmp_path / "tables").iterdir()} == {
+        *(f"{name}.{kind}" for name in ("main", "models", "statistics", "progress") for kind in ("md", "tex")),
+        *(f"{name}.csv" for name in ("main", "summary", "comparisons", "targets", "cost")),
+        *("cost.md", "cost.tex"),
+    }
+    with open(tmp_path / "tables" / "main.csv", newline="") as file:
+        lines = {(line["method"], line["metric"]): line for line in csv.DictReader(file)}
+    assert len(lines) == 2 * 4
+    a, b = lines["a", "test_accuracy"], lines["b", "test_accuracy"]
+    assert float(a["mean"]) == pytest.approx(241 / 3, abs=1e-12)
+    assert float(a["std"]) == pytest.approx(1 / 3**0.5, abs=1e-12)  # squares 1/9 + 1/9 + 4/9 over n - 1 = 2
+    assert (b["std"], b["n"], b["seeds"], b["status"]) == ("", "1", "3", "diverged")
+    assert lines["a", "val_loss"]["mean"] == "0.5"
+
+
+def rendered(frame, width):
+    console = Console(width=width, force_terminal=False, record=True, file=io.StringIO())
+    console.print(terminal_table(frame))
+    return console.export_text()
+
+
+def test_terminal_table_is_whole_at_100_columns_and_without_a_terminal(frame):
+    text = rendered(frame, 100)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "\x1b" not in text
+    assert "test_resnet · digits · sgd_50%" in lines[0]
+    by_method = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+    assert by_method["swa"] == ["3", "88.00±1.00", "87.00±1.00", "+4.00±1.00", "61.0", "1.2", "3.0"]
+    assert by_method["cmd_online"] == ["1/3", "91.00", "90.00", "+9.00", "60.0", "1.2", "3.0"]
+    assert by_method["lawa"] == ["0/3", "–", "failed", "–", "–", "–", "–", "–"]
+
+
+def test_terminal_table_cuts_no_number_off_when_narrow(frame):
+    squeezed = "".join(rendered(frame, 60).split())
+    assert squeezed.count("1.2") == rendered(frame, 200).count("1.2")

@@ -1,0 +1,314 @@
+"""The frame of a suite: one row per cell of the plan, from records in a temporary results folder."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from command import here
+
+from harness.config import ConfigError
+from harness.report.views import write_views
+from harness.report.warnings import warnings
+from harness.results.frame import (
+    FRAME_COLUMNS,
+    build_frame,
+    build_history,
+    load_frame,
+    load_history,
+    read_plan,
+    validate,
+)
+from harness.storage.files import write_json
+from harness.storage.store import Store
+
+COST = {
+    "train_seconds": 6.0,
+    "method_seconds": 0.5,
+    "eval_seconds": 1.0,
+    "peak_memory_bytes": 1 << 30,
+    "epochs": 2,
+    "prefix_epochs": 0,
+    "gradients_full": 20,
+    "gradients_subspace": 0,
+    "forward_passes": 20,
+    "trainable_fraction": 1.0,
+}
+
+
+def cell(method, seed, model="net"):
+    return {
+        "cell_key": f"{model}-{method}-{seed}",
+        "base_key": f"{model}-{seed}",
+        "model": model,
+        "dataset": "digits",
+        "optimizer": "sgd",
+        "seed": seed,
+        "method": method,
+        "kind": "observer",
+        "batchnorm": "recalibrate",
+        "parameters": {"window": 5, "beta": 0.9},
+    }
+
+
+def finish(store, planned, accuracy=90.0, status="done", rows=(), **changes):
+    done = status == "done"
+    numbers = {"val_accuracy": accuracy + 1, "val_loss": 0.3, "test_accuracy": accuracy, "test_loss": 0.4}
+    record = {
+        **planned,
+        "status": status,
+        "reason": None if done else "NaN loss",
+        "traceback": None,
+        "config": {},
+        "summary": numbers if done else {},
+        "cost": COST if done else {},
+        "device": "cpu",
+        "threads": 1,
+        "versions": {"torch": "2.14.0"},
+        "sources": {},
+        "run_id": f"run-{planned['cell_key']}",
+    }
+    store.write_record({**record, **changes}, list(rows))
+
+
+def write_plan(store, cells, suite="quick", created="monday"):
+    plan = {"schema": 1, "suite": suite, "command": "run", "created": created, "config": {}, "cells": cells}
+    write_json(store.suite_folder(suite) / "plan.json", plan)
+    return plan
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path)
+
+
+def test_one_row_per_planned_cell_in_plan_order_with_the_contracts_columns(store):
+    cells = [cell("swa", 1), cell("base", 0), cell("swa", 0)]
+    finish(store, cells[1])
+    finish(store, cells[0], status="diverged")
+    finish(store, cell("ema", 0))  # of another suite
+    frame = build_frame(store, write_plan(store, cells))
+    assert " ".join(frame.columns) == (
+        "model dataset optimizer seed method batchnorm status val_accuracy val_loss test_accuracy test_loss "
+        "train_seconds method_seconds eval_seconds peak_memory_bytes epochs prefix_epochs gradients_full "
+        "gradients_subspace forward_passes trainable_fraction parameters device versions base_key cell_key run_id"
+    )
+    assert list(frame["cell_key"]) == ["net-swa-1", "net-base-0", "net-swa-0"]
+    assert list(frame["status"]) == ["diverged", "done", "left"]
+    assert frame.dtypes.astype(str).to_dict() == FRAME_COLUMNS
+
+
+def test_a_row_holds_its_records_numbers_and_a_left_cell_holds_none(store):
+    cells = [cell("base", 0), cell("swa", 0)]
+    finish(store, cells[0], accuracy=87.25)
+    done, left = build_frame(store, write_plan(store, cells)).to_dict("records")
+    assert (done["test_accuracy"], done["val_accuracy"]) == (87.25, 88.25)
+    assert {name: done[name] for name in COST} == COST
+    assert done["parameters"] == '{"beta": 0.9, "window": 5}'
+    assert json.loads(done["versions"]) == {"torch": "2.14.0"}
+    assert done["run_id"] == "run-net-base-0"
+    assert all(math.isnan(left[name]) for name in ("val_loss", "test_accuracy", *COST))
+    assert pd.isna(left["run_id"])
+    assert left["parameters"] == done["parameters"]
+
+
+def test_a_corrupt_record_counts_as_left_and_costs_no_other_row(store):
+    cells = [cell("base", 0), cell("swa", 0)]
+    for planned in cells:
+        finish(store, planned)
+    (store.cell_folder("net-base-0") / "record.json").write_text("{")
+    assert list(build_frame(store, write_plan(store, cells))["status"]) == ["left", "done"]
+
+
+def test_history_joins_all_metric_columns_in_plan_order(store):
+    cells = [cell("swa", 0), cell("base", 0), cell("ema", 0)]
+    finish(store, cells[1], rows=[{"epoch": 1, "val_accuracy": 50.0}, {"epoch": 2, "val_accuracy": 60.0}])
+    finish(store, cells[0], rows=[{"epoch": 2, "val_accuracy": 70.0, "rho": 0.5}])
+    history = build_history(store, write_plan(store, cells))
+    assert list(history.columns[:2]) == ["cell_key", "epoch"]
+    assert set(history.columns[2:]) == {"val_accuracy", "rho"}
+    assert list(zip(history["cell_key"], history["epoch"], strict=True)) == [
+        ("net-swa-0", 2),
+        ("net-base-0", 1),
+        ("net-base-0", 2),
+    ]
+    assert list(history["val_accuracy"]) == [70.0, 50.0, 60.0]
+    assert list(history["rho"].isna()) == [False, True, True]
+
+
+def test_a_plan_without_any_record_gives_an_empty_history_and_writable_views(store):
+    write_plan(store, [cell("base", 0), cell("swa", 0)])
+    frame = write_views(store, "quick")
+    assert list(frame["status"]) == ["left", "left"]
+    assert list(load_history(store.root).columns) == ["cell_key", "epoch"]
+
+
+def test_views_hold_what_the_records_say_and_load_without_them(store, tmp_path_factory):
+    cells = [cell("base", 0), cell("swa", 0)]
+    for planned in cells:
+        finish(store, planned, rows=[{"epoch": 1, "val_accuracy": 50.0}])
+    plan = write_plan(store, cells)
+    views = write_views(store, "quick")
+    folder = store.suite_folder("quick")
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "frame.parquet"), build_frame(store, plan))
+    assert {"main.md", "main.csv", "main.tex", "summary.csv", "cost.md"} <= {
+        p.name for p in (folder / "tables").iterdir()
+    }
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (store.root / "suites").rename(elsewhere / "suites")
+    pd.testing.assert_frame_equal(load_frame(elsewhere, "quick"), views)
+    assert len(load_history(elsewhere, "quick")) == 2
+
+
+def test_loading_prefers_records_to_views_of_an_older_plan_or_of_unfinished_cells(store):
+    cells = [cell("base", 0), cell("swa", 0)]
+    finish(store, cells[0])
+    write_plan(store, cells)
+    write_views(store, "quick")
+    finish(store, cells[1])
+    assert list(load_frame(store.root)["status"]) == ["done", "done"]
+    write_views(store, "quick")
+    write_plan(store, [*cells, cell("ema", 0)], created="tuesday")
+    assert list(load_frame(store.root)["status"]) == ["done", "done", "left"]
+
+
+def test_a_damaged_view_is_rebuilt_from_the_records(store):
+    finish(store, cell("base", 0), accuracy=81.0)
+    write_plan(store, [cell("base", 0)])
+    write_views(store, "quick")
+    view = store.suite_folder("quick") / "frame.parquet"
+    view.write_bytes(view.read_bytes()[:100])
+    assert list(load_frame(store.root)["test_accuracy"]) == [81.0]
+
+
+def test_an_unknown_suite_names_those_that_exist_on_one_line(store):
+    with pytest.raises(ConfigError, match="holds none"):
+        load_frame(store.root, "quick")
+    write_plan(store, [], suite="smoke")
+    write_plan(store, [], suite="quick")
+    with pytest.raises(ConfigError, match="got 'quik'; nearest: quick") as caught:
+        read_plan(store.root, "quik")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="one of: quick, smoke"):
+        read_plan(store.root, "paper")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"schema": 99, "cells": []}'])
+def test_an_unreadable_plan_is_one_line_naming_the_file(store, content):
+    write_plan(store, [])
+    (store.suite_folder("quick") / "plan.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"plan\.json must") as caught:
+        read_plan(store.root, "quick")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: f.drop(columns="test_loss"), "test_loss"),
+        (lambda f: f[[*f.columns[1:], f.columns[0]]], "order"),
+        (lambda f: f.astype({"seed": "float64"}), "frame.seed must be of dtype int64, got float64"),
+        (lambda f: f.assign(cell_key="same"), "must not repeat, got same twice"),
+        (lambda f: f.assign(status="stale"), "got 'stale' in cell net-base-0"),
+        (lambda f: f.assign(test_accuracy=100.5), "within 0..100 percent, got 100.5"),
+        (lambda f: f.assign(val_accuracy=-0.1), "val_accuracy must be within"),
+    ],
+)
+def test_validation_names_what_is_wrong(store, spoil, message):
+    cells = [cell("base", 0), cell("swa", 0)]
+    frame = build_frame(store, write_plan(store, cells))
+    validate(frame)
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")) as caught:
+        validate(spoil(frame))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_warnings_where_all_seeds_are_done_alike(store):
+    cells = [cell(method, seed) for seed in (0, 1) for method in ("base", "swa")]
+    for planned in cells:
+        finish(store, planned)
+    assert warnings(build_frame(store, write_plan(store, cells))) == []
+
+
+def test_warnings_name_missing_seeds_mixtures_and_cells_that_did_not_finish(store):
+    cells = [cell(method, seed) for seed in (0, 1) for method in ("base", "swa", "ema", "lawa")]
+    for planned in cells:
+        match planned["method"], planned["seed"]:
+            case "lawa", 1:
+                finish(store, planned, status="failed")
+            case "swa" | "ema", 1:
+                continue
+            case "base", 1:
+                finish(store, planned, device="cuda", versions={"torch": "2.11.0"})
+            case _:
+                finish(store, planned)
+    assert warnings(build_frame(store, write_plan(store, cells))) == [
+        "missing: net digits sgd: seeds 1 of swa, ema",
+        "mixed: device: cpu (4 cells), cuda (1 cells)",
+        "mixed: torch version: 2.14.0 (4 cells), 2.11.0 (1 cells)",
+        "failed: net digits sgd seed 1: lawa",
+    ]
+
+
+def test_mixed_thread_counts_are_named_also_by_a_frame_that_was_stored(store):
+    cells = [cell("base", seed) for seed in (0, 1, 2)]
+    for planned, threads in zip(cells, (1, 2, 1), strict=True):
+        finish(store, planned, threads=threads)
+    plan = write_plan(store, cells)
+    write_views(store, "quick")
+    line = "mixed: threads, between which sums in float32 differ: 1 (2 cells), 2 (1 cells)"
+    assert warnings(build_frame(store, plan)) == [line]
+    assert warnings(load_frame(store.root, "quick")) == [line]
+
+
+def test_a_plan_that_does_not_say_kinds_is_named(store):
+    planned = cell("base", 0)
+    finish(store, planned)
+    del planned["kind"]
+    (line,) = warnings(build_frame(store, write_plan(store, [planned])))
+    assert line.startswith("plan: written by an older version")
+
+
+def test_a_cell_that_stands_twice_in_a_plan_is_one_line_of_the_command(store):
+    write_plan(store, [cell("base", 0), cell("base", 0)])
+    done = here("report", "suite=quick", results=store.root, code=2)
+    assert done.stderr == "error: frame.cell_key must not repeat, got net-base-0 twice\n"
+
+
+def test_a_diverged_cell_and_one_without_a_number_are_named_and_averaged_with_nothing(store):
+    """Seed 1 of swa diverged and seed 2 ended with a NaN: its mean is seed 0's alone, and says so."""
+    cells = [cell(method, seed) for method in ("base_recalibrated", "swa") for seed in (0, 1, 2)]
+    for planned in cells:
+        match planned["method"], planned["seed"]:
+            case "swa", 1:
+                finish(store, planned, status="diverged")
+            case "swa", 2:
+                finish(store, planned, summary={"val_accuracy": 50.0, "test_accuracy": math.nan})
+            case _:
+                finish(store, planned, accuracy=90.0 + planned["seed"])
+    write_plan(store, cells)
+    done = here("report", "suite=quick", "figures=none", results=store.root)
+    assert "diverged: net digits sgd seed 1: swa\n" in done.stdout
+    tables = store.suite_folder("quick") / "tables"
+    (line,) = [line for line in (tables / "main.md").read_text().splitlines() if line.startswith("| swa")]
+    assert "90.00 (n=1)" in line
+    summary = pd.read_csv(tables / "summary.csv").set_index("method")
+    assert summary.loc["swa", ["n_to_base_recalibrated", "mean_to_base_recalibrated"]].tolist() == [1, 0.0]
+    assert summary.loc["swa", "verdict_to_base_recalibrated"] == "no test: fewer than 3 seeds"
+    assert summary.loc["swa", "unranked"] == "1 of 3 seeds"
+
+
+def test_two_bases_of_one_seed_in_a_row_are_warned_about(store):
+    cells = [cell("base", 0), {**cell("base", 0), "cell_key": "longer", "base_key": "net-0-longer"}]
+    for planned in cells:
+        finish(store, planned)
+    (line,) = warnings(build_frame(store, write_plan(store, cells)))
+    assert line.startswith("pooled: net digits sgd")
+
+
+def test_non_finite_numbers_of_a_record_survive(store):
+    finish(store, cell("base", 0), summary={"val_accuracy": 10.0, "val_loss": math.inf, "test_accuracy": 9.0})
+    frame = build_frame(store, write_plan(store, [cell("base", 0)]))
+    assert frame["val_loss"].iloc[0] == math.inf
+    assert np.isnan(frame["test_loss"].iloc[0])

@@ -1,0 +1,71 @@
+"""Engines' configuration, and what remote jobs say through a file. The engines themselves: tests/cluster."""
+
+import math
+
+import pytest
+
+from harness.config import ConfigError, RayConfig, SlurmConfig, from_mapping
+from harness.running.engine.remote import event_line, read_event
+from harness.running.engine.slurm import sbatch_parameters
+from harness.tracking import RunInfo
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (SlurmConfig, {"minutes": 0}, "engine.minutes must be at least 1, got 0"),
+        (SlurmConfig, {"minutes": 1, "signal_seconds": 60}, "engine.signal_seconds must be below 60, "),
+        (SlurmConfig, {"requeues": -1}, "engine.requeues must be at least 0, got -1"),
+        (SlurmConfig, {"gpus": 0.5}, "engine.gpus must be a whole number, got 0.5"),
+        (SlurmConfig, {"memory_gb": 0}, "engine.memory_gb must be at least 0.1, got 0"),
+        (SlurmConfig, {"partition": 3}, "engine.partition must be a text, got 3"),
+        (SlurmConfig, {"setup": "module load cuda"}, "engine.setup must be a list of shell lines, "),
+        (SlurmConfig, {"parameters": ["exclusive"]}, "engine.parameters must be a mapping of sbatch's options, "),
+        (SlurmConfig, {"poll_seconds": 0}, "engine.poll_seconds must be at least 0.1, got 0"),
+        (SlurmConfig, {"partitions": "gpu"}, "engine has no key 'partitions'; nearest: partition"),
+        (SlurmConfig, {"workers": 0}, "engine.workers must be at least 1, got 0"),
+        (SlurmConfig, {"retries": -1}, "engine.retries must be at least 0, got -1"),
+        (RayConfig, {"gpus": -1}, "engine.gpus must be at least 0, got -1"),
+        (RayConfig, {"address": ""}, "engine.address must be local, auto or host:port, got ''"),
+    ],
+)
+def test_bad_engines_are_one_line(kind, values, message):
+    with pytest.raises(ConfigError) as error:
+        from_mapping(kind, "engine", {"name": "slurm" if kind is SlurmConfig else "ray", **values})
+    assert str(error.value).startswith(message)
+
+
+def test_what_sbatch_is_asked_for():
+    """Nothing that was not given: the cluster's defaults stay its own."""
+    assert sbatch_parameters(SlurmConfig("slurm"), 64) == {
+        "job_name": "traindyn",
+        "time": 120,
+        "cpus_per_task": 1,
+        "signal_delay_s": 90,
+        "array_parallelism": 64,
+        "stderr_to_stdout": True,
+        "additional_parameters": {"requeue": True},
+    }
+    config = SlurmConfig(
+        "slurm", threads=4, partition="gpu", memory_gb=1.5, gpus=2, setup=["module load cuda"],
+        parameters={"constraint": "a100"},
+    )  # fmt: skip
+    given = sbatch_parameters(config, 8)
+    assert given["partition"] == "gpu"
+    assert given["mem"] == "1536MB"
+    assert given["gres"] == "gpu:2"
+    assert given["cpus_per_task"] == 4
+    assert given["setup"] == ["module load cuda"]
+    assert given["additional_parameters"] == {"requeue": True, "constraint": "a100"}
+    assert not {"account", "qos"} & set(given)
+
+
+def test_events_come_back_from_their_lines():
+    """A run as what it was, numbers to the last bit, and what is not finite."""
+    info = RunInfo("id-store", "name", "group", "swa", ("smoke", "swa"), {"lr": 0.1, "seeds": [0, 1]})
+    started = read_event(event_line({"kind": "run", "cell_key": "c", "info": info}))
+    assert (started["info"].run_id, started["info"].config) == (info.run_id, info.config)
+    rows = [{"epoch": 1, "train_loss": 0.1 + 0.2, "val_loss": math.inf}]
+    line = event_line({"kind": "rows", "cell_key": "c", "run_id": "id-store", "rows": rows})
+    assert line.count(b"\n") == 1
+    assert read_event(line)["rows"] == rows
