@@ -32,8 +32,9 @@ from baselines.subspace import Subspace, orthonormalise
 from harness.config import BaseConfig
 from harness.planning.compose import Request
 from harness.planning.resolve import resolve
-from harness.problem.datasets import load_split, obtain
+from harness.problem.datasets import obtain
 from harness.problem.images import ImageSet
+from harness.problem.splits import load_split
 from harness.training.clock import Clock
 from harness.training.loop import Trainer
 from harness.training.session import BranchSession

@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -112,6 +112,19 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
+class _Version(argparse.Action):
+    """Prints the version, which is looked up only where it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"traindyn {version('traindyn')} (Python {sys.version.split()[0]})")
+        raise SystemExit(0)
+
+
 def _presets(group: str) -> list[str]:
     return sorted(Path(p.name).stem for p in (files("conf") / group).iterdir() if p.name.endswith(".yaml"))
 
@@ -136,6 +149,7 @@ def _complete(prefix: str, **_: Any) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = _Parser(prog="traindyn", description=DESCRIPTION, formatter_class=formatter)
+    parser.add_argument("--version", action=_Version, help="show the versions of traindyn and of Python, and leave")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
     for verb, summary in SUMMARIES.items():
         one = verbs.add_parser(
@@ -216,6 +230,25 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+@contextlib.contextmanager
+def _saying(what: str) -> Iterator[Callable[[], None]]:
+    """On a terminal, say at once what is going on, until the block ends or calls what it is given."""
+    shown = sys.stderr.isatty()
+
+    def clear() -> None:
+        nonlocal shown
+        if shown:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+        shown = False
+
+    if shown:
+        print(f"{what} ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield clear
+    finally:
+        clear()
+
+
 def _make_plan(parsed: argparse.Namespace, command: str) -> Plan:
     from harness.planning.compose import Request
     from harness.planning.plan import make_plan
@@ -237,28 +270,32 @@ def _console() -> Console:
 
 
 def _plan(parsed: argparse.Namespace, command: str) -> int:
-    from harness.planning.estimate import estimate
-    from harness.planning.flops import work_left
-    from harness.planning.summary import plan_table, plan_text
+    with _saying("planning"):
+        from harness.planning.estimate import estimate
+        from harness.planning.flops import work_left
+        from harness.planning.summary import plan_table, plan_text
 
-    plan = _make_plan(parsed, command)
+        plan = _make_plan(parsed, command)
+        cost, work = estimate(plan), work_left(plan)
     console = _console()
     console.print(plan_table(plan))
-    console.print(plan_text(plan, estimate(plan)), highlight=False)
-    for line in work_left(plan).sentences():
+    console.print(plan_text(plan, cost), highlight=False)
+    for line in work.sentences():
         console.print(line, markup=False, highlight=False)
     return 0
 
 
 def _run(parsed: argparse.Namespace, command: str) -> int:
-    from harness.running.engine.local import warm_up
+    with _saying("planning"):
+        from harness.planning.estimate import check_room, estimate
 
-    warm_up()
-    from harness.planning.estimate import check_room, estimate
-
-    plan = _make_plan(parsed, command)
+        plan = _make_plan(parsed, command)
+        left = "left" in plan.statuses.values()
     console = _console()
-    if "left" in plan.statuses.values():
+    if left:
+        from harness.running.engine.local import warm_up
+
+        warm_up()
         plan = _with_data(plan, parsed, command, console)
         check_room(plan, estimate(plan))
     plan.store.write_plan(plan.as_record())
@@ -294,20 +331,21 @@ def _with_data(plan: Plan, parsed: argparse.Namespace, command: str, console: Co
 
 def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
     """Run what is left, followed by a tracker, and show the suite."""
-    from harness.publishing.background import Background
-    from harness.running.display import Display
-    from harness.running.engine import open_engine
-    from harness.running.engine.local import METHOD
-    from harness.running.scheduler import Scheduler, epochs_left
-    from harness.tracking import tracks
-
     settings = plan.study.settings
-    engine = open_engine(settings.engine, plan.bases[0].config.device, plan.store.root)
-    ended = sum(status != "left" for status in plan.statuses.values())
-    display = Display(console, ended, len(plan.statuses), epochs_left(plan), engine.slots)
-    tracking = None
-    if tracks(settings.tracker):
-        tracking = Background(settings.tracker, plan.store.root, settings.suite, METHOD)
+    with _saying("starting"):
+        from harness.publishing.background import Background
+        from harness.running.display import Display
+        from harness.running.engine import open_engine
+        from harness.running.engine.local import METHOD
+        from harness.running.scheduler import Scheduler, epochs_left
+        from harness.tracking import tracks
+
+        engine = open_engine(settings.engine, plan.bases[0].config.device, plan.store.root)
+        ended = sum(status != "left" for status in plan.statuses.values())
+        display = Display(console, ended, len(plan.statuses), epochs_left(plan), engine.slots)
+        tracking = None
+        if tracks(settings.tracker):
+            tracking = Background(settings.tracker, plan.store.root, settings.suite, METHOD)
     display.start()
     try:
         try:
@@ -326,15 +364,16 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
 
 
 def _tune(parsed: argparse.Namespace, command: str) -> int:
-    from harness.running.engine import open_engine
-    from harness.running.engine.local import warm_up
+    with _saying("planning"):
+        from harness.planning.estimate import check_room, estimate
+        from harness.running.engine import open_engine
+        from harness.running.engine.local import warm_up
 
-    warm_up()
-    from harness.planning.estimate import check_room, estimate
-    from harness.tune.command import tune
-
+        plan = _make_plan(parsed, command)
+        warm_up()
+        from harness.tune.command import tune
     console = _console()
-    plan = _with_data(_make_plan(parsed, command), parsed, command, console)
+    plan = _with_data(plan, parsed, command, console)
     check_room(plan, estimate(plan))
     engine = open_engine(plan.study.settings.engine, plan.bases[0].config.device, plan.store.root)
     folders = tuple(parsed.config_dir)
@@ -344,13 +383,14 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
 
 def _show(root: Path, suite: str, console: Console) -> int:
     """Write the views, print the table, and name what is not as it should be."""
-    from harness.report.terminal import terminal_table
-    from harness.report.views import write_views
-    from harness.report.warnings import warnings
-    from harness.storage.store import Store
+    with _saying("making tables"):
+        from harness.report.terminal import terminal_table
+        from harness.report.views import write_views
+        from harness.report.warnings import warnings
+        from harness.storage.store import Store
 
-    store = Store(root)
-    frame = write_views(store, suite)
+        store = Store(root)
+        frame = write_views(store, suite)
     console.print(terminal_table(frame))
     for warning in warnings(frame):
         console.print(warning, markup=False, highlight=False, soft_wrap=True)
@@ -359,16 +399,18 @@ def _show(root: Path, suite: str, console: Console) -> int:
 
 
 def _report(parsed: argparse.Namespace, command: str) -> int:
-    from harness.report.command import Options, make_report, open_page, sentences
-    from harness.report.terminal import printed_table, terminal_table
-    from harness.report.warnings import warnings
+    with _saying("making tables, figures and page") as done_saying:
+        from harness.report.command import Options, make_report, open_page, sentences
+        from harness.report.terminal import printed_table, terminal_table
+        from harness.report.warnings import warnings
 
-    options, console = Options.of(parsed.overrides), _console()
+        options, console = Options.of(parsed.overrides), _console()
 
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        def say(text: str) -> None:
+            done_saying()
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    report = make_report(options, say)
+        report = make_report(options, say)
     frame = report.found.frame
     console.print(printed_table(report.tables) if report.tables else terminal_table(frame))
     for text in (*warnings(frame), *report.texts, sentences(report.found), f"report: {report.page}"):

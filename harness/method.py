@@ -32,15 +32,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
+    from torch import Tensor, nn
 
-Buffers = Mapping[str, Tensor]
+Buffers: TypeAlias = "Mapping[str, Tensor]"
 State = dict[str, Any]
 
 
@@ -222,7 +221,7 @@ class Batch:
 Schedule = Callable[[float], float]
 """Learning-rate factor after a (fractional) number of epochs since the optimizer was made."""
 
-OptimizerFactory = Callable[..., torch.optim.Optimizer]
+OptimizerFactory: TypeAlias = "Callable[..., torch.optim.Optimizer]"
 
 
 class Session(Protocol):

@@ -19,8 +19,8 @@ from harness.planning.compose import Request, Values, available, load_yaml
 from harness.planning.methods import make_method
 from harness.planning.plan import BasePlan, CellPlan, make_plan
 from harness.planning.resolve import resolve
-from harness.problem.datasets import load_split
 from harness.problem.images import Images
+from harness.problem.splits import load_split
 from harness.randomness import generator
 from harness.running.jobs import Job, run_job
 from harness.storage.store import Record, Store

@@ -12,14 +12,14 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any, TypeVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.config import DatasetConfig, ModelConfig
 from harness.storage.cache import remembered
 from harness.storage.keys import source_digest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,7 @@ def _measure(config: ModelConfig, dataset: DatasetConfig) -> ModelFacts:
 
 def _count(config: ModelConfig, dataset: DatasetConfig) -> ImageCost:
     """From one training forward of two images."""
+    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from harness.problem.models import on_meta

@@ -14,17 +14,19 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from filelock import FileLock
 from numpy._core.multiarray import _reconstruct
-from torch import Tensor
 
 from harness.config import ConfigError, DatasetConfig
 from harness.problem.folders import data_root, quiet_download
-from harness.problem.images import ImageSet, in_memory
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harness.problem.images import ImageSet
 
 HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
 PIXELS = 3 * 32 * 32
@@ -97,6 +99,8 @@ def _read(path: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
 @functools.lru_cache(maxsize=2)
 def _read_all(paths: tuple[Path, ...], mtimes_ns: tuple[int, ...], classes: int) -> tuple[Tensor, Tensor]:
     """Images (n, 3, 32, 32) and labels; kept between calls, since training and validation come from one part."""
+    import torch
+
     parts = [_read(path, classes) for path in paths]
     pixels = np.concatenate([pixels for pixels, _ in parts]).reshape(-1, 3, 32, 32)
     labels = np.concatenate([labels for _, labels in parts]).astype(np.int64)
@@ -131,12 +135,16 @@ class CIFAR:
 
     def payloads(self, files: tuple[Path, ...]) -> Iterator[bytes]:
         """Pixels and labels rather than files, so that both formats are the same data."""
+        import torch
+
         for part in ("train", "test"):
             images, labels = self._part(files, part)
             yield images.numpy().tobytes()
             yield labels.to(torch.uint8).numpy().tobytes()
 
     def open(self, config: DatasetConfig, files: tuple[Path, ...], part: str) -> ImageSet:
+        from harness.problem.images import in_memory
+
         return in_memory(config, *self._part(files, part))
 
     def obtain(self, config: DatasetConfig) -> str | None:

@@ -1,27 +1,14 @@
-"""Data sets: a fixed train/validation/test split of a source's images, and what identifies the data.
-
-Shape suffixes: B images of a set.
-"""
+"""Data sets before an image is read: the sizes of their splits, where they are found, and what identifies them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-from torch.nn.functional import interpolate
-
-from harness.config import ConfigError, DatasetConfig, check_choice
-from harness.problem.images import Images, ImageSet
+from harness.config import ConfigError, DatasetConfig
 from harness.problem.sources import find_source
-from harness.randomness import generator
 from harness.storage.cache import remembered
-
-RESIZE_IMAGES = 1024
-"""images interpolated at once: bounds the float32 copy"""
 
 
 class Sizes(NamedTuple):
@@ -65,67 +52,6 @@ def check_sizes(config: DatasetConfig) -> Sizes:
 def train_images(config: DatasetConfig) -> int:
     """Images in the training split, without reading one."""
     return check_sizes(config).train
-
-
-def _split_indices(config: DatasetConfig, split: str) -> Tensor:
-    """Indices into the source's test part, or into its training part for `train` and `val`.
-
-    Validation comes first in its permutation, so that `train_size` does not move it.
-    """
-    sizes = check_sizes(config)
-    train_total, test_total = find_source(config).totals(config)
-    if split == "test":
-        return torch.randperm(test_total, generator=generator(config.split_seed, "split/test"))[: sizes.test]
-    order = torch.randperm(train_total, generator=generator(config.split_seed, "split"))
-    return order[: sizes.val] if split == "val" else order[sizes.val : sizes.val + sizes.train]
-
-
-def _resize(images_B: Tensor, size: int) -> Tensor:
-    """Bilinear, anti-aliased where it shrinks; uint8 again."""
-    return torch.cat(
-        [
-            interpolate(chunk.float(), (size, size), mode="bilinear", antialias=True)
-            .round()
-            .clamp(0, 255)
-            .to(torch.uint8)
-            for chunk in torch.split(images_B, RESIZE_IMAGES)
-        ]
-    )
-
-
-def _check_declared(config: DatasetConfig, part: str, images: ImageSet) -> None:
-    """ConfigError where images or labels are not what the configuration declares."""
-    key = f"dataset.{config.name}"
-    declared = (find_source(config).totals(config)[part == "test"], config.channels, config.size, config.size)
-    if tuple(images.images_B.shape) != declared:
-        raise ConfigError(f"{key} must hold images of shape {declared}, got {tuple(images.images_B.shape)}")
-    highest = int(images.labels_B.max())
-    if highest >= config.classes:
-        raise ConfigError(f"{key}.classes must be at least {highest + 1}, got {config.classes}")
-
-
-def load_split(config: DatasetConfig, split: str) -> Images:
-    """The `train`, `val` or `test` split on the CPU; ConfigError where the data is absent or not what is declared.
-
-    A seeded permutation of the source's training part gives validation and training images; its test part
-    is used whole, or as a fixed subset of `test_size` images. Images in memory that are to shrink are resized here,
-    those that are to grow batch by batch.
-    """
-    check_choice("split", split, Sizes._fields)
-    part = "test" if split == "test" else "train"
-    source = find_source(config)
-    files = source.find(config)
-    if files is None:
-        raise ConfigError(f"dataset.{config.name} must be obtained before it is read, got no files")
-    images = source.open(config, files, part)
-    if isinstance(images, ImageSet):
-        _check_declared(config, part, images)
-    images = images.subset(_split_indices(config, split))
-    if isinstance(images, ImageSet) and config.resize is not None and config.resize < config.size:
-        return replace(images, images_B=_resize(images.images_B, config.resize))
-    if isinstance(images, ImageSet) and config.resize is not None and config.resize > config.size:
-        return replace(images, enlarge=config.resize)
-    return images
 
 
 def obtain(config: DatasetConfig) -> str | None:

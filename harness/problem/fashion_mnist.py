@@ -16,16 +16,19 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from filelock import FileLock
-from torch import Tensor
 
 from harness.config import ConfigError, DatasetConfig
 from harness.problem.folders import data_root, quiet_download
-from harness.problem.images import ImageSet, in_memory
 from harness.storage.files import write_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harness.problem.images import ImageSet
 
 SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
@@ -73,6 +76,8 @@ def parse_idx(data: bytes) -> np.ndarray:
 @functools.lru_cache(maxsize=2)
 def _read_idx(path: Path, mtime_ns: int) -> Tensor:
     """Kept between calls, since the training and the validation split come from one file."""
+    import torch
+
     try:
         return torch.from_numpy(parse_idx(payload(path)))
     except ValueError as error:
@@ -102,6 +107,8 @@ class FashionMNIST:
         return map(payload, files)
 
     def open(self, config: DatasetConfig, files: tuple[Path, ...], part: str) -> ImageSet:
+        from harness.problem.images import in_memory
+
         images, labels = (_read_idx(p, p.stat().st_mtime_ns) for p in (files[:2] if part == "train" else files[2:]))
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
             raise ConfigError(

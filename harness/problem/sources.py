@@ -1,20 +1,23 @@
-"""Where images come from: one `Source` per value of `dataset.<name>.source`."""
+"""Where images come from: one `Source` per value of `dataset.<name>.source`.
+
+A plan asks sources for sizes and files: what only reading images needs, torch above all, is imported when it is read.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from harness.config import ConfigError, DatasetConfig, nearest
 from harness.problem.cifar import CIFAR
 from harness.problem.fashion_mnist import FashionMNIST
-from harness.problem.images import Images, ImageSet, in_memory
-from harness.randomness import generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harness.problem.images import Images, ImageSet
 
 
 class Source(Protocol):
@@ -72,11 +75,18 @@ class Digits:
         return None
 
     def payloads(self, files: tuple[Path, ...]) -> Iterator[bytes]:
+        import torch
+
         images, labels = self._arrays()
         yield images.numpy().tobytes()
         yield labels.to(torch.uint8).numpy().tobytes()
 
     def open(self, config: DatasetConfig, files: tuple[Path, ...], part: str) -> ImageSet:
+        import torch
+
+        from harness.problem.images import in_memory
+        from harness.randomness import generator
+
         images, labels = self._arrays()
         order = torch.randperm(self.TOTAL, generator=generator(0, "digits/test"))
         chosen = order[: self.TEST_IMAGES] if part == "test" else order[self.TEST_IMAGES :]
@@ -86,6 +96,7 @@ class Digits:
 
     @staticmethod
     def _arrays() -> tuple[Tensor, Tensor]:
+        import torch
         from sklearn.datasets import load_digits  # slow to import
 
         digits = load_digits()

@@ -25,7 +25,7 @@ from baselines.cmd.fit import BLOCK_BYTES, CMDModel, fit
 from baselines.cmd.sampling import sample_trajectories
 from harness.config import ConfigError, EvaluateConfig
 from harness.method import Proposal, Snapshot
-from harness.problem.datasets import load_split
+from harness.problem.splits import load_split
 from harness.randomness import generator
 from harness.report.drawing import LINE, STYLE, WIDTH
 from harness.report.figures import LANDSCAPE, chosen, decomposed, layout_of, stored_window, write_figure

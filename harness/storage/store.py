@@ -18,15 +18,17 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
-import pandas as pd
 
 from harness.config import ConfigError
 from harness.storage.files import set_aside, write_bytes, write_json
 from harness.storage.leases import Leases
 from harness.storage.masking import masked
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = 1
 STATUSES = ("done", "failed", "diverged", "skipped")
@@ -48,6 +50,8 @@ def _seal(record: Record) -> str:
 
 def history_bytes(rows: list[dict[str, Any]]) -> bytes:
     """Rows (`epoch` and metrics) as Parquet: epoch int64, all else float64."""
+    import pandas as pd  # slow to import, and not needed to see what is done
+
     frame = pd.DataFrame(rows)
     if "epoch" not in frame:
         frame = pd.DataFrame({"epoch": []})
@@ -162,6 +166,8 @@ class Store:
 
     def history(self, cell_key: str) -> pd.DataFrame | None:
         """A cell's history, verified, or None."""
+        import pandas as pd
+
         found = self.cell(cell_key)
         return None if found is None else pd.read_parquet(io.BytesIO(found[1]))
 
@@ -175,6 +181,8 @@ class Store:
 
     def base_history(self, base_key: str) -> list[dict[str, Any]]:
         """Training rows of a base that ended."""
+        import pandas as pd
+
         frame = pd.read_parquet(self.base_folder(base_key) / "history.parquet")
         return [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
 

@@ -18,9 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.config import BaseConfig, EvaluateConfig
 from harness.method import Proposal, Snapshot
-from harness.problem.datasets import load_split
 from harness.problem.images import Images
 from harness.problem.models import build_model
+from harness.problem.splits import load_split
 from harness.randomness import generator
 from harness.training.flat_model import FlatModel
 from harness.training.out_of_memory import bounded_by

@@ -11,7 +11,7 @@ import torch
 from command import COMMAND, cell_folder, environment, here, state, traindyn
 
 from harness import load_frame, load_history, load_model
-from harness.problem.datasets import load_split
+from harness.problem.splits import load_split
 from harness.results.load_model import base_from_record
 from harness.tracking import offline_runs, read_offline
 

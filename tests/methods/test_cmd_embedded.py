@@ -13,7 +13,7 @@ from baselines.cmd.windows import MOVEMENTS, FreeFit, WarmUp
 from harness.method import Branch, Snapshot
 from harness.planning.compose import Request
 from harness.planning.resolve import resolve
-from harness.problem.datasets import load_split
+from harness.problem.splits import load_split
 from harness.storage.tensors import read_state, write_state
 from harness.storage.trajectory import MemoryTrajectory
 from harness.training.clock import Clock

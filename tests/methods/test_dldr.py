@@ -15,7 +15,7 @@ from baselines.twa import TWA
 from harness.method import Branch
 from harness.planning.compose import Request
 from harness.planning.resolve import resolve
-from harness.problem.datasets import load_split
+from harness.problem.splits import load_split
 from harness.storage.tensors import read_state, write_state
 from harness.training.clock import Clock, Counts
 from harness.training.loop import Trainer

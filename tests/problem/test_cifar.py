@@ -13,7 +13,8 @@ from test_datasets import preset
 from harness.config import ConfigError
 from harness.problem import cifar
 from harness.problem.cifar import CIFAR, FOLDERS
-from harness.problem.datasets import data_digest, load_split, obtain
+from harness.problem.datasets import data_digest, obtain
+from harness.problem.splits import load_split
 
 IMAGES = 4
 """of one batch"""

@@ -20,10 +20,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from harness.config import ConfigError, DatasetConfig, from_mapping
-from harness.problem import datasets, fashion_mnist
-from harness.problem.datasets import check_sizes, data_digest, load_split, obtain, train_images
+from harness.problem import fashion_mnist, splits
+from harness.problem.datasets import check_sizes, data_digest, obtain, train_images
 from harness.problem.fashion_mnist import NAMES, FashionMNIST
 from harness.problem.images import ImageSet
+from harness.problem.splits import load_split
 
 PRESETS = sorted(path.stem for path in Path(str(files("conf"))).glob("dataset/*.yaml"))
 RAW_NAMES = (*NAMES["train"], *NAMES["test"])
@@ -284,7 +285,7 @@ def test_images_that_grow_stay_small_in_memory_and_are_augmented_before(monkeypa
 def test_resize_in_chunks_equals_resize_at_once(monkeypatch):
     config = replace(preset("digits"), resize=6, test_size=50)
     whole = load_split(config, "test").images_B
-    monkeypatch.setattr(datasets, "RESIZE_IMAGES", 7)
+    monkeypatch.setattr(splits, "RESIZE_IMAGES", 7)
     assert torch.equal(load_split(config, "test").images_B, whole)
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 from test_datasets import pixels, preset
 
 from harness.config import ConfigError
-from harness.problem.datasets import check_sizes, data_digest, load_split
+from harness.problem.datasets import check_sizes, data_digest
+from harness.problem.splits import load_split
 
 SIDE = 40
 

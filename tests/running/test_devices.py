@@ -9,7 +9,7 @@ import torch
 from harness.config import ConfigError, EngineConfig
 from harness.planning.compose import Request
 from harness.planning.resolve import resolve
-from harness.problem.datasets import load_split
+from harness.problem.splits import load_split
 from harness.running.engine import local
 from harness.running.engine.local import LocalEngine
 from harness.storage.tensors import pack, unpack

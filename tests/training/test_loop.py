@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from harness.method import Branch, Proposal
 from harness.planning.compose import Request
 from harness.planning.resolve import resolve
-from harness.problem.datasets import load_split
+from harness.problem.splits import load_split
 from harness.storage.tensors import digest_tensor, read_state, write_state
 from harness.storage.trajectory import MemoryTrajectory
 from harness.training.clock import Clock

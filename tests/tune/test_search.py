@@ -7,7 +7,7 @@ import pytest
 from command import OWN, cell_folder, here
 from optuna.trial import TrialState
 
-import harness.problem.datasets
+import harness.problem.splits
 from harness.config import ConfigError
 from harness.storage.store import Store
 from harness.training.evaluate import Evaluator
@@ -32,13 +32,13 @@ def table(search, *dropped):
 @pytest.fixture
 def sealed(monkeypatch):
     """Whoever reads the test split fails."""
-    indices = harness.problem.datasets._split_indices
+    indices = harness.problem.splits._split_indices
 
     def guarded(config, split):
         assert split != "test", "the test split was read"
         return indices(config, split)
 
-    monkeypatch.setattr(harness.problem.datasets, "_split_indices", guarded)
+    monkeypatch.setattr(harness.problem.splits, "_split_indices", guarded)
 
 
 KINDS = {

@@ -15,8 +15,8 @@ from safetensors.torch import save as save_safetensors
 from harness.config import BaseConfig
 from harness.planning.methods import make_method
 from harness.planning.plan import CellPlan
-from harness.problem.datasets import load_split
 from harness.problem.images import Images
+from harness.problem.splits import load_split
 from harness.running.audience import Watched
 from harness.running.jobs.job import (
     GENERATION,
