@@ -56,7 +56,7 @@ class IdleJob(Job):
 
 
 def idle_job(plan: Plan) -> IdleJob:
-    study, base = plan.study, plan.bases[0]
+    experiment, base = plan.experiment, plan.bases[0]
     return IdleJob(
         kind="train",
         base=base,
@@ -64,8 +64,8 @@ def idle_job(plan: Plan) -> IdleJob:
         snapshots=frozenset(),
         starts=frozenset(),
         retrain=False,
-        evaluate=study.evaluate,
-        settings=study.settings,
+        evaluate=experiment.evaluate,
+        settings=experiment.settings,
         composed={},
         python_path=(str(Path(__file__).parent),),
     )
@@ -85,8 +85,8 @@ def drain(engine: Engine, job: Job, count: int) -> float:
 
 
 def plan_for(folder: Path, *overrides: str) -> Plan:
-    study = resolve(Request((*SUITE, f"results_dir={folder}", *overrides), ()), "benchmark")
-    return make_plan(study, Store(folder))
+    experiment = resolve(Request((*SUITE, f"results_dir={folder}", *overrides), ()), "benchmark")
+    return make_plan(experiment, Store(folder))
 
 
 def overhead(name: str, jobs: int, folder: Path) -> None:
@@ -94,7 +94,7 @@ def overhead(name: str, jobs: int, folder: Path) -> None:
     for workers in (1, 2):
         plan = plan_for(folder / name, f"engine={name}", f"engine.workers={workers}", *options)
         start = time.perf_counter()
-        engine = open_engine(plan.study.settings.engine, "cpu", folder / name)
+        engine = open_engine(plan.experiment.settings.engine, "cpu", folder / name)
         with contextlib.closing(engine):
             drain(engine, idle_job(plan), 2)
             first = time.perf_counter() - start

@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from harness.config import ConfigError
+from harness.validation import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -255,12 +255,12 @@ def _make_plan(parsed: argparse.Namespace, command: str) -> Plan:
     from harness.planning.resolve import resolve
     from harness.storage.store import Store
 
-    study = resolve(Request(tuple(parsed.overrides), tuple(parsed.config_dir)), command)
+    experiment = resolve(Request(tuple(parsed.overrides), tuple(parsed.config_dir)), command)
     if parsed.verb == "tune":
         from harness.tune.command import tunable
 
-        study = tunable(study)
-    return make_plan(study, Store(Path(study.settings.results_dir)))
+        experiment = tunable(experiment)
+    return make_plan(experiment, Store(Path(experiment.settings.results_dir)))
 
 
 def _console() -> Console:
@@ -305,7 +305,7 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
     again = " (redo=failed runs those again)" if ended["failed"] else ""
     sums = ", ".join(f"{count} {status}" for status, count in ended.items())
     console.print(f"nothing is left of this plan: {sums}{again}", highlight=False)
-    return _show(plan.store.root, plan.study.settings.suite, console)
+    return _show(plan.store.root, plan.experiment.settings.suite, console)
 
 
 def _with_data(plan: Plan, parsed: argparse.Namespace, command: str, console: Console) -> Plan:
@@ -331,7 +331,7 @@ def _with_data(plan: Plan, parsed: argparse.Namespace, command: str, console: Co
 
 def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
     """Run what is left, followed by a tracker, and show the suite."""
-    settings = plan.study.settings
+    settings = plan.experiment.settings
     with _saying("starting"):
         from harness.publishing.background import Background
         from harness.running.display import Display
@@ -375,7 +375,7 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
     console = _console()
     plan = _with_data(plan, parsed, command, console)
     check_room(plan, estimate(plan))
-    engine = open_engine(plan.study.settings.engine, plan.bases[0].config.device, plan.store.root)
+    engine = open_engine(plan.experiment.settings.engine, plan.bases[0].config.device, plan.store.root)
     folders = tuple(parsed.config_dir)
     with contextlib.closing(engine):
         return tune(plan, engine, console, folders, tuple(str(folder.resolve()) for folder in folders))

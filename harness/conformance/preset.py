@@ -13,7 +13,7 @@ import pytest
 from harness.config import ConfigError
 from harness.conformance.clauses import Clause, breach
 from harness.conformance.tiny import Subject
-from harness.planning.methods import RESERVED, load_class, method_config
+from harness.planning.methods import RESERVED, load_class, make_method, method_config
 
 SEARCH_KEYS = {"int": {"low", "high", "log"}, "float": {"low", "high", "log"}, "categorical": {"choices"}}
 """keys of a `search` entry beside `type`; `log` may be left out"""
@@ -113,7 +113,7 @@ class PresetChecks:
     @staticmethod
     def _refusal(subject: Subject, values: dict[str, Any]) -> ConfigError | None:
         try:
-            method_config(subject.cell.method.name, {**subject.values, **values})
+            make_method(method_config(subject.cell.method.name, {**subject.values, **values}))
         except ConfigError as error:
             return error
         return None

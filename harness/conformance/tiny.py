@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
-from harness.config import BaseConfig, Study
+from harness.config import BaseConfig
 from harness.method import Layout, Method, Run, Snapshot, Trajectory
 from harness.planning.compose import Request, Values, available, load_yaml
+from harness.planning.experiment import Experiment
 from harness.planning.methods import make_method
 from harness.planning.plan import BasePlan, CellPlan, make_plan
 from harness.planning.resolve import resolve
@@ -49,7 +50,7 @@ class Subject:
 
     values: Values
     """the preset as its file has it"""
-    study: Study
+    experiment: Experiment
     base: BasePlan
     cell: CellPlan
 
@@ -83,8 +84,8 @@ class Subject:
             snapshots=frozenset(snapshots),
             starts=frozenset(starts),
             retrain=False,
-            evaluate=self.study.evaluate,
-            settings=replace(self.study.settings, results_dir=str(root)),
+            evaluate=self.experiment.evaluate,
+            settings=replace(self.experiment.settings, results_dir=str(root)),
             composed={},
             python_path=(),
             generations={cell.key: None if record is None else record["generation"] for cell, record in known},
@@ -106,10 +107,10 @@ class Subject:
 @cache
 def find_subject(preset: str, config_dirs: tuple[Path, ...] = ()) -> Subject:
     """The preset, composed and validated as the command does it; ConfigError where it cannot be."""
-    study = resolve(Request((*TINY, f"method=[{preset}]"), config_dirs), "conformance")
-    (base,) = make_plan(study, Store(temporary_folder())).bases
+    experiment = resolve(Request((*TINY, f"method=[{preset}]"), config_dirs), "conformance")
+    (base,) = make_plan(experiment, Store(temporary_folder())).bases
     (cell,) = base.cells
-    return Subject(load_yaml(available("method", config_dirs)[preset])[preset], study, base, cell)
+    return Subject(load_yaml(available("method", config_dirs)[preset])[preset], experiment, base, cell)
 
 
 @cache

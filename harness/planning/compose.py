@@ -19,14 +19,19 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from harness.config import ConfigError, ModelConfig, nearest
+from harness.config import ModelConfig
+from harness.validation import ConfigError, nearest, shown
 
-MANDATORY = {"model": "timm", "dataset": "source", "optimizer": "_target_", "method": "_target_"}
-"""Many-choice groups, and the key that tells a chosen preset from a suite's value for one that is not chosen."""
-SINGLE = ("tracker", "engine", "suite")
+LIST_GROUPS = {"model": "timm", "dataset": "source", "optimizer": "_target_", "method": "_target_"}
+"""Groups of which several presets may be chosen, each with the key that all of its presets have: a suite's values for a
+preset that is not chosen lack it."""
+SINGLE_GROUPS = ("tracker", "engine", "suite")
+OPEN_MAPPINGS = ("kwargs", "parameters")
+"""what takes any key: options of a timm model and of sbatch"""
 Values = dict[str, Any]
 KeyPath = tuple[str, ...]
 
@@ -39,6 +44,18 @@ class Request:
     config_dirs: tuple[Path, ...] = ()
 
 
+@dataclass(frozen=True)
+class Composition:
+    """What Hydra composed of a request."""
+
+    values: Values
+    suite: str
+    overridden: set[KeyPath]
+    """keys that the command line has spoken of"""
+    choices: dict[str, list[str]]
+    """the presets that an entry of `bases` takes where it names none, by group"""
+
+
 def available(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, Path]:
     """Presets of a group by name: the project's own, and those in folders given by --config-dir."""
     folders = [Path(str(files("conf"))), *config_dirs]
@@ -46,11 +63,23 @@ def available(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, Path]:
 
 
 def load_yaml(path: Path) -> Values:
-    loaded = OmegaConf.to_container(OmegaConf.load(path))
-    return {str(k): v for k, v in loaded.items()} if isinstance(loaded, dict) else {}
+    """The mapping that a file holds, its interpolations as they stand; ConfigError where it holds none."""
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, OmegaConfBaseException, UnicodeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} must be a YAML file, got {one_line(error)}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path} must hold a mapping, got {shown(loaded)}")
+    return {str(k): v for k, v in loaded.items()}
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, on one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def as_names(value: Any) -> list[str]:
+    """A name or a list of names as a list."""
     return [str(v) for v in value] if isinstance(value, list) else [str(value)]
 
 
@@ -63,30 +92,62 @@ def _parse(overrides: Iterable[str]) -> list[Override]:
             )
         try:
             override = OverridesParser.create().parse_override(text)
-        except HydraException:
-            raise ConfigError(f"not of the form key=value: {text!r}") from None
-        if override.is_sweep_override() and override.key_or_group in SINGLE:
+            value = override.value()
+        except (HydraException, ValueError, RecursionError):
+            raise ConfigError(f"not of the form key=value: {shown(text)}") from None
+        if override.package is not None:
+            raise ConfigError(f"not of the form key=value: {shown(text)}; a key has no @")
+        if override.is_sweep_override() and override.key_or_group in SINGLE_GROUPS:
             raise ConfigError(f"{override.key_or_group} must be one name, got {text.partition('=')[2]}")
         if override.is_sweep_override():
             raise ConfigError(f"{text} is a sweep: give a list instead, such as model=[resnet18,test_vit]")
+        if override.key_or_group in ("tracker", "engine") and (override.is_delete() or not isinstance(value, str)):
+            raise ConfigError(f"{override.key_or_group} must be one name, got {shown(value)}")
         parsed.append(override)
     return parsed
+
+
+def _merge(below: Values, above: Mapping[str, Any]) -> Values:
+    """Two mappings as one, leaf by leaf, `above` winning."""
+    merged = copy.deepcopy(below)
+    overlay(merged, above, set())
+    return merged
+
+
+def _suite_values(name: str, config_dirs: Iterable[Path], building: tuple[str, ...] = ()) -> Values:
+    """What a suite's file and those that it builds on say, with the groups that they choose under `defaults`."""
+    if name in building:
+        raise ConfigError(f"suite {name} must not build on itself, got {' on '.join((*building, name))}")
+    presets = available("suite", config_dirs)
+    if name not in presets:
+        raise ConfigError(f"suite: no preset named {name!r}{nearest(name, presets)}")
+    own = load_yaml(presets[name])
+    defaults = own.pop("defaults", [])
+    if not isinstance(defaults, list):
+        raise ConfigError(f"{presets[name]}: defaults must be a list, got {shown(defaults)}")
+    values: Values = {}
+    for parent in defaults:
+        if isinstance(parent, str) and parent != "_self_":
+            values = _merge(values, _suite_values(parent, config_dirs, (*building, name)))
+    chosen = [*values.pop("defaults", []), *(entry for entry in defaults if isinstance(entry, dict))]
+    return {**_merge(values, own), "defaults": chosen}
 
 
 def _choices(parsed: list[Override], suite: Values, config: Values) -> dict[str, list[str]]:
     """The chosen presets of every many-choice group, entries of `bases` aside: command line before suite before
     config.yaml."""
     chosen: dict[str, list[str]] = {}
-    for source in (config.get("defaults", []), suite.get("defaults", [])):
+    for source in (config["defaults"], suite.get("defaults", [])):
         for entry in source:
             for key, value in entry.items() if isinstance(entry, dict) else ():
-                group = key.removeprefix("override").strip().lstrip("/")
-                if group in MANDATORY:
+                group = str(key).removeprefix("override").strip().lstrip("/")
+                if group in LIST_GROUPS:
                     chosen[group] = as_names(value)
     for override in parsed:
-        if override.key_or_group in MANDATORY:
+        if override.key_or_group in LIST_GROUPS:
             value = override.value()
-            if override.is_delete() or value is None or value == []:
+            names = value if isinstance(value, list) else [value]
+            if override.is_delete() or not names or not all(isinstance(name, str) and name for name in names):
                 raise ConfigError(f"{override.key_or_group} must name at least 1 preset, got {override.input_line}")
             chosen[override.key_or_group] = as_names(value)
     return chosen
@@ -101,7 +162,7 @@ def entry_choice(entry: Mapping[str, Any], group: str, where: str = "bases") -> 
     if not isinstance(value, Mapping):
         return (None if value is None else str(value)), {}
     if len(value) != 1 or not all(isinstance(values, Mapping) for values in value.values()):
-        raise ConfigError(f"{where}.{group} must be a name, or one name with a mapping of values, got {value!r}")
+        raise ConfigError(f"{where}.{group} must be a name, or one name with a mapping of values, got {shown(value)}")
     ((name, values),) = value.items()
     return (None if name == "each" else str(name)), dict(values)
 
@@ -142,86 +203,99 @@ def _register(chosen: dict[str, list[str]], config_dirs: Iterable[Path]) -> None
             store.store(group="model", name=name, node={blank.name: values})
 
 
-def _flatten(values: Mapping[str, Any], path: KeyPath = ()) -> Iterator[KeyPath]:
+def _keys(values: Mapping[str, Any], path: KeyPath = ()) -> Iterator[str]:
+    """Every key of a composition, dotted."""
     for key, value in values.items():
-        yield (*path, str(key))
+        here = (*path, str(key))
+        yield ".".join(here)
         if isinstance(value, Mapping):
-            yield from _flatten(value, (*path, str(key)))
+            yield from _keys(value, here)
 
 
-def _check_keys(parsed: list[Override], composed: Values) -> None:
-    """Every overridden key must exist; `+` may add below an open mapping, which validation then checks."""
-    known = {".".join(p) for p in _flatten(composed)}
-    groups = (*MANDATORY, *SINGLE)
-    for override in parsed:
-        key = override.key_or_group
-        if key in groups or key in known or override.is_add() or _opens(key, known):
-            continue
-        group, _, rest = key.partition(".")
-        preset = rest.split(".")[0]
-        if group in MANDATORY and preset not in composed[group]:
-            raise ConfigError(f"{key}: {preset!r} is not among the chosen {group}s ({', '.join(composed[group])})")
-        raise ConfigError(f"no key named {key!r}{nearest(key, known | set(groups))}")
+def _is_open(key: str, known: set[str]) -> bool:
+    """Whether a key that does not exist yet lies in a mapping that takes any key."""
+    parent = key.rpartition(".")[0]
+    return parent in known and parent.rpartition(".")[2] in OPEN_MAPPINGS
 
 
-def _opens(key: str, known: set[str]) -> bool:
-    """Whether a key that does not exist yet lies in a model's `kwargs`, which take any key."""
-    return key not in known and key.rpartition(".")[0].endswith(".kwargs") and key.rpartition(".")[0] in known
+def _check_key(override: Override, composed: Values, known: set[str]) -> None:
+    """ConfigError where an overridden key does not exist; `+` may add one, which validation then checks."""
+    key = override.key_or_group
+    if key in known or override.is_add() or (_is_open(key, known) and not override.is_delete()):
+        return
+    group, _, rest = key.partition(".")
+    preset = rest.split(".")[0]
+    if group in LIST_GROUPS and isinstance(composed[group], dict) and preset not in composed[group]:
+        raise ConfigError(f"{key}: {preset!r} is not among the chosen {group}s ({', '.join(composed[group])})")
+    raise ConfigError(f"no key named {key!r}{nearest(key, known | {*LIST_GROUPS, *SINGLE_GROUPS})}")
 
 
-def compose_values(request: Request) -> tuple[Values, str, set[KeyPath], dict[str, list[str]]]:
-    """Hydra's composition as plain values, the suite's name, the leaves that the command line spoke of, and
-    the presets that an entry of `bases` takes where it names none."""
-    parsed = _parse(request.overrides)
-    for override in parsed:
-        if override.key_or_group in SINGLE and override.value() is not None:
-            presets = available(override.key_or_group, request.config_dirs)
-            if str(override.value()) not in presets:
-                name = str(override.value())
-                raise ConfigError(f"{override.key_or_group}: no preset named {name!r}{nearest(name, presets)}")
-    suite = next(
-        (str(o.value()) for o in reversed(parsed) if o.key_or_group == "suite" and o.value() is not None), None
-    )
-    suite_values = {} if suite is None else load_yaml(available("suite", request.config_dirs)[suite])
-    config = load_yaml(Path(str(files("conf"))) / "config.yaml")
-    choices = _choices(parsed, suite_values, config)
-    chosen = _with_entries(choices, parsed, suite_values)
-    _register(chosen, request.config_dirs)
-    search = ",".join(f"'file://{folder.resolve()}'" for folder in request.config_dirs)
-    groups = [f"{group}=[{','.join(names)}]" for group, names in chosen.items()]
-    groups += [o.input_line or "" for o in parsed if o.key_or_group in SINGLE and o.value() is not None]
-    groups += [f"hydra.searchpath=[{search}]"]
+def _apply(config: DictConfig, override: Override) -> None:
+    """Lay one value of the command line over a composition, or take one out of it."""
+    key = override.key_or_group
+    if override.is_delete():
+        parent, _, name = key.rpartition(".")
+        inner = OmegaConf.select(config, parent) if parent else config
+        if override.value() not in (None, "", inner[name]):
+            raise ConfigError(f"~{key} must have the value {shown(inner[name])} or none, got {shown(override.value())}")
+        del inner[name]
+        return
+    OmegaConf.update(config, key, override.value(), merge=True, force_add=True)
+
+
+def _hydra(groups: list[str], parsed: list[Override]) -> Values:
+    """One composition of the chosen groups, the command line's values over it."""
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
         try:
-            bare = _container(compose("config", overrides=groups))
-            _check_keys(parsed, bare)
-            known = {".".join(path) for path in _flatten(bare)}
-            values = [
-                ("+" if _opens(o.key_or_group, known) and not o.is_add() else "") + (o.input_line or "")
-                for o in parsed
-                if o.key_or_group not in (*MANDATORY, *SINGLE)
-            ]
-            composed = _container(compose("config", overrides=[*groups, *values]))
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(" ".join(str(error).split())) from error
-    spoken = {tuple(o.key_or_group.split(".")) for o in parsed}
-    return composed, suite or "adhoc", spoken, choices
+            config = compose("config", overrides=groups)
+            OmegaConf.set_struct(config, False)
+            bare = _container(config, resolve=False)
+            known = set(_keys(bare))
+            for override in parsed:
+                _check_key(override, bare, known)
+            for override in parsed:
+                _apply(config, override)
+            return _container(config, resolve=True)
+        except (HydraException, OmegaConfBaseException, YAMLError, UnicodeError, RecursionError) as error:
+            raise ConfigError(one_line(error)) from error
 
 
-def _container(config: Any) -> Values:
-    container = OmegaConf.to_container(config, resolve=True)
+def _container(config: DictConfig, resolve: bool) -> Values:
+    container = OmegaConf.to_container(config, resolve=resolve, throw_on_missing=resolve)
     assert isinstance(container, dict)
     return {str(k): v for k, v in container.items()}
 
 
-def lay(target: Values, values: Mapping[str, Any], spoken: set[KeyPath], path: KeyPath = ()) -> None:
+def compose_values(request: Request) -> Composition:
+    """Hydra's composition of what was asked for, in plain values; ConfigError where a preset or a key is none."""
+    parsed = _parse(request.overrides)
+    single = [o for o in parsed if o.key_or_group in SINGLE_GROUPS and o.value() is not None]
+    for override in single:
+        presets, name = available(override.key_or_group, request.config_dirs), str(override.value())
+        if name not in presets:
+            raise ConfigError(f"{override.key_or_group}: no preset named {name!r}{nearest(name, presets)}")
+    suite = next((str(o.value()) for o in reversed(single) if o.key_or_group == "suite"), None)
+    suite_values = {} if suite is None else _suite_values(suite, request.config_dirs)
+    choices = _choices(parsed, suite_values, load_yaml(Path(str(files("conf"))) / "config.yaml"))
+    chosen = _with_entries(choices, parsed, suite_values)
+    _register(chosen, request.config_dirs)
+    search = ",".join(f"'file://{folder.resolve()}'" for folder in request.config_dirs)
+    groups = [f"{group}=[{','.join(names)}]" for group, names in chosen.items()]
+    groups += [o.input_line or "" for o in single]
+    groups += [f"hydra.searchpath=[{search}]"]
+    values = _hydra(groups, [o for o in parsed if o.key_or_group not in (*LIST_GROUPS, *SINGLE_GROUPS)])
+    overridden = {tuple(o.key_or_group.split(".")) for o in parsed}
+    return Composition(values, suite or "adhoc", overridden, choices)
+
+
+def overlay(target: Values, values: Mapping[str, Any], overridden: set[KeyPath], path: KeyPath = ()) -> None:
     """Lay values over a composition in place, leaf by leaf, except where the command line has spoken."""
     for key, value in values.items():
         here = (*path, str(key))
-        if here in spoken:
+        if here in overridden:
             continue
         if isinstance(value, Mapping) and isinstance(target.get(key), dict):
-            lay(target[key], value, spoken, here)
+            overlay(target[key], value, overridden, here)
         else:
             target[key] = copy.deepcopy(value)

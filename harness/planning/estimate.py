@@ -78,7 +78,7 @@ def estimate(plan: Plan) -> Estimate:
         if 6 * _snapshot(base) + 4 * held[most] > memory:
             memory = 6 * _snapshot(base) + 4 * held[most]
             largest = f"{most} on {base.config.model.name}, {held[most] / base.N:.1f} floats per weight"
-    at_once = most_jobs(plan.study.settings.engine, plan.bases[0].config.device) or len(passing)
+    at_once = most_jobs(plan.experiment.settings.engine, plan.bases[0].config.device) or len(passing)
     under_way = sum(heapq.nlargest(at_once, passing)) + min(at_once, len(passing)) * max(bundles)
     return Estimate(
         base_epochs=total.base,
@@ -116,7 +116,7 @@ def _bundle(base: BasePlan, left: list[CellPlan]) -> int:
 
 
 def _disk(plan: Plan, base: BasePlan, left: list[CellPlan], trains: bool) -> Disk:
-    settings = plan.study.settings
+    settings = plan.experiment.settings
     stays = len(left) if settings.save == "final" else 0
     passing = 0
     if trains:

@@ -66,7 +66,7 @@ class Work:
 
 def _evaluated_images(plan: Plan, base: BasePlan, cell: CellPlan) -> int:
     """Images of validation, test and recalibration that a cell takes to evaluate."""
-    evaluate, sizes = plan.study.evaluate, check_sizes(base.config.dataset)
+    evaluate, sizes = plan.experiment.evaluate, check_sizes(base.config.dataset)
     first = 0 if cell.branch is None else cell.branch.prefix
     last = base.config.epochs if cell.branch is None else first + cell.branch.epochs
     times = sum(t > first for t in evaluate.epochs(last))

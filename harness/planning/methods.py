@@ -1,4 +1,4 @@
-"""Classes behind `_target_`, and methods made from their settings."""
+"""Methods from their presets: the class behind `_target_`, a setting's types, and what a method declares of itself."""
 
 from __future__ import annotations
 
@@ -6,23 +6,49 @@ import dataclasses
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config import ConfigError, MethodConfig, nearest
-from harness.method import Brancher, Method, Observer, Reconstruction
+from harness.config import MethodConfig, Text
+from harness.method import Branch, Brancher, Method, Observer, Reconstruction
+from harness.planning.compose import one_line
+from harness.planning.vocabulary import check_search_entry
+from harness.validation import ConfigError, check_names, check_parameter, nearest, parameter_types, shown, validated
 
 RESERVED = ("_target_", "batchnorm", "search", "fast")
 OWN_PACKAGES = ("baselines",)
 
 
+@dataclass(frozen=True)
+class FittedMethod:
+    """A setting of a method for bases of so many epochs, with what the method declares there."""
+
+    config: MethodConfig
+    kind: str
+    cadence: str | int | None
+    """an observer's"""
+    needs: tuple[int, int] | None
+    """first and last t of the stored snapshots that it reads"""
+    branch: Branch | None
+    """a brancher's"""
+    batch_size: int | None
+    """a brancher's own, None where it has the base's"""
+    memory_floats: Callable[[int], int]
+    """float32 values held beside a model of so many weights"""
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+
 def check_allowed(key: str, target: str, folders: Iterable[Path], packages: Iterable[str] = OWN_PACKAGES) -> None:
-    """A `_target_` may name this project's packages, and modules in the folders given by --config-dir."""
+    """ConfigError where a `_target_` lies neither in this project's packages nor in a folder given by --config-dir."""
     top = target.split(".")[0]
     if top in packages:
         return
-    spec = importlib.util.find_spec(top)
+    spec = importlib.util.find_spec(top) if top.isidentifier() else None
     if spec is None or spec.origin is None:
         raise ConfigError(f"{key} must name an importable class, got {target!r}: no module named {top!r}")
     if not any(Path(spec.origin).resolve().is_relative_to(folder.resolve()) for folder in folders):
@@ -33,63 +59,80 @@ def check_allowed(key: str, target: str, folders: Iterable[Path], packages: Iter
 
 
 def load_class(key: str, target: str) -> type[Any]:
-    """The class that a `_target_` names."""
+    """The class that a `_target_` names; ConfigError where it cannot be imported or is no class."""
     module, _, name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{key} must name an importable class, got {target!r}: {error}") from error
+    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
+        raise ConfigError(f"{key} must name an importable class, got {target!r}: {one_line(error)}") from error
     if not inspect.isclass(found):
         raise ConfigError(f"{key} must name a class, got {target!r}")
     return found
 
 
+def _method_class(name: str, target: str) -> type[Method]:
+    key = f"method.{name}._target_"
+    found = load_class(key, target)
+    if not issubclass(found, Observer | Reconstruction | Brancher):
+        raise ConfigError(f"{key} must be an Observer, Reconstruction or Brancher, got {target!r}")
+    return found
+
+
 def method_config(name: str, values: Mapping[str, Any]) -> MethodConfig:
-    """A method's setting from its preset's values, checked by making one; defaults filled in."""
+    """A method's setting from its preset's values, defaults filled in.
+
+    ConfigError where a parameter, one of `fast` or an entry of `search` is unknown or of another type. Whether the
+    class takes the values, `fit_method` and `make_method` find out.
+    """
     key = f"method.{name}"
-    cls = load_class(f"{key}._target_", values["_target_"])
-    if not issubclass(cls, Observer | Reconstruction | Brancher):
-        raise ConfigError(f"{key}._target_ must be an Observer, Reconstruction or Brancher, got {values['_target_']!r}")
-    known = inspect.signature(cls).parameters
-    params = {k: v for k, v in values.items() if k not in RESERVED}
-    for parameter in params:
-        if parameter not in known:
-            raise ConfigError(f"{key} has no key {parameter!r}{nearest(parameter, [*known, *RESERVED[1:]])}")
-    for parameter, spec in known.items():
-        if parameter not in params and spec.default is spec.empty:
+    target = validated(f"{key}._target_", Text, values.get("_target_"))
+    cls = _method_class(name, target)
+    types, defaults = parameter_types(cls), inspect.signature(cls).parameters
+    fast = values.get("fast")
+    for place, given in ((key, values), (f"{key}.fast", validated(f"{key}.fast", dict[str, Any] | None, fast) or {})):
+        check_names(place, given, [*types, *RESERVED] if place == key else types)
+        for parameter in given.keys() & types.keys():
+            check_parameter(f"{place}.{parameter}", types[parameter], given[parameter])
+    for parameter, declared in defaults.items():
+        if parameter not in values and declared.default is declared.empty:
             raise ConfigError(f"{key}.{parameter} must be given")
-    params = {p: params.get(p, spec.default) for p, spec in known.items()}
-    config = MethodConfig(
-        name, values["_target_"], params, values.get("batchnorm", "recalibrate"), dict(values.get("search") or {})
-    )
-    method = make_method(config)
-    if config.batchnorm == "averaged" and not method.proposes_buffers:
-        raise ConfigError(
-            f"{key}.batchnorm must be recalibrate or as_is for a method that models no buffers, got averaged"
-        )
-    return config
+    params = {parameter: values.get(parameter, declared.default) for parameter, declared in defaults.items()}
+    search = validated(f"{key}.search", dict[str, Any] | None, values.get("search")) or {}
+    for parameter, entry in search.items():
+        if parameter not in params:
+            raise ConfigError(f"{key}.search: no parameter named {parameter!r}{nearest(parameter, params)}")
+        check_search_entry(f"{key}.search.{parameter}", entry)
+    return MethodConfig(name, target, params, values.get("batchnorm", "recalibrate"), search)
 
 
 def make_method(config: MethodConfig) -> Method:
     """A fresh method; ConfigError naming the key where a parameter is refused."""
-    cls = load_class(f"method.{config.name}._target_", config.target)
+    cls, key = _method_class(config.name, config.target), f"method.{config.name}"
     try:
-        method: Method = cls(**config.params)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"method.{config.name}.{error}") from error
-    return method
+        return cls(**config.params)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise ConfigError(f"{key}.{one_line(error)}") from error
 
 
-def check_fits(config: MethodConfig, epochs: int) -> None:
-    """ConfigError, naming the key, where a setting does not fit a base of so many epochs."""
-    made = make_method(config)
+def fit_method(config: MethodConfig, epochs: int) -> FittedMethod:
+    """What a setting declares for bases of so many epochs; ConfigError, naming the key, where it does not fit them."""
+    made, key = make_method(config), f"method.{config.name}"
+    if config.batchnorm == "averaged" and not made.proposes_buffers:
+        raise ConfigError(
+            f"{key}.batchnorm must be recalibrate or as_is for a method that models no buffers, got averaged"
+        )
     try:
-        made.needs(epochs)
-        prefix = made.branch(epochs).prefix if isinstance(made, Brancher) else 0
-    except ValueError as error:
-        raise ConfigError(f"method.{config.name}.{error}") from error
-    if prefix > epochs:
-        raise ConfigError(f"method.{config.name} must leave its base at an epoch of at most {epochs}, got {prefix}")
+        needs = made.needs(epochs)
+        branch = made.branch(epochs) if isinstance(made, Brancher) else None
+    except (ValueError, ArithmeticError) as error:
+        raise ConfigError(f"{key}.{one_line(error)}") from error
+    if branch is not None and branch.prefix > epochs:
+        raise ConfigError(f"{key} must leave its base at an epoch of at most {epochs}, got {branch.prefix}")
+    cadence = made.cadence if isinstance(made, Observer) else None
+    if cadence is not None and cadence != "epoch" and not (isinstance(cadence, int) and cadence >= 1):
+        raise ConfigError(f"{key} must have a cadence of epoch or at least 1 step, got {shown(cadence)}")
+    own_batch = made.batch_size if isinstance(made, Brancher) else None
+    return FittedMethod(config, made.kind, cadence, needs, branch, own_batch, made.memory_floats)
 
 
 def as_plain(config: Any) -> dict[str, Any]:

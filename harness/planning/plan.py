@@ -1,4 +1,4 @@
-"""From a study to bases and cells: their content keys, their status and what is left to do."""
+"""From an experiment to bases and cells: their content keys, their status and what is left to do."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.config import BaseConfig, ConfigError, EvaluateConfig, MethodConfig, Study
-from harness.method import Branch, Brancher, Observer
-from harness.planning.methods import make_method
+from harness.config import BaseConfig, EvaluateConfig, MethodConfig
+from harness.method import Branch
+from harness.planning.experiment import Experiment
+from harness.planning.methods import FittedMethod
 from harness.planning.model_cost import model_facts, pretrained_digest
 from harness.storage.keys import base_key, cell_key, harness_digest, source_digest
 from harness.storage.store import SCHEMA, Record, Store
 from harness.storage.trajectory import snapshot_path
+from harness.validation import ConfigError
 
 ENDED = ("done", "stale", "failed", "diverged", "skipped")
 
@@ -84,10 +86,10 @@ class BasePlan:
 
 
 class Plan:
-    """A study's bases and cells against what its results folder holds."""
+    """An experiment's bases and cells against what its results folder holds."""
 
-    def __init__(self, study: Study, bases: tuple[BasePlan, ...], store: Store, notes: list[str]) -> None:
-        self.study = study
+    def __init__(self, experiment: Experiment, bases: tuple[BasePlan, ...], store: Store, notes: list[str]) -> None:
+        self.experiment = experiment
         self.bases = bases
         self.store = store
         self.notes = notes
@@ -100,7 +102,7 @@ class Plan:
         """Whether a finished cell lacks an evaluation or weights that are asked for now."""
         if record["status"] != "done":
             return False
-        evaluate, held = self.study.evaluate, record["holds"]
+        evaluate, held = self.experiment.evaluate, record["holds"]
         last = base.config.epochs if cell.branch is None else cell.branch.prefix + cell.branch.epochs
         wanted = set(evaluate.epochs(last))
         if cell.kind == "reconstruction" and evaluate.reconstructions == "last":
@@ -109,7 +111,7 @@ class Plan:
             return True
         if evaluate.test == "every" and not wanted <= set(held["test_epochs"]):
             return True
-        return self.study.settings.save == "final" and not held["weights"]
+        return self.experiment.settings.save == "final" and not held["weights"]
 
     def status(self, base: BasePlan, cell: CellPlan) -> str:
         """done, stale, failed, diverged, skipped or left; what `redo` names counts as left.
@@ -124,7 +126,7 @@ class Plan:
         moved = known is not None and known["digests"][-1:] != record["base_digest"]
         if status == "done" and (moved or record["sources"]["harness"] != harness_digest()):
             status = "stale"
-        asked = self.study.settings.redo
+        asked = self.experiment.settings.redo
         again = "all" in asked or cell.method.name in asked
         again = again or (status in ("failed", "skipped") and "failed" in asked)
         again = again or (status == "stale" and "stale" in asked)
@@ -142,7 +144,7 @@ class Plan:
 
     def retrains(self, base: BasePlan) -> bool:
         """Whether `redo` asks for this base to be trained anew."""
-        asked = self.study.settings.redo
+        asked = self.experiment.settings.redo
         known = self.base_records[base.key]
         if known is None:
             return False
@@ -162,12 +164,12 @@ class Plan:
         """What report and publish read: the cells in order, and the configuration they came from."""
         return {
             "schema": SCHEMA,
-            "suite": self.study.settings.suite,
-            "command": self.study.command,
+            "suite": self.experiment.settings.suite,
+            "command": self.experiment.command,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "config": self.study.composed,
+            "config": self.experiment.composed,
             "bases": [
-                {"base_key": base.key, "keeps": sorted(base.kept(self.study.settings.trajectory_keep))}
+                {"base_key": base.key, "keeps": sorted(base.kept(self.experiment.settings.trajectory_keep))}
                 for base in self.bases
             ],
             "cells": [
@@ -195,43 +197,38 @@ def labels(base: BaseConfig) -> dict[str, Any]:
     }
 
 
-def plan_cell(base: BaseConfig, key: str, method: MethodConfig, evaluate: EvaluateConfig, N: int) -> CellPlan:
-    """A setting of a method on the base with that key; ConfigError where it does not fit."""
+def plan_cell(base: BaseConfig, key: str, method: FittedMethod, evaluate: EvaluateConfig, N: int) -> CellPlan:
+    """A setting of a method on the base with that key; ConfigError where its mini-batches are larger than the data."""
     from harness.problem.datasets import train_images
 
-    made = make_method(method)
-    own_batch = made.batch_size if isinstance(made, Brancher) else None
-    images = train_images(base.dataset)
-    if own_batch is not None and own_batch > images:
+    config, images = method.config, train_images(base.dataset)
+    if method.batch_size is not None and method.batch_size > images:
         raise ConfigError(
-            f"method.{method.name}.batch_size must be at most {images}, the training images of {base.dataset.name}, "
-            f"got {own_batch}"
+            f"method.{config.name}.batch_size must be at most {images}, the training images of {base.dataset.name}, "
+            f"got {method.batch_size}"
         )
-    cadence = made.cadence if isinstance(made, Observer) else None
-    if cadence is not None and cadence != "epoch" and not (isinstance(cadence, int) and cadence >= 1):
-        raise ConfigError(f"method.{method.name} must have a cadence of epoch or at least 1 step, got {cadence!r}")
-    source = source_digest(method.target.rpartition(".")[0])
+    source = source_digest(config.target.rpartition(".")[0])
     return CellPlan(
-        key=cell_key(key, method, evaluate, base.dataset.test_size, source),
+        key=cell_key(key, config, evaluate, base.dataset.test_size, source),
         base_key=key,
-        method=method,
-        kind=made.kind,
-        cadence=cadence,
-        needs=made.needs(base.epochs),
-        branch=made.branch(base.epochs) if isinstance(made, Brancher) else None,
-        memory_floats=made.memory_floats(N),
+        method=config,
+        kind=method.kind,
+        cadence=method.cadence,
+        needs=method.needs,
+        branch=method.branch,
+        memory_floats=method.memory_floats(N),
         source=source,
     )
 
 
-def make_plan(study: Study, store: Store) -> Plan:
-    """Bases and cells of a study; ConfigError where a model refuses its images or a batch its data."""
+def make_plan(experiment: Experiment, store: Store) -> Plan:
+    """Bases and cells of an experiment; ConfigError where a model refuses its images or a batch its data."""
     from harness.problem.datasets import data_digest, train_images
 
-    notes: list[str] = [*study.notes]
+    notes: list[str] = [*experiment.notes]
     digests: dict[str, str | None] = {}
     bases = []
-    for config, methods in study.bases:
+    for config, methods in experiment.bases:
         images = train_images(config.dataset)
         if config.batch_size > images:
             raise ConfigError(
@@ -256,13 +253,13 @@ def make_plan(study: Study, store: Store) -> Plan:
             notes.append(f"dataset {name} differs from the genuine one: it gets keys of its own")
         facts = model_facts(config.model, config.dataset)
         key = base_key(config, found or declared or "undeclared", pretrained_digest(config.model))
-        cells = tuple(plan_cell(config, key, method, study.evaluate, facts.N) for method in methods)
+        cells = tuple(plan_cell(config, key, method, experiment.evaluate, facts.N) for method in methods)
         bases.append(BasePlan(key, config, facts.N, facts.buffer_floats, cells))
     for key, count in Counter(base.key for base in bases).items():
         if count > 1:
             twins = [base.config.label for base in bases if base.key == key]
             raise ConfigError(f"bases must differ in more than their name, got {' and '.join(twins)}")
-    return Plan(study, tuple(bases), store, list(dict.fromkeys(notes)))
+    return Plan(experiment, tuple(bases), store, list(dict.fromkeys(notes)))
 
 
 def needs_shadow(base: BasePlan, cells: list[CellPlan], folder: Path) -> bool:

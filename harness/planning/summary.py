@@ -16,7 +16,7 @@ ORDER = ("done", "stale", "failed", "diverged", "skipped", "left")
 
 def plan_table(plan: Plan) -> Table:
     """One row per base with the state of its training and of its cells, the first of them where there are many."""
-    settings = plan.study.settings
+    settings = plan.experiment.settings
     table = Table(
         title=f"suite {settings.suite} in {settings.results_dir}", title_justify="left", box=None, pad_edge=False
     )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from pydantic import Field, JsonValue
 
-from harness.config import ConfigError, Settings, TuneConfig
-from harness.planning.compose import KeyPath, Values, lay, load_yaml
+from harness.config import Epochs, Seed, Settings, Text, TuneConfig
+from harness.planning.compose import KeyPath, Values, load_yaml, overlay
 from harness.storage.files import write_bytes
+from harness.validation import ConfigError, validated
 
 Entry = tuple[str, str, str, Values]
 """model, dataset, optimizer, and the values of their bases"""
@@ -28,18 +28,31 @@ def write_best(path: Path, best: dict[str, Any], comment: str) -> None:
     write_bytes(path, f"# {comment}\n{OmegaConf.to_yaml(best)}".encode())
 
 
+BEST = {
+    "parameters": dict[str, JsonValue],
+    "seeds": Annotated[list[Seed], Field(min_length=1)],
+    "epochs": Epochs,
+    "budget": Text,
+}
+"""what `tuned=true` reads of a best.yaml; the rest is for people"""
+
+
 def read_best(path: Path) -> Values:
-    """A file from `write_best`; ConfigError where it is not one."""
+    """A file from `write_best`; ConfigError where it is not one. Parameters are checked as part of their preset."""
     try:
         best = load_yaml(path)
-        if not (isinstance(best["parameters"], dict) and isinstance(best["seeds"], list) and best["budget"]):
-            raise KeyError("parameters, seeds or budget")
-    except (OSError, KeyError, OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise ConfigError(f"{path} must hold best settings, got {error!r}; traindyn tune writes it anew") from error
+        for name, kind in BEST.items():
+            if name not in best:
+                raise ConfigError(f"{name} must be given")
+            validated(name, kind, best[name])
+    except (OSError, ConfigError) as error:
+        raise ConfigError(f"{path} must hold best settings: {error}; traindyn tune writes it anew") from error
     return best
 
 
-def lay_tuned(entries: Sequence[Entry], settings: Settings, tune: TuneConfig, spoken: set[KeyPath]) -> list[str]:
+def overlay_tuned(
+    entries: Sequence[Entry], settings: Settings, tune: TuneConfig, overridden: set[KeyPath]
+) -> list[str]:
     """Lay each base's best settings over its methods in place, and give it seeds that were not tuned on.
 
     Returns what a reader must know, one line each. ConfigError where a method that can be tuned has no best settings
@@ -60,20 +73,20 @@ def lay_tuned(entries: Sequence[Entry], settings: Settings, tune: TuneConfig, sp
                     f"on {problem}; traindyn tune method={name} suite={settings.suite} makes them"
                 )
             best = read_best(path)
-            lay(preset, best["parameters"], spoken, ("method", name))
+            overlay(preset, best["parameters"], overridden, ("method", name))
             seeds.update(best["seeds"])
             budgets.setdefault(str(best["budget"]), []).append(name)
             if best["epochs"] != values["epochs"]:
                 lengths.setdefault((best["epochs"], values["epochs"]), []).append(f"{name} on {problem}")
     for *_, values in entries:
-        values["seeds"] = fresh_seeds(values["seeds"], seeds, ("seeds",) in spoken)
+        values["seeds"] = fresh_seeds(values["seeds"], seeds, ("seeds",) in overridden)
     return [*_budget_lines(budgets, seeds), *_length_lines(lengths)]
 
 
-def fresh_seeds(asked: list[int], tuned: set[int], spoken: bool) -> list[int]:
+def fresh_seeds(asked: list[int], tuned: set[int], overridden: bool) -> list[int]:
     """Seeds that were tuned on replaced by the next whole numbers; ConfigError where the command line names one."""
     taken = [seed for seed in asked if seed in tuned]
-    if spoken and taken:
+    if overridden and taken:
         raise ConfigError(f"seeds must not be among those tuned on ({_listed(tuned)}), got {taken[0]}")
     free = (seed for seed in range(max([*asked, *tuned], default=0) + len(taken) + 1) if seed not in {*asked, *tuned})
     return [next(free) if seed in tuned else seed for seed in asked]

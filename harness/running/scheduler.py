@@ -11,7 +11,7 @@ from math import gcd
 from pathlib import Path
 from typing import Protocol
 
-from harness.config import EvaluateConfig
+from harness.config import EvaluateConfig, Save
 from harness.planning.plan import BasePlan, CellPlan, Plan, needs_shadow
 from harness.running.display import Display
 from harness.running.engine import Engine, Event
@@ -94,7 +94,7 @@ class Scheduler:
         Bases that still have to be trained go before all else, so that no slot waits for one at the end; where
         snapshots are to go when their base's cells have ended, a base is finished before another is begun.
         """
-        bases_first = self.plan.study.settings.trajectory_keep == "all"
+        bases_first = self.plan.experiment.settings.trajectory_keep == "all"
         while (free := self.engine.free) > 0:
             before, self._elsewhere = self._elsewhere, {}
             self._left = [base for base in self._left if any(cell.key in self.open for cell in base.cells)]
@@ -263,7 +263,7 @@ class Scheduler:
             self.display.cell(job, {"cell_key": cell.key, "status": status, "reason": reason})
 
     def _job(self, kind: str, base: BasePlan, cells: tuple[CellPlan, ...]) -> Job:
-        study = self.plan.study
+        experiment = self.plan.experiment
         pending = [cell for cell in base.cells if cell.key in self.open]
         records = {cell.key: self.store.record(cell.key) for cell in cells}
         starts = {c.branch.start for c in pending if c.branch is not None and c.branch.start > 0}
@@ -271,12 +271,12 @@ class Scheduler:
             kind=kind,
             base=base,
             cells=cells,
-            snapshots=frozenset(base.snapshots(pending, study.settings.trajectory_keep)),
+            snapshots=frozenset(base.snapshots(pending, experiment.settings.trajectory_keep)),
             starts=frozenset(starts),
             retrain=kind == "train" and base.key in self.retrain,
-            evaluate=_with_contents(study.evaluate, list(records.values())),
-            settings=replace(study.settings, save=_saves(study.settings.save, list(records.values()))),
-            composed=study.composed,
+            evaluate=_with_contents(experiment.evaluate, list(records.values())),
+            settings=replace(experiment.settings, save=_saves(experiment.settings.save, list(records.values()))),
+            composed=experiment.composed,
             python_path=self.python_path,
             generations={cell.key: self._generations.get(cell.key) for cell in cells},
         )
@@ -284,7 +284,7 @@ class Scheduler:
     def _prune(self, base: BasePlan) -> None:
         """Drop what nobody needs of a base whose cells have all ended."""
         if not any(cell.key in self.open for cell in base.cells):
-            prune(self.store, base, self.plan.study.settings.trajectory_keep)
+            prune(self.store, base, self.plan.experiment.settings.trajectory_keep)
 
 
 def prune(store: Store, base: BasePlan, keep: str) -> None:
@@ -321,7 +321,7 @@ def _with_contents(evaluate: EvaluateConfig, records: list[Record | None]) -> Ev
     )
 
 
-def _saves(save: str, records: list[Record | None]) -> str:
+def _saves(save: Save, records: list[Record | None]) -> Save:
     """`final` where it is asked for, or where a record that will be replaced holds weights."""
     return "final" if any(r is not None and r["holds"]["weights"] for r in records) else save
 

@@ -1,4 +1,4 @@
-"""`traindyn tune`: from a resolved study to searches, and from searches to what they came to."""
+"""`traindyn tune`: from a resolved experiment to searches, and from searches to what they came to."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from harness.config import BaseConfig, ConfigError, Study, nearest
+from harness.config import BaseConfig, ConfigError, nearest
 from harness.planning.compose import available, load_yaml
+from harness.planning.experiment import Experiment
 from harness.planning.plan import BasePlan, Plan
 from harness.planning.tuned import search_folder
 from harness.publishing.background import Background
@@ -31,10 +32,10 @@ from harness.tune.tracking import group_of, trial_runs
 from harness.tune.tuner import Tuner
 
 
-def tunable(study: Study) -> Study:
-    """The study with the methods that have a search space; ConfigError where none has, or a key is not for tuning."""
-    chosen = study.tune.parameters
-    methods = {method.name: method for _, methods in study.bases for method in methods}
+def tunable(experiment: Experiment) -> Experiment:
+    """The experiment with the methods that have a search space; ConfigError where none has or a key is another's."""
+    chosen = experiment.tune.parameters
+    methods = {method.name: method.config for _, methods in experiment.bases for method in methods}
     spaces = {name: m.search for name, m in methods.items() if m.search and (not chosen or set(m.search) & set(chosen))}
     for name in chosen or ():
         known = {parameter for method in methods.values() for parameter in method.search}
@@ -42,10 +43,12 @@ def tunable(study: Study) -> Study:
             raise ConfigError(f"tune.parameters: no chosen method searches {name!r}{nearest(str(name), known)}")
     if not spaces:
         raise ConfigError(f"method must name at least 1 with a search space, got {', '.join(methods)}")
-    if study.settings.redo:
-        raise ConfigError(f"redo is for run, got {', '.join(study.settings.redo)}; tune.name=... makes a new study")
-    bases = tuple((base, tuple(m for m in methods if m.name in spaces)) for base, methods in study.bases)
-    return replace(study, bases=bases)
+    if experiment.settings.redo:
+        raise ConfigError(
+            f"redo is for run, got {', '.join(experiment.settings.redo)}; tune.name=... makes a new study"
+        )
+    bases = tuple((base, tuple(m for m in methods if m.name in spaces)) for base, methods in experiment.bases)
+    return replace(experiment, bases=bases)
 
 
 def problems(bases: Sequence[BasePlan]) -> list[Problem]:
@@ -68,34 +71,36 @@ def make_searches(
     plan: Plan, config_dirs: tuple[Path, ...], stack: contextlib.ExitStack
 ) -> tuple[list[Search], list[str]]:
     """A search per method and problem, its folder held until `stack` closes; and what was cut off their spaces."""
-    study, files = plan.study, available("method", config_dirs)
-    suite, root = study.settings.suite, plan.store.root
+    experiment, files = plan.experiment, available("method", config_dirs)
+    suite, root = experiment.settings.suite, plan.store.root
     spaces, lines = [], []
     for problem in problems(plan.bases):
         for cell in problem.bases[0].cells:
             own = load_yaml(files[cell.method.name]).get(cell.method.name, {}).get("search") or {}
-            space, cut = make_space(cell.method, problem.epochs, own, study.tune.parameters)
+            space, cut = make_space(cell.method, problem.epochs, own, experiment.tune.parameters)
             lines += cut
             spaces.append((cell.method, problem, space))
     if not any(space.distributions for *_, space in spaces):
         raise ConfigError(f"method must have something to search in {plan.bases[0].config.epochs} epochs, got nothing")
     searches = []
     for method, problem, space in spaces:
-        folder = search_folder(root, suite, method.name, problem.label, study.tune.name)
+        folder = search_folder(root, suite, method.name, problem.label, experiment.tune.name)
         if not space.distributions:
-            write_unsearched(folder, method, problem, study)
+            write_unsearched(folder, method, problem, experiment)
             continue
-        stack.enter_context(held(folder, study.tune.storage is not None))
-        storage = open_storage(study.tune.storage, folder)
-        searches.append(make_search(method, problem, space, study.tune, study.evaluate, suite, folder, storage))
+        stack.enter_context(held(folder, experiment.tune.storage is not None))
+        storage = open_storage(experiment.tune.storage, folder)
+        searches.append(
+            make_search(method, problem, space, experiment.tune, experiment.evaluate, suite, folder, storage)
+        )
     return searches, list(dict.fromkeys(lines))
 
 
 def tune(
     plan: Plan, engine: Engine, console: Console, config_dirs: tuple[Path, ...], python_path: tuple[str, ...]
 ) -> int:
-    """Run every search of a plan made from a `tunable` study; exit code 1 where one failed."""
-    study, store = plan.study, plan.store
+    """Run every search of a plan made from a `tunable` experiment; exit code 1 where one failed."""
+    experiment, store = plan.experiment, plan.store
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -104,7 +109,7 @@ def tune(
         searches, lines = make_searches(plan, config_dirs, stack)
         for line in lines:
             say(line)
-        settings, tracking = study.settings, None
+        settings, tracking = experiment.settings, None
         if tracks(settings.tracker):
             tracking = Background(settings.tracker, store.root, settings.suite, METHOD, records=False)
 
@@ -114,11 +119,11 @@ def tune(
                 tracking.runs(group_of(search), trial_runs(search, settings, store.store_id, numbers))
 
         def told(search: Search, candidates: Sequence[Candidate]) -> None:
-            write_results(search, study.command)
+            write_results(search, experiment.command)
             track(search, candidates)
 
         display = TuneDisplay(console, searches)
-        tuner = Tuner(searches, store, settings, engine, display, told, tracking, python_path, study.composed)
+        tuner = Tuner(searches, store, settings, engine, display, told, tracking, python_path, experiment.composed)
         try:
             display.start()
             try:
@@ -127,7 +132,7 @@ def tune(
                 display.stop()
             for base in plan.bases:
                 prune(store, base, settings.trajectory_keep)
-            code = _show(searches, study, console)
+            code = _show(searches, experiment, console)
             for search in searches:  # also what an earlier command, or one that was killed, left out
                 track(search)
             for line in () if tracking is None else tracking.finish():
@@ -141,10 +146,11 @@ def tune(
         return code
 
 
-def _show(searches: Sequence[Search], study: Study, console: Console) -> int:
+def _show(searches: Sequence[Search], experiment: Experiment, console: Console) -> int:
     """Write figures and results, print the table and a sentence per search."""
+    config = experiment.tune
     table = Table(
-        title=f"suite {study.settings.suite}: best of {study.tune.budget} per method, {study.tune.sampler}",
+        title=f"suite {experiment.settings.suite}: best of {config.budget} per method, {config.sampler}",
         title_justify="left", box=None, pad_edge=False,
     )  # fmt: skip
     for name in ("method", "problem", "trials", "seconds", "default", "best", "difference", "beyond\nnoise"):
@@ -152,7 +158,7 @@ def _show(searches: Sequence[Search], study: Study, console: Console) -> int:
         table.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=not left)
     sentences, failed = [], False
     for search in searches:
-        found = write_results(search, study.command)
+        found = write_results(search, experiment.command)
         failed = failed or search.failed or found is None
         if found is None:
             sentences.append(f"{search.label}: no setting could be valued: {search.ended}")

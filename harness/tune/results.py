@@ -18,7 +18,8 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from harness.config import MethodConfig, Study
+from harness.config import MethodConfig
+from harness.planning.experiment import Experiment
 from harness.planning.tuned import write_best
 from harness.storage.files import write_bytes
 from harness.tune.storage import quiet
@@ -257,7 +258,7 @@ def write_results(search: Search, command: str) -> Outcome | None:
     return found
 
 
-def write_unsearched(folder: Path, method: MethodConfig, problem: Problem, study: Study) -> None:
+def write_unsearched(folder: Path, method: MethodConfig, problem: Problem, experiment: Experiment) -> None:
     """best.yaml of a method of whose space nothing fits: its setting without tuning, within the same budget."""
     best = {
         "method": method.name,
@@ -266,9 +267,9 @@ def write_unsearched(folder: Path, method: MethodConfig, problem: Problem, study
         "sentence": f"Nothing of the search space of {method.name} fits {problem.epochs} epochs: it keeps its default.",
         "seeds": problem.seeds,
         "epochs": problem.epochs,
-        "budget": study.tune.budget,
+        "budget": experiment.tune.budget,
     }
-    write_best(folder / "best.yaml", best, f"made by {study.command}")
+    write_best(folder / "best.yaml", best, f"made by {experiment.command}")
 
 
 def best_values(search: Search, found: Outcome) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Search spaces: a method's `search` mapping, checked and fitted to the epochs of its bases.
+"""Search spaces: a method's `search` mapping, fitted to the epochs of its bases.
 
 An entry is {type: int | float, low, high, log} or {type: categorical, choices}. A preset's own range is meant for runs
 of every length: what does not fit a base is cut off, and said. A range that was asked for has to fit.
@@ -14,10 +14,9 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from harness.config import ConfigError, MethodConfig, check_bool, check_choice, nearest
-from harness.planning.methods import check_fits
+from harness.config import ConfigError, MethodConfig
+from harness.planning.methods import fit_method
 
-KEYS = {"int": ("low", "high", "log"), "float": ("low", "high", "log"), "categorical": ("choices",)}
 GRID_LEAST = 2
 """values of a parameter in the coarsest grid"""
 
@@ -97,35 +96,6 @@ def _axis(distribution: BaseDistribution, count: int) -> list[Any]:
     return list(dict.fromkeys(round(v) for v in values)) if isinstance(distribution, IntDistribution) else values
 
 
-def _check_entry(key: str, entry: Any) -> None:
-    """ConfigError where an entry is not of the form that the module's text gives, or its range is empty."""
-    if not isinstance(entry, Mapping) or "type" not in entry:
-        raise ConfigError(f"{key} must be a mapping with the key type, got {entry!r}")
-    kind = entry["type"]
-    check_choice(f"{key}.type", kind, KEYS)
-    for name in entry:
-        if name not in ("type", *KEYS[kind]):
-            raise ConfigError(f"{key} has no key {name!r}{nearest(str(name), KEYS[kind])}")
-    for name in KEYS[kind]:
-        if name not in entry and name != "log":
-            raise ConfigError(f"{key}.{name} must be given")
-    if kind == "categorical":
-        if not isinstance(entry["choices"], list) or not entry["choices"]:
-            raise ConfigError(f"{key}.choices must be a list of at least 1 value, got {entry['choices']!r}")
-        return
-    for name in ("low", "high"):
-        number = int if kind == "int" else int | float
-        if isinstance(entry[name], bool) or not isinstance(entry[name], number) or not math.isfinite(entry[name]):
-            wanted = "a whole number" if kind == "int" else "a finite number"
-            raise ConfigError(f"{key}.{name} must be {wanted}, got {entry[name]!r}")
-    if entry["low"] > entry["high"]:
-        raise ConfigError(f"{key} must not be empty: low must be at most high = {entry['high']}, got {entry['low']}")
-    log = entry.get("log", False)
-    check_bool(f"{key}.log", log)
-    if log and entry["low"] <= 0:
-        raise ConfigError(f"{key}.low must be above 0 on a logarithmic scale, got {entry['low']}")
-
-
 def _distribution(entry: Mapping[str, Any]) -> BaseDistribution:
     if entry["type"] == "categorical":
         return CategoricalDistribution(entry["choices"])
@@ -149,7 +119,7 @@ class _Fitting:
         for values in itertools.product(*others.values()):
             params = {**self.method.params, **dict(zip(others, values, strict=True)), name: value}
             try:
-                check_fits(replace(self.method, params=params), self.epochs)
+                fit_method(replace(self.method, params=params), self.epochs)
             except ConfigError as error:
                 first = first or str(error).removeprefix(f"method.{self.method.name}.")
             else:
@@ -167,13 +137,9 @@ def make_space(
     """The space of a method on bases of so many epochs, and what was cut off, one line each.
 
     `own` is the preset's `search` as its file has it; `chosen` names the parameters to search, None all. ConfigError
-    where an entry is mistaken, or a range that was asked for does not fit.
+    where a range that was asked for does not fit.
     """
     key = f"method.{method.name}.search"
-    for name, entry in method.search.items():
-        if name not in method.params:
-            raise ConfigError(f"{key}: no parameter named {name!r}{nearest(str(name), method.params)}")
-        _check_entry(f"{key}.{name}", entry)
     searched = {name: entry for name, entry in method.search.items() if chosen is None or name in chosen}
     fitting, cut = _fit(method, epochs, searched)
     distributions: dict[str, BaseDistribution] = {}

@@ -24,7 +24,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from harness.config import ConfigError, EvaluateConfig, MethodConfig, TuneConfig
-from harness.planning.methods import check_fits
+from harness.planning.methods import fit_method
 from harness.planning.plan import BasePlan, CellPlan, plan_cell
 from harness.storage.keys import harness_digest, source_digest
 from harness.tune.sampling import make_pruner, make_sampler, next_grid_point, setting
@@ -146,9 +146,9 @@ class Search:
     def cells(self, params: dict[str, Any]) -> tuple[CellPlan, ...]:
         """A setting on every base; ConfigError where it is refused."""
         method = replace(self.method, params={**self.method.params, **params})
-        check_fits(method, self.problem.epochs)
+        fitted = fit_method(method, self.problem.epochs)
         bases = self.problem.bases
-        return tuple(plan_cell(b.config, b.key, method, self.evaluate, b.N) for b in bases)
+        return tuple(plan_cell(b.config, b.key, fitted, self.evaluate, b.N) for b in bases)
 
     @property
     def default(self) -> dict[str, Any] | None:

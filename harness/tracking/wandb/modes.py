@@ -27,7 +27,7 @@ def resolve_mode(config: TrackerConfig) -> tuple[Mode, str | None]:
     if config.name != "wandb":
         return "disabled", None
     if config.mode in ("online", "offline", "disabled"):
-        return config.mode, None  # type: ignore[return-value]
+        return config.mode, None
     try:
         settings = user_settings()
         if settings.mode == "disabled":

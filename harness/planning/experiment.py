@@ -1,0 +1,24 @@
+"""What a command line asks for, resolved: bases, each with its methods, and how to run them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from harness.config import BaseConfig, EvaluateConfig, Settings, TuneConfig
+from harness.planning.methods import FittedMethod
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A resolved configuration, every value checked."""
+
+    settings: Settings
+    evaluate: EvaluateConfig
+    bases: tuple[tuple[BaseConfig, tuple[FittedMethod, ...]], ...]
+    command: str
+    composed: dict[str, Any]
+    """what Hydra composed, before entries of `bases` and `fast` were laid over it: what was asked for, for the plan"""
+    tune: TuneConfig
+    notes: tuple[str, ...] = ()
+    """what a person must know of the settings, one line each"""

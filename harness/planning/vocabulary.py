@@ -1,0 +1,132 @@
+"""What a composition holds: its top level, entries of `bases`, and entries of a method's `search`, with their types.
+
+The values of a chosen preset have classes of their own in `harness/config.py`; those that lie in `bases` or `fast` are
+laid over a preset first and checked as a part of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from harness.config import Count, Epochs, Number, Options, Save, Seed, Text
+from harness.validation import ConfigError, Validated, check_choice, from_mapping, shown
+
+Presets = dict[str, dict[str, Any]]
+"""values of presets by their names"""
+
+
+@dataclass(frozen=True)
+class TopLevel(Validated):
+    """What a composition holds before entries of `bases`, `fast` and `tuned` are laid over it."""
+
+    model: Presets
+    dataset: Presets
+    optimizer: Presets
+    method: Presets
+    tracker: dict[str, Any]
+    engine: dict[str, Any]
+    evaluate: dict[str, Any]
+    trajectory: dict[str, Any]
+    tune: dict[str, Any]
+    bases: Annotated[list[dict[str, Any]], Field(min_length=1)] | None
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    epochs: Epochs
+    batch_size: Count
+    batches_per_epoch: Count | None
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["float32", "bfloat16"]
+    compile: bool
+    memory_format: Literal["channels_last", "contiguous"]
+    deterministic: bool
+    results_dir: Text
+    save: Save
+    redo: Text | list[Text] | None
+    trials: int | None
+    tuned: bool
+    fast: bool
+
+    def check(self) -> None:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ConfigError(f"seeds must all be different, got {shown(self.seeds)}")
+
+
+Choice = Text | dict[str, Options]
+"""A preset's name, or one name with a mapping of values; `each` stands for whichever preset is chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntryValues(Validated):
+    """What an entry of `bases` and its `fast` may say beside presets."""
+
+    epochs: Epochs | None = None
+    batch_size: Count | None = None
+    method: dict[str, Options] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastEntry(EntryValues):
+    """What an entry of `bases` lays over itself with fast=true: presets are chosen already, and have values by name."""
+
+    model: dict[str, Options] | None = None
+    dataset: dict[str, Options] | None = None
+    optimizer: dict[str, Options] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseEntry(EntryValues):
+    """An entry of `bases`: a model, what it is trained on and with, and values of its own."""
+
+    model: Choice
+    dataset: Choice | None = None
+    optimizer: Choice | None = None
+    fast: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class WholeRange(Validated):
+    """A range of whole numbers in a method's `search`, both ends included."""
+
+    low: Annotated[int, Field(gt=-(2**53), lt=2**53)]
+    high: Annotated[int, Field(gt=-(2**53), lt=2**53)]
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class RealRange(Validated):
+    """A range of numbers in a method's `search`, both ends included."""
+
+    low: Annotated[Number, Field(gt=-1e300, lt=1e300)]
+    high: Annotated[Number, Field(gt=-1e300, lt=1e300)]
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Choices(Validated):
+    """The values that a parameter is searched among."""
+
+    choices: Annotated[list[bool | int | float | str | None], Field(min_length=1)]
+
+
+SEARCHES: dict[str, type[WholeRange | RealRange | Choices]] = {
+    "int": WholeRange,
+    "float": RealRange,
+    "categorical": Choices,
+}
+"""what an entry of a method's `search` holds beside its `type`, by that type"""
+
+
+def check_search_entry(key: str, entry: Any) -> None:
+    """ConfigError where an entry of a method's `search`, at `key`, is none or its range is empty."""
+    if not isinstance(entry, dict) or "type" not in entry:
+        raise ConfigError(f"{key} must be a mapping with the key type, got {shown(entry)}")
+    check_choice(f"{key}.type", entry["type"], SEARCHES)
+    found = from_mapping(SEARCHES[entry["type"]], key, {name: v for name, v in entry.items() if name != "type"})
+    if isinstance(found, Choices):
+        return
+    if found.low > found.high:
+        raise ConfigError(f"{key} must not be empty: low must be at most high = {found.high}, got {found.low}")
+    if found.log and found.low <= 0:
+        raise ConfigError(f"{key}.low must be above 0 on a logarithmic scale, got {found.low}")

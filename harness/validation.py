@@ -1,0 +1,235 @@
+"""Values held to annotated types and bounds: pydantic finds what is wrong, and one line says it in our own words.
+
+The line names key, bound and value: `epochs must be at least 1, got 0`. pydantic itself is imported when the first
+value is checked, so that the command's help does without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import re
+import types
+import typing
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
+    from pydantic_core import ErrorDetails
+
+T = TypeVar("T")
+SHOWN_CHARACTERS = 200
+"""characters of a refused value that an error shows at most"""
+
+
+class ConfigError(ValueError):
+    """Bad input: one line naming key, bound and value."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; nearest: a, b` for an error that rejects `name`, or the first of the known names where none is near."""
+    known = sorted(set(known))
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"; nearest: {', '.join(close)}" if close else f"; one of: {', '.join(known[:20])}"
+
+
+def shown(value: Any) -> str:
+    """A value for an error: Python's own notation on one line, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        text = f"a {type(value).__name__} too long to show"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
+def check_choice(key: str, value: Any, choices: Iterable[Any]) -> None:
+    """ConfigError where `value` is none of `choices`."""
+    choices = tuple(choices)
+    if value not in choices:
+        raise ConfigError(f"{key} must be one of {', '.join(map(str, choices))}, got {shown(value)}")
+
+
+def validated(key: str, kind: Any, value: Any) -> Any:
+    """The value as an annotated type has it; ConfigError where it has another type or is out of bounds.
+
+    Nothing is converted on the way, but for what the type itself declares (`BeforeValidator`): no text becomes a
+    number, no true or false becomes 1 or 0. Numbers must be finite.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return _adapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(_refusal(key, value, error)) from None
+
+
+class Validated:
+    """A dataclass, frozen, that holds its fields to their annotations whenever one is made, from a file or in code."""
+
+    def __post_init__(self) -> None:
+        for name, kind in _field_types(type(self)).items():
+            object.__setattr__(self, name, validated(self.key(name), kind, getattr(self, name)))
+        self.check()
+
+    def key(self, name: str) -> str:
+        """The configuration key of a field, for errors."""
+        return name
+
+    def check(self) -> None:
+        """ConfigError where fields that are right in themselves do not go together."""
+
+
+def from_mapping(cls: type[T], key: str, values: Any, **given: Any) -> T:
+    """The dataclass `cls` from a composed mapping at `key`, the empty key being the top level.
+
+    `given` are fields that come from code. ConfigError where a key is unknown or missing or a value is refused.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{key} must be a mapping, got {shown(values)}")
+    kinds = {name: kind for name, kind in _field_types(cls).items() if name not in given}
+    check_names(key, values, kinds)
+    parameters = inspect.signature(cls).parameters.values()
+    for name in (p.name for p in parameters if p.default is p.empty and p.name in kinds):
+        if name not in values:
+            raise ConfigError(f"{below(key, name)} must be given")
+    return cls(**{name: validated(below(key, name), kinds[name], value) for name, value in values.items()}, **given)
+
+
+def check_names(key: str, values: Iterable[Any], known: Iterable[str]) -> None:
+    """ConfigError where a mapping at `key` has a key that is none, with the nearest of those it may have."""
+    known = tuple(known)
+    for name in values:
+        if name not in known:
+            refused = f"{key} has no key {shown(name)}" if key else f"no key named {shown(name)}"
+            raise ConfigError(f"{refused}{nearest(str(name), known) if known else ''}")
+
+
+def below(key: str, name: object) -> str:
+    """The key of what stands below another key; the empty one is the top level."""
+    return f"{key}.{name}" if key else str(name)
+
+
+def parameter_types(cls: type[Any]) -> dict[str, Any]:
+    """The annotated type of every parameter that a class is made with, Any where it has none that can be found.
+
+    A tuple may be given as a list, as YAML has none.
+    """
+    signature = inspect.signature(cls)
+    try:
+        hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__, include_extras=True)
+    except (NameError, TypeError, AttributeError):  # names imported for type checkers only
+        hints = {}
+    return {name: _list_for_tuple(hints.get(name, Any)) for name in signature.parameters}
+
+
+def check_parameter(key: str, kind: Any, value: Any) -> None:
+    """ConfigError where a parameter has another type than the class behind it declares."""
+    from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+
+    try:
+        validated(key, kind, value)
+    except (PydanticSchemaGenerationError, PydanticUserError):
+        return  # a type that no value of a file has, which is for the class itself to judge
+
+
+def _list_for_tuple(kind: Any) -> Any:
+    from pydantic import Strict
+
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        return Union[tuple(_list_for_tuple(argument) for argument in arguments)]  # noqa: UP007  made at run time
+    return Annotated[kind, Strict(False)] if kind is tuple or origin is tuple else kind
+
+
+def _field_types(cls: type[Any]) -> dict[str, Any]:
+    """The annotated types of a dataclass's fields, without those that are dataclasses, checked when they were made."""
+    hints = _hints(cls)
+    names = [one.name for one in dataclasses.fields(cls)]
+    return {name: hints[name] for name in names if not dataclasses.is_dataclass(hints[name])}
+
+
+@functools.cache
+def _hints(cls: Hashable) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    try:
+        return _cached_adapter(kind)
+    except TypeError:  # a type that cannot be hashed
+        return _new_adapter(kind)
+
+
+def _new_adapter(kind: Any) -> TypeAdapter[Any]:
+    from pydantic import ConfigDict, TypeAdapter
+
+    return TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True))
+
+
+_cached_adapter = functools.cache(_new_adapter)
+
+
+def _refusal(key: str, value: Any, error: ValidationError) -> str:
+    """One line for what pydantic found first, or furthest inside where a value may be of several types."""
+    found = [(*_located(value, details["loc"]), details) for details in error.errors(include_url=False)]
+    path, inner, _ = max(found, key=lambda one: len(one[0]))
+    wanted = list(dict.fromkeys(_wanted(details) for where, _, details in found if where == path))
+    numbers = {"a number", "a finite number"} & set(wanted)
+    described = [phrase for phrase in wanted if phrase is not None and not (numbers and phrase == "a whole number")]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return f"{key}{place} must be {' or '.join(described) or 'another value'}, got {shown(inner)}"
+
+
+def _located(value: Any, loc: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], Any]:
+    """Where in a value pydantic's location points, and what is there; names of union branches are no places."""
+    path: list[int | str] = []
+    for part in loc:
+        inside = isinstance(value, list | tuple) and isinstance(part, int) and part < len(value)
+        if inside or (isinstance(value, Mapping) and part in value):
+            value = value[part]
+            path.append(part)
+    return tuple(path), value
+
+
+_PHRASES = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "string_unicode": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "sequence_str": "a list",
+    "invalid-json-value": "what YAML can hold",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "none_required": "null",
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "below {lt}",
+    "less_than_equal": "at most {le}",
+    "string_too_short": "text of at least {min_length} character",
+    "string_too_long": "text of at most {max_length} characters",
+    "too_short": "a list of at least {min_length} value",
+    "too_long": "a list of at most {max_length} values",
+    "missing": "a list with as many values as are needed",
+    "literal_error": "{expected}",
+    "value_error": "{error}",
+}
+
+
+def _wanted(details: ErrorDetails) -> str | None:
+    """What a value should have been, in our words; None for what no file can hold, such as a tensor."""
+    kind, context = details["type"], details.get("ctx", {})
+    if kind == "is_instance_of":
+        return None
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
+        return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
+    phrase = _PHRASES.get(kind)
+    return details["msg"][:1].lower() + details["msg"][1:] if phrase is None else phrase.format(**context)
