@@ -1,13 +1,20 @@
-"""Methods from their presets: the class behind `_target_`, a setting's types, and what a method declares of itself."""
+"""Methods from their presets: the class behind `_target_`, a setting's types, and what a method declares of itself.
+
+What this project's own methods declare follows from their sources and settings, and is kept in the user's cache under
+both: a plan whose settings were planned before imports no method, and so no torch.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +22,8 @@ from harness.config import MethodConfig, Text
 from harness.method import Branch, Brancher, Method, Observer, Reconstruction
 from harness.planning.compose import one_line
 from harness.planning.vocabulary import check_search_entry
+from harness.storage.cache import remembered
+from harness.storage.keys import source_digest
 from harness.validation import ConfigError, check_names, check_parameter, nearest, parameter_types, shown, validated
 
 RESERVED = ("_target_", "batchnorm", "search", "fast")
@@ -133,6 +142,57 @@ def fit_method(config: MethodConfig, epochs: int) -> FittedMethod:
         raise ConfigError(f"{key} must have a cadence of epoch or at least 1 step, got {shown(cadence)}")
     own_batch = made.batch_size if isinstance(made, Brancher) else None
     return FittedMethod(config, made.kind, cadence, needs, branch, own_batch, made.memory_floats)
+
+
+def resolved_method(name: str, values: Mapping[str, Any], epochs: int) -> FittedMethod:
+    """A preset's values as a setting for bases of so many epochs; ConfigError, naming the key, where they are refused.
+
+    Of this project's own methods only what was never asked before is found out by building one.
+    """
+    target = validated(f"method.{name}._target_", Text, values.get("_target_"))
+    if target.split(".")[0] not in OWN_PACKAGES:
+        return fit_method(method_config(name, values), epochs)
+
+    def find() -> FittedMethod:
+        fitted = fit_method(method_config(name, values), epochs)
+        return dataclasses.replace(fitted, memory_floats=partial(_memory_floats, fitted.config))
+
+    return remembered("methods", _key(target, {"name": name, "values": values, "epochs": epochs}), find, _plain, _read)
+
+
+def _key(target: str, asked: dict[str, Any]) -> str:
+    """Of a question to a method, under its source, the contract's and that of the checks here."""
+    modules = (target.rpartition(".")[0], "harness.method", "harness.planning.methods")
+    follows_from = {"target": target, "sources": [source_digest(module) for module in modules], **asked}
+    return hashlib.sha256(json.dumps(follows_from, sort_keys=True, default=repr).encode()).hexdigest()
+
+
+def _plain(fitted: FittedMethod) -> dict[str, Any]:
+    shallow = {f.name: getattr(fitted, f.name) for f in dataclasses.fields(fitted) if f.name != "memory_floats"}
+    return shallow | {
+        "config": asdict(fitted.config),
+        "branch": None if fitted.branch is None else asdict(fitted.branch),
+    }
+
+
+def _read(stored: dict[str, Any]) -> FittedMethod:
+    """The inverse of `_plain`."""
+    config, needs, branch = MethodConfig(**stored["config"]), stored["needs"], stored["branch"]
+    return FittedMethod(
+        config=config,
+        kind=str(stored["kind"]),
+        cadence=stored["cadence"],
+        needs=None if needs is None else (int(needs[0]), int(needs[1])),
+        branch=None if branch is None else Branch(**branch),
+        batch_size=stored["batch_size"],
+        memory_floats=partial(_memory_floats, config),
+    )
+
+
+def _memory_floats(config: MethodConfig, N: int) -> int:
+    """What a setting holds beside a model of N weights, in float32 values, remembered like the rest."""
+    key = _key(config.target, {"params": config.params, "N": N})
+    return remembered("method-memory", key, lambda: make_method(config).memory_floats(N), plain=int, read=int)
 
 
 def as_plain(config: Any) -> dict[str, Any]:

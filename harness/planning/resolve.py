@@ -40,7 +40,8 @@ from harness.planning.compose import (
     overlay,
 )
 from harness.planning.experiment import Experiment
-from harness.planning.methods import FittedMethod, check_allowed, fit_method, method_config
+from harness.planning.methods import FittedMethod, check_allowed, resolved_method
+from harness.planning.slots import finds_cuda
 from harness.planning.tuned import overlay_tuned
 from harness.planning.vocabulary import BaseEntry, FastEntry, TopLevel
 from harness.problem.datasets import check_sizes
@@ -158,9 +159,7 @@ def _entries(composed: Composition, config_dirs: Iterable[Path]) -> Iterator[tup
 
 def _device(asked: Literal["auto", "cpu", "cuda"], engine: EngineConfig) -> Literal["cpu", "cuda"]:
     """`cpu` or `cuda`; engines beyond this machine compute where their `gpus` are."""
-    import torch
-
-    found = engine.gpus > 0 if isinstance(engine, SlurmConfig | RayConfig) else torch.cuda.is_available()
+    found = asked != "cpu" and (engine.gpus > 0 if isinstance(engine, SlurmConfig | RayConfig) else finds_cuda())
     if asked == "cuda" and not found and engine.name != "local":
         raise ConfigError(f"engine.gpus must be above 0 for device=cuda, got 0 with engine={engine.name}")
     if asked == "cuda" and not found:
@@ -211,7 +210,7 @@ def _methods(values: Values, epochs: int, config_dirs: tuple[Path, ...]) -> tupl
     for name, preset in values["method"].items():
         key = f"method.{name}._target_"
         check_allowed(key, validated(key, Text, preset["_target_"]), config_dirs)
-        fitted.append(fit_method(method_config(name, preset), epochs))
+        fitted.append(resolved_method(name, preset, epochs))
     return tuple(fitted)
 
 

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 from harness.config import EngineConfig, RayConfig, SlurmConfig
 
 SLURM_JOBS = 64
 """jobs in Slurm's queue at once where workers is auto"""
+
+
+GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""what a Linux with a driver of NVIDIA's, of Windows below it, or of AMD's has"""
+
+
+def finds_cuda() -> bool:
+    """Whether torch finds a CUDA device here; not asked on a Linux without any driver, where importing it is slow."""
+    if sys.platform == "linux" and "torch" not in sys.modules and not any(Path(name).exists() for name in GPU_FILES):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def gpus(device: str) -> int:

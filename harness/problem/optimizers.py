@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import math
 import sys
 from collections.abc import Iterable
-from typing import Any
-
-import torch
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 from harness.config import OptimizerConfig, ScheduleConfig
 from harness.method import Schedule
+from harness.storage.cache import remembered
+from harness.storage.keys import source_digest
 from harness.validation import ConfigError, check_names, check_parameter, nearest, parameter_types
+
+if TYPE_CHECKING:
+    import torch
 
 
 def _optimizer_class(config: OptimizerConfig) -> type[torch.optim.Optimizer]:
     """The class that `_target_` names: one of `torch.optim`, or of a module that the caller has imported."""
+    import torch
+
     key = f"optimizer.{config.name}._target_"
     module, _, name = config.target.rpartition(".")
     found = getattr(sys.modules.get(module), name, None)
@@ -31,6 +39,8 @@ def _optimizer_class(config: OptimizerConfig) -> type[torch.optim.Optimizer]:
 
 
 def _own_names() -> list[str]:
+    import torch
+
     return [
         n
         for n, c in vars(torch.optim).items()
@@ -44,7 +54,21 @@ def make_optimizer(config: OptimizerConfig, parameters: Iterable[torch.Tensor]) 
 
 
 def check_optimizer(config: OptimizerConfig) -> None:
-    """ConfigError where the class, a parameter's name, its type or its value is refused."""
+    """ConfigError where the class, a parameter's name, its type or its value is refused.
+
+    What one of torch's own classes has once taken is remembered for this version of torch, so that it need not be
+    imported to be asked again.
+    """
+    if not config.target.startswith("torch.optim."):
+        _try_out(config)
+        return
+    follows_from = [config.target, config.params, version("torch"), source_digest("harness.problem.optimizers")]
+    key = hashlib.sha256(json.dumps(follows_from, sort_keys=True, default=repr).encode()).hexdigest()
+    remembered("optimizers", key, lambda: _try_out(config), plain=lambda _: "taken", read=lambda _: None)
+
+
+def _try_out(config: OptimizerConfig) -> None:
+    """As `check_optimizer`, by asking the class."""
     cls = _optimizer_class(config)
     key = f"optimizer.{config.name}"
     known = {name: kind for name, kind in parameter_types(cls).items() if name != "params"}
@@ -69,6 +93,8 @@ def _refusal(cls: type[torch.optim.Optimizer], params: dict[str, Any]) -> Except
     The optimizer that is tried out takes its weights by plain assignment: torch's own `add_param_group` imports torch's
     compiler, which takes longer than all other checks together.
     """
+
+    import torch
 
     def take(tried: torch.optim.Optimizer, group: dict[str, Any]) -> None:
         tried.param_groups.append({**tried.defaults, **group})
