@@ -15,6 +15,7 @@ from harness.method import Branch, Brancher, Observer
 from harness.planning.methods import make_method
 from harness.planning.model_cost import model_facts, pretrained_digest
 from harness.storage.keys import base_key, cell_key, harness_digest, source_digest
+from harness.storage.retention import kept_ts
 from harness.storage.store import SCHEMA, Record, Store
 from harness.storage.trajectory import snapshot_path
 
@@ -69,8 +70,7 @@ class BasePlan:
 
     def kept(self, keep: str) -> set[int]:
         """The snapshots that stay when every cell has its record."""
-        last = {"all": self.config.epochs, "warmup": self.warmup, "none": -1}[keep]
-        return set(range(last + 1))
+        return kept_ts(keep, self.config.epochs, self.warmup)
 
     def snapshots(self, pending: list[CellPlan], keep: str) -> set[int]:
         """The snapshots to record while `pending` cells are open."""
