@@ -17,12 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parent))
+os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # for jobs on a cluster
 
 from slurm_cluster import SlurmCluster, missing
 
@@ -31,6 +30,8 @@ from harness.planning.plan import Plan, make_plan
 from harness.planning.resolve import resolve
 from harness.running.engine import Engine, open_engine
 from harness.running.engine.local import warm_up
+from harness.running.event_files import EventFolder
+from harness.running.events import JobEnded
 from harness.running.jobs import Job
 from harness.running.jobs.worker import Worker
 from harness.storage.store import Store
@@ -39,26 +40,22 @@ COMMAND = Path(sys.executable).parent / "traindyn"
 SUITE = ("suite=smoke", "tracker=none")
 
 
-class Idle(Worker):
-    """A job that does nothing."""
+class IdleWorker(Worker):
+    """Does nothing."""
+
+    kind = "train"
 
     def work(self) -> None: ...
 
     def run(self) -> None: ...
 
 
-KINDS = {"train": Idle}
+def idle_job(plan: Plan) -> Job:
+    import engine_cost  # jobs travel by names, and this module's own is __main__
 
-
-@dataclass(frozen=True)
-class IdleJob(Job):
-    workers: ClassVar[str] = "engine_cost"
-
-
-def idle_job(plan: Plan) -> IdleJob:
     experiment, base = plan.experiment, plan.bases[0]
-    return IdleJob(
-        kind="train",
+    return Job(
+        worker=engine_cost.IdleWorker,
         base=base,
         cells=(),
         snapshots=frozenset(),
@@ -67,7 +64,7 @@ def idle_job(plan: Plan) -> IdleJob:
         evaluate=experiment.evaluate,
         settings=experiment.settings,
         composed={},
-        python_path=(str(Path(__file__).parent),),
+        python_path=(),
     )
 
 
@@ -79,8 +76,8 @@ def drain(engine: Engine, job: Job, count: int) -> float:
             engine.submit(job)
             left -= 1
         for _, event in engine.events(0.5):
-            if event["kind"] == "end" and event["died"] is not None:
-                raise SystemExit(f"a job died: {event['died']}")
+            if isinstance(event, JobEnded) and event.died is not None:
+                raise SystemExit(f"a job died: {event.died}")
     return time.perf_counter() - start
 
 
@@ -94,8 +91,10 @@ def overhead(name: str, jobs: int, folder: Path) -> None:
     for workers in (1, 2):
         plan = plan_for(folder / name, f"engine={name}", f"engine.workers={workers}", *options)
         start = time.perf_counter()
-        engine = open_engine(plan.experiment.settings.engine, "cpu", folder / name)
-        with contextlib.closing(engine):
+        with (
+            EventFolder(plan.store) as events,
+            contextlib.closing(open_engine(plan.experiment.settings.engine, "cpu", events.path)) as engine,
+        ):
             drain(engine, idle_job(plan), 2)
             first = time.perf_counter() - start
             seconds = drain(engine, idle_job(plan), jobs)

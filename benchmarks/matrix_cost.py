@@ -17,7 +17,8 @@ from harness.planning.compose import Request
 from harness.planning.plan import make_plan
 from harness.planning.resolve import resolve
 from harness.running.engine.local import LocalEngine, warm_up
-from harness.running.jobs import Job
+from harness.running.events import JobEnded, Message
+from harness.running.jobs import WORKERS, Job
 from harness.storage.store import Store
 
 DEFAULTS = ("suite=quick", "model=test_resnet", "seeds=[0]", "tracker=none", "engine.workers=1")
@@ -33,7 +34,7 @@ def run(overrides: tuple[str, ...], methods: tuple[str, ...] | None) -> tuple[fl
         base = dataclasses.replace(base, cells=cells)
         wanted = base.snapshots(list(cells), "none")
         job = Job(
-            "train",
+            WORKERS["train"],
             base,
             cells,
             frozenset(wanted),
@@ -44,11 +45,11 @@ def run(overrides: tuple[str, ...], methods: tuple[str, ...] | None) -> tuple[fl
             study.composed,
             (),
         )
-        engine = LocalEngine(study.settings.engine, base.config.device)
+        engine = LocalEngine(study.settings.engine, base.config.device, Path(folder))
         engine.submit(job)
         while engine.busy:
             for _, event in engine.events(1.0):
-                if event["kind"] == "line" or event.get("died"):
+                if isinstance(event, Message) or (isinstance(event, JobEnded) and event.died is not None):
                     print(event, file=sys.stderr)
         record = plan.store.base(base.key)
         assert record is not None, "the job left no record"

@@ -17,13 +17,13 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from harness.planning.compose import Request
 from harness.planning.plan import make_plan
 from harness.planning.resolve import resolve
+from harness.running.events import Event, JobEnded
 from harness.running.jobs import Job, run_job
 from harness.storage.store import Store
 from harness.tune.command import make_searches, tunable
@@ -72,14 +72,14 @@ class HereEngine:
     def submit(self, job: Job) -> None:
         self._waiting.append(job)
 
-    def events(self, timeout: float) -> Iterator[tuple[Job, dict[str, Any]]]:
+    def events(self, timeout: float) -> Iterator[tuple[Job, Event]]:
         job, told = self._waiting.popleft(), []
         watch = Stopwatch()
         run_job(job, told.append)
         if job.kind == "train":
             self.training = watch.read()
         yield from ((job, event) for event in told)
-        yield job, {"kind": "end", "died": None}
+        yield job, JobEnded()
 
     def stop(self) -> None:
         self._waiting.clear()

@@ -331,35 +331,39 @@ def _with_data(plan: Plan, parsed: argparse.Namespace, command: str, console: Co
 
 def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
     """Run what is left, followed by a tracker, and show the suite."""
-    settings = plan.experiment.settings
-    with _saying("starting"):
-        from harness.publishing.background import Background
-        from harness.running.display import Display
-        from harness.running.engine import open_engine
-        from harness.running.engine.local import METHOD
-        from harness.running.scheduler import Scheduler, epochs_left
-        from harness.tracking import tracks
+    settings, root = plan.experiment.settings, plan.store.root
+    with contextlib.ExitStack() as stack:
+        with _saying("starting"):
+            from harness.publishing.tracking_process import TrackingProcess
+            from harness.running.display import Display
+            from harness.running.engine import open_engine
+            from harness.running.engine.local import METHOD
+            from harness.running.event_files import EventFolder
+            from harness.running.scheduler import Scheduler, epochs_left
+            from harness.tracking import tracks
 
-        engine = open_engine(settings.engine, plan.bases[0].config.device, plan.store.root)
-        ended = sum(status != "left" for status in plan.statuses.values())
-        display = Display(console, ended, len(plan.statuses), epochs_left(plan), engine.slots)
-        tracking = None
-        if tracks(settings.tracker):
-            tracking = Background(settings.tracker, plan.store.root, settings.suite, METHOD)
-    display.start()
-    try:
+            events = stack.enter_context(EventFolder(plan.store))
+            engine = open_engine(settings.engine, plan.bases[0].config.device, events.path)
+            ended = sum(status != "left" for status in plan.statuses.values())
+            display = Display(console, ended, len(plan.statuses), epochs_left(plan), engine.slots)
+            tracking = None
+            if tracks(settings.tracker):
+                tracking = TrackingProcess(settings.tracker, root, settings.suite, METHOD, events.path)
+        display.start()
         try:
-            Scheduler(plan, engine, display, python_path, tracking).run()
-        finally:
-            display.stop()
-            engine.close()
-        code = _show(plan.store.root, settings.suite, console)
-        for line in () if tracking is None else tracking.finish():
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-    except BaseException:
-        if tracking is not None:
-            tracking.leave()
-        raise
+            try:
+                scheduler = Scheduler(plan, engine, display, python_path, events.tell)
+                scheduler.run(tuple if tracking is None else tracking.lines)
+            finally:
+                display.stop()
+                engine.close()
+            code = _show(root, settings.suite, console)
+            for line in () if tracking is None else tracking.finish():
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+        except BaseException:
+            if tracking is not None:
+                tracking.leave()
+            raise
     return code
 
 
@@ -368,6 +372,7 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
         from harness.planning.estimate import check_room, estimate
         from harness.running.engine import open_engine
         from harness.running.engine.local import warm_up
+        from harness.running.event_files import EventFolder
 
         plan = _make_plan(parsed, command)
         warm_up()
@@ -375,10 +380,12 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
     console = _console()
     plan = _with_data(plan, parsed, command, console)
     check_room(plan, estimate(plan))
-    engine = open_engine(plan.experiment.settings.engine, plan.bases[0].config.device, plan.store.root)
     folders = tuple(parsed.config_dir)
-    with contextlib.closing(engine):
-        return tune(plan, engine, console, folders, tuple(str(folder.resolve()) for folder in folders))
+    python_path = tuple(str(folder.resolve()) for folder in folders)
+    with EventFolder(plan.store) as events:
+        engine = open_engine(plan.experiment.settings.engine, plan.bases[0].config.device, events.path)
+        with contextlib.closing(engine):
+            return tune(plan, engine, events, console, folders, python_path)
 
 
 def _show(root: Path, suite: str, console: Console) -> int:

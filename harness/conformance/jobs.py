@@ -6,7 +6,6 @@ import tempfile
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ import pytest
 from harness.conformance.clauses import Clause, breach
 from harness.conformance.elsewhere import elsewhere
 from harness.conformance.tiny import Subject, file_digests, quiet, recorded, temporary_folder
+from harness.running.events import EpochEnded, Event
 from harness.running.jobs import run_job
 from harness.storage.store import Record, Store
 
@@ -23,8 +23,8 @@ class Stopped(BaseException):
     """Someone stopped the job, as Ctrl-C does."""
 
 
-def _stop(event: dict[str, Any]) -> None:
-    if event["kind"] == "epoch":
+def _stop(event: Event) -> None:
+    if isinstance(event, EpochEnded):
         raise Stopped
 
 

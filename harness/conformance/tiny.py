@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,7 +22,8 @@ from harness.planning.resolve import resolve
 from harness.problem.images import Images
 from harness.problem.splits import load_split
 from harness.randomness import generator
-from harness.running.jobs import Job, run_job
+from harness.running.events import Event
+from harness.running.jobs import WORKERS, Job, run_job
 from harness.storage.store import Record, Store
 from harness.storage.tensors import read_header, read_tensors
 from harness.storage.trajectory import StoredTrajectory, read_snapshot
@@ -78,7 +78,7 @@ class Subject:
     def _job(self, kind: str, root: Path, cells: tuple[CellPlan, ...], snapshots: set[int], starts: set[int]) -> Job:
         known = [(cell, Store(root).record(cell.key)) for cell in cells]
         return Job(
-            kind=kind,
+            worker=WORKERS[kind],
             base=replace(self.base, cells=cells),
             cells=cells,
             snapshots=frozenset(snapshots),
@@ -155,7 +155,7 @@ def as_in_a_job(base: BaseConfig) -> Iterator[None]:
         torch.backends.cudnn.benchmark = benchmark
 
 
-def quiet(event: dict[str, Any]) -> None:
+def quiet(event: Event) -> None:
     """Tell nobody."""
 
 

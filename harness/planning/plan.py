@@ -16,6 +16,7 @@ from harness.planning.experiment import Experiment
 from harness.planning.methods import FittedMethod
 from harness.planning.model_cost import model_facts, pretrained_digest
 from harness.storage.keys import base_key, cell_key, harness_digest, source_digest
+from harness.storage.retention import kept_ts
 from harness.storage.store import SCHEMA, Record, Store
 from harness.storage.trajectory import snapshot_path
 from harness.validation import ConfigError
@@ -71,8 +72,7 @@ class BasePlan:
 
     def kept(self, keep: str) -> set[int]:
         """The snapshots that stay when every cell has its record."""
-        last = {"all": self.config.epochs, "warmup": self.warmup, "none": -1}[keep]
-        return set(range(last + 1))
+        return kept_ts(keep, self.config.epochs, self.warmup)
 
     def snapshots(self, pending: list[CellPlan], keep: str) -> set[int]:
         """The snapshots to record while `pending` cells are open."""

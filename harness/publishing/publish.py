@@ -25,7 +25,7 @@ from harness.storage.masking import MASK
 from harness.storage.store import Record, Store
 from harness.tracking import open_tracker, tracks
 from harness.tracking.runs import cell_digest, cell_end, cell_info, holds
-from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Say, Tracker
+from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Say, Tracker, WholeRun
 from harness.tracking.wandb.live import THREADS
 
 SENT, THERE, LEFT, OTHER = "sent", "there", "left", "other"
@@ -37,10 +37,6 @@ PAUSES = (0.5, 2.0, 4.0)
 def record_rows(history: pd.DataFrame) -> list[Row]:
     """The rows of a record as its job gave them: what an epoch lacks is left out."""
     return [{str(k): v for k, v in row.items() if v == v} for row in history.to_dict("records")]
-
-
-Whole = tuple[RunInfo, Sequence[Row], RunEnd]
-"""a run from its start to its end"""
 
 
 @dataclass
@@ -58,29 +54,26 @@ class Publisher:
         made = self._made(cell_key)
         return LEFT if made is None else self._give(*made, state)
 
-    def runs(self, wholes: Sequence[Whole], done: Callable[[], None] = lambda: None) -> Counter[str]:
+    def runs(self, runs: Sequence[WholeRun], done: Callable[[], None] = lambda: None) -> Counter[str]:
         """Give what the tracker lacks of runs that no record is of, such as trials; `done` is called after each."""
-        states = self.tracker.states([info.run_id for info, *_ in wholes])
+        states = self.tracker.states([info.run_id for info, *_ in runs])
 
-        def one(whole: Whole) -> str:
-            outcome = self._give(*whole, states.get(whole[0].run_id))
+        def one(run: WholeRun) -> str:
+            outcome = self._give(*run, states.get(run.info.run_id))
             done()
             return outcome
 
         with ThreadPoolExecutor(THREADS) as pool:
-            return Counter(pool.map(one, wholes))
+            return Counter(pool.map(one, runs))
 
-    def _made(self, cell_key: str) -> Whole | None:
+    def _made(self, cell_key: str) -> WholeRun | None:
         record = self.store.record(cell_key)
         history = self.store.history(cell_key)
         if record is None or history is None:
             return None
         rows = record_rows(history)
-        return (
-            cell_info(record, self.suite),
-            rows,
-            cell_end(self.store, record, rows, self._tables(record), self.config),
-        )
+        end = cell_end(self.store, record, rows, self._tables(record), self.config)
+        return WholeRun(cell_info(record, self.suite), rows, end)
 
     def _tables(self, record: Record) -> dict[str, pd.DataFrame]:
         """A method's own tables; those of an earlier generation are not a failed one's."""

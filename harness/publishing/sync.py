@@ -23,12 +23,12 @@ from harness.publishing.suite_run import suite_info
 from harness.results.frame import read_plan
 from harness.storage.store import Store
 from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Say
+from harness.tracking.wandb.destination import forget_single_run
 from harness.tracking.wandb.live import THREADS, WandbTracker
-from harness.tracking.wandb.modes import forget_single_run
-from harness.tracking.wandb.offline import is_empty, local_state, read_offline, transaction_logs
+from harness.tracking.wandb.transaction_log import is_empty, local_state, read_offline, transaction_logs
 
 if TYPE_CHECKING:
-    from harness.tracking.wandb.offline import OfflineRun
+    from harness.tracking.wandb.transaction_log import OfflineRun
 
 
 def sync(request: PublishRequest, say: Say) -> int:

@@ -49,7 +49,7 @@ RESERVED_COLUMNS = frozenset(
 
 
 @dataclass
-class Watched:
+class RunningCell:
     """One cell while its job runs: its method, the rows so far, and how it ended."""
 
     cell: CellPlan
@@ -85,7 +85,7 @@ class Audience:
     def __init__(
         self,
         base: BaseConfig,
-        watched: Sequence[Watched],
+        cells: Sequence[RunningCell],
         evaluator: Evaluator,
         clock: Clock,
         trajectory: StoredTrajectory,
@@ -99,7 +99,7 @@ class Audience:
         self.steps_per_epoch = steps_per_epoch
         self.save_final = save_final
         self.epochs = evaluator.config.epochs(base.epochs)
-        self.watched = list(watched)
+        self.cells = list(cells)
         self.weights: dict[str, dict[str, torch.Tensor]] = {}
         """state dicts of final models, by cell key, where `save=final`"""
 
@@ -114,11 +114,11 @@ class Audience:
             rng=lambda purpose: generator(self.base.seed, f"method/{purpose}"),
         )
 
-    def observers(self) -> list[tuple[Watched, Observer]]:
-        return [(w, w.method) for w in self.watched if w.status == "running" and isinstance(w.method, Observer)]
+    def observers(self) -> list[tuple[RunningCell, Observer]]:
+        return [(w, w.method) for w in self.cells if w.status == "running" and isinstance(w.method, Observer)]
 
     @contextlib.contextmanager
-    def _guarded(self, watched: Watched) -> Iterator[None]:
+    def _guarded(self, entry: RunningCell) -> Iterator[None]:
         """A method's error ends its own cell; a corrupt file is the job's to deal with."""
         try:
             with bounded_by("batch_size", self.base.batch_size):
@@ -128,111 +128,111 @@ class Audience:
         except Exception as error:
             if is_disk_trouble(error):
                 raise
-            watched.fail(error)
+            entry.fail(error)
 
     def begin(self) -> None:
-        for watched, method in self.observers():
-            with self._guarded(watched), self.clock.phase(f"method/{watched.key}"):
-                method.begin(self._run(watched.cell))
+        for entry, method in self.observers():
+            with self._guarded(entry), self.clock.phase(f"method/{entry.key}"):
+                method.begin(self._run(entry.cell))
 
     @property
     def every_step(self) -> bool:
         """Whether anyone watches optimizer steps."""
-        return any(watched.cell.cadence != "epoch" for watched, _ in self.observers())
+        return any(entry.cell.cadence != "epoch" for entry, _ in self.observers())
 
     def step(self, snapshot: Snapshot) -> None:
         """Feed the state after an optimizer step to those whose cadence it meets."""
-        for watched, method in self.observers():
-            if watched.cell.cadence == "epoch" or snapshot.step % int(watched.cell.cadence or 1) != 0:
+        for entry, method in self.observers():
+            if entry.cell.cadence == "epoch" or snapshot.step % int(entry.cell.cadence or 1) != 0:
                 continue
-            with self._guarded(watched), self.clock.phase(f"method/{watched.key}", in_step=True):
+            with self._guarded(entry), self.clock.phase(f"method/{entry.key}", in_step=True):
                 method.observe(snapshot)
 
     def start(self, snapshot: Snapshot) -> None:
         """Feed w(0), which every observer sees first."""
-        for watched, method in self.observers():
-            self._observe(watched, method, snapshot)
+        for entry, method in self.observers():
+            self._observe(entry, method, snapshot)
 
-    def _observe(self, watched: Watched, method: Observer, snapshot: Snapshot) -> None:
-        with self._guarded(watched), self.clock.phase(f"method/{watched.key}"):
+    def _observe(self, entry: RunningCell, method: Observer, snapshot: Snapshot) -> None:
+        with self._guarded(entry), self.clock.phase(f"method/{entry.key}"):
             method.observe(snapshot)
 
     def epoch(self, snapshot: Snapshot, train: Row) -> None:
         """Feed the state after an epoch, add everyone's row, evaluated where due. `train` is the base's row."""
-        for watched, method in self.observers():
-            if watched.cell.cadence == "epoch":
-                self._observe(watched, method, snapshot)
+        for entry, method in self.observers():
+            if entry.cell.cadence == "epoch":
+                self._observe(entry, method, snapshot)
         own: dict[str, Row] = {}
-        for watched, method in self.observers():
-            with self._guarded(watched):
-                metrics = self._proposed(watched, method, snapshot, own) if snapshot.t in self.epochs else {}
-                with self.clock.phase(f"method/{watched.key}"):
+        for entry, method in self.observers():
+            with self._guarded(entry):
+                metrics = self._proposed(entry, method, snapshot, own) if snapshot.t in self.epochs else {}
+                with self.clock.phase(f"method/{entry.key}"):
                     scalars = method.scalars()
-                watched.add({**train, **metrics, **self._seconds(watched)}, scalars)
+                entry.add({**train, **metrics, **self._seconds(entry)}, scalars)
 
-    def _proposed(self, watched: Watched, method: Observer, snapshot: Snapshot, own: dict[str, Row]) -> Row:
+    def _proposed(self, entry: RunningCell, method: Observer, snapshot: Snapshot, own: dict[str, Row]) -> Row:
         """Metrics of what a method proposes; `own` remembers those of the base's weights, by BatchNorm policy."""
-        with self.clock.phase(f"method/{watched.key}"):
+        with self.clock.phase(f"method/{entry.key}"):
             proposal = method.propose()
         if proposal is not None:
-            return self._evaluate(watched, snapshot, proposal)
-        policy = watched.cell.method.batchnorm
+            return self._evaluate(entry, snapshot, proposal)
+        policy = entry.cell.method.batchnorm
         if policy not in own:
-            own[policy] = self._evaluate(watched, snapshot, None)
+            own[policy] = self._evaluate(entry, snapshot, None)
         return own[policy]
 
-    def _seconds(self, watched: Watched) -> Row:
+    def _seconds(self, entry: RunningCell) -> Row:
         return {
-            "method_seconds": self.clock.get(f"method/{watched.key}"),
-            "eval_seconds": self.clock.get(f"eval/{watched.key}"),
+            "method_seconds": self.clock.get(f"method/{entry.key}"),
+            "eval_seconds": self.clock.get(f"eval/{entry.key}"),
         }
 
-    def _evaluate(self, watched: Watched, snapshot: Snapshot, proposal: Proposal | None) -> Row:
+    def _evaluate(self, entry: RunningCell, snapshot: Snapshot, proposal: Proposal | None) -> Row:
         splits = self.evaluator.splits(snapshot.t == self.base.epochs)
-        with self.clock.phase(f"eval/{watched.key}"):
-            return self.evaluator.evaluate(snapshot, proposal, watched.cell.method.batchnorm, splits)
+        with self.clock.phase(f"eval/{entry.key}"):
+            return self.evaluator.evaluate(snapshot, proposal, entry.cell.method.batchnorm, splits)
 
     def reconstruct(self, train_rows: list[Row]) -> None:
         """Fit the reconstructions on the finished run and evaluate them at the asked epochs."""
         ts = self.epochs if self.evaluator.config.reconstructions == "every" else (self.base.epochs,)
         by_epoch = {row["epoch"]: row for row in train_rows}
-        for watched in self.watched:
-            method = watched.method
-            if watched.status != "running" or not isinstance(method, Reconstruction):
+        for entry in self.cells:
+            method = entry.method
+            if entry.status != "running" or not isinstance(method, Reconstruction):
                 continue
-            with self._guarded(watched):
-                with self.clock.phase(f"method/{watched.key}"):
-                    method.fit(self._run(watched.cell))
+            with self._guarded(entry):
+                with self.clock.phase(f"method/{entry.key}"):
+                    method.fit(self._run(entry.cell))
                 for t in ts:
-                    with self.clock.phase(f"method/{watched.key}"):
+                    with self.clock.phase(f"method/{entry.key}"):
                         proposal = method.reconstruct(t)
                         scalars = method.scalars()
                     snapshot = self.trajectory[self.trajectory.ts.index(t)]
-                    metrics = self._evaluate(watched, snapshot, proposal)
-                    watched.add({**by_epoch[t], **metrics, **self._seconds(watched)}, scalars)
+                    metrics = self._evaluate(entry, snapshot, proposal)
+                    entry.add({**by_epoch[t], **metrics, **self._seconds(entry)}, scalars)
                     if t == self.base.epochs:
-                        self._keep(watched, snapshot, proposal)
+                        self._keep(entry, snapshot, proposal)
 
     def finish(self, snapshot: Snapshot) -> None:
         """Keep the observers' final weights where asked, and end every cell that is still running."""
-        for watched, method in self.observers():
-            with self._guarded(watched):
-                self._keep(watched, snapshot, method.propose())
-        for watched in self.watched:
-            if watched.status == "running":
-                watched.status = "done"
+        for entry, method in self.observers():
+            with self._guarded(entry):
+                self._keep(entry, snapshot, method.propose())
+        for entry in self.cells:
+            if entry.status == "running":
+                entry.status = "done"
 
-    def _keep(self, watched: Watched, snapshot: Snapshot, proposal: Proposal | None) -> None:
+    def _keep(self, entry: RunningCell, snapshot: Snapshot, proposal: Proposal | None) -> None:
         if not self.save_final:
             return
-        model = self.evaluator.prepare(snapshot, proposal, watched.cell.method.batchnorm)
-        self.weights[watched.key] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        model = self.evaluator.prepare(snapshot, proposal, entry.cell.method.batchnorm)
+        self.weights[entry.key] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
     def diverge(self, reason: str) -> None:
         """The base diverged, and with it all that watch it."""
-        for watched in self.watched:
-            if watched.status == "running":
-                watched.status, watched.reason = "diverged", reason
+        for entry in self.cells:
+            if entry.status == "running":
+                entry.status, entry.reason = "diverged", reason
 
     def state_dict(self) -> State:
         return {
@@ -243,26 +243,26 @@ class Audience:
                 "traceback": w.traceback,
                 "rows": w.rows,
             }
-            for w in self.watched
+            for w in self.cells
         }
 
-    def _method_state(self, watched: Watched) -> State | None:
+    def _method_state(self, entry: RunningCell) -> State | None:
         """An observer's state, tried: one that cannot be stored is its own cell's failure."""
-        if watched.status == "running" and isinstance(watched.method, Observer):
-            with self._guarded(watched):
-                state = watched.method.state_dict()
+        if entry.status == "running" and isinstance(entry.method, Observer):
+            with self._guarded(entry):
+                state = entry.method.state_dict()
                 pack(state)
                 return state
         return None
 
     def load_state_dict(self, state: State) -> None:
         """Take up the cells that the state knows; the others missed the beginning and are dropped."""
-        self.watched = [w for w in self.watched if w.key in state]
-        for watched in self.watched:
-            saved = state[watched.key]
-            if watched.status == "running":
-                watched.status, watched.reason, watched.traceback = saved["status"], saved["reason"], saved["traceback"]
-            watched.rows = saved["rows"]
-            if isinstance(watched.method, Observer) and saved["method"] is not None:
-                with self._guarded(watched):
-                    watched.method.load_state_dict(saved["method"])
+        self.cells = [w for w in self.cells if w.key in state]
+        for entry in self.cells:
+            saved = state[entry.key]
+            if entry.status == "running":
+                entry.status, entry.reason, entry.traceback = saved["status"], saved["reason"], saved["traceback"]
+            entry.rows = saved["rows"]
+            if isinstance(entry.method, Observer) and saved["method"] is not None:
+                with self._guarded(entry):
+                    entry.method.load_state_dict(saved["method"])

@@ -6,12 +6,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from harness.running.events import CellEnded, EpochEnded, JobResumed
 
 if TYPE_CHECKING:
     from harness.running.jobs import Job
@@ -87,20 +89,20 @@ class Display(LiveView):
     def begin(self, job: Job) -> None:
         self._running[id(job)] = _Line(job, time.monotonic())
 
-    def resumed(self, job: Job, event: Mapping[str, Any]) -> None:
+    def resumed(self, job: Job, event: JobResumed) -> None:
         """A job goes on after an epoch that it finished earlier."""
         name = job.base.config.model.name
-        self._running[id(job)].epoch = event["epoch"]
-        self._epochs_left[name] = max(self._epochs_left.get(name, 0) - event["epoch"], 0)
+        self._running[id(job)].epoch = event.epoch
+        self._epochs_left[name] = max(self._epochs_left.get(name, 0) - event.epoch, 0)
 
-    def epoch(self, job: Job, event: Mapping[str, Any]) -> None:
+    def epoch(self, job: Job, event: EpochEnded) -> None:
         """A job finished an epoch."""
         line = self._running[id(job)]
         now = time.monotonic()
-        steps = max(event["epoch"] - line.epoch, 1)
+        steps = max(event.epoch - line.epoch, 1)
         self._pace.setdefault(job.base.config.model.name, []).append((now - line.heard) / steps)
-        line.heard, line.epoch = now, event["epoch"]
-        line.images_per_second, line.best = event["images_per_second"], event["best_val_accuracy"]
+        line.heard, line.epoch = now, event.epoch
+        line.images_per_second, line.best = event.images_per_second, event.best_val_accuracy
         name = job.base.config.model.name
         self._epochs_left[name] = max(self._epochs_left.get(name, 0) - steps, 0)
         tenth = max(job.epochs // 5, 1)
@@ -111,12 +113,12 @@ class Display(LiveView):
                 f"{self._ended}/{self._all} cells, about {self._left()} left"
             )
 
-    def cell(self, job: Job, event: Mapping[str, Any]) -> None:
+    def cell(self, job: Job, event: CellEnded) -> None:
         """A cell ended."""
         self._ended += 1
-        if event["status"] != "done":
-            name = next((c.method.name for c in job.cells if c.key == event["cell_key"]), "")
-            self.line(f"{job.base.config.label}-{name}: {event['status']}: {event['reason']}")
+        if event.status != "done":
+            name = next((c.method.name for c in job.cells if c.key == event.cell_key), "")
+            self.line(f"{job.base.config.label}-{name}: {event.status}: {event.reason}")
 
     def end(self, job: Job) -> None:
         self._running.pop(id(job), None)

@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import gcd
 from pathlib import Path
-from typing import Protocol
 
 from harness.config import EvaluateConfig, Save
 from harness.planning.plan import BasePlan, CellPlan, Plan, needs_shadow
 from harness.running.display import Display
-from harness.running.engine import Engine, Event
-from harness.running.jobs import Job, record_end, record_failure
+from harness.running.engine import Engine
+from harness.running.event_loop import run_jobs
+from harness.running.events import (
+    CellEnded,
+    DiskFailed,
+    EpochEnded,
+    Event,
+    JobEnded,
+    JobResumed,
+    Message,
+    Tell,
+    WorkedElsewhere,
+)
+from harness.running.jobs import WORKERS, Job, record_end, record_failure
 from harness.storage.leases import Owner, lease_name
-from harness.storage.store import Record, Store
-from harness.storage.trajectory import snapshot_path, stored_ts
-from harness.tracking.tracker import Row, RunInfo
+from harness.storage.retention import prune
+from harness.storage.store import Record
 
 ATTEMPTS = 5
 """how often a job is run in one go: again where a stored file turned out to be corrupt and was set aside"""
 
 
-class Follower(Protocol):
-    """What follows a run from outside, such as a tracker's process; none of these calls waits."""
-
-    def start(self, cell_key: str, info: RunInfo) -> None: ...
-
-    def log(self, cell_key: str, run_id: str, rows: Sequence[Row]) -> None: ...
-
-    def cell(self, cell_key: str) -> None:
-        """A cell has its record."""
-
-    def lines(self) -> list[str]:
-        """What it has to say since the last call."""
-
-
 class Scheduler:
-    """Runs a plan's open cells on an engine, and says so to a display."""
+    """Runs a plan's open cells on an engine, and says so to a display.
+
+    `tell` hears of cells that end without a job, so that a tracker learns of them as it does of those with one.
+    """
 
     def __init__(
         self,
@@ -48,14 +45,14 @@ class Scheduler:
         engine: Engine,
         display: Display,
         python_path: tuple[str, ...],
-        tracking: Follower | None = None,
+        tell: Tell,
     ) -> None:
-        self.tracking = tracking
         self.plan = plan
         self.store = plan.store
         self.engine = engine
         self.display = display
         self.python_path = python_path
+        self.tell = tell
         self.open = {key for key, status in plan.statuses.items() if status == "left"}
         self.retrain = {base.key for base in plan.bases if plan.retrains(base)}
         self._attempts: Counter[tuple[str, str, str]] = Counter()
@@ -70,26 +67,14 @@ class Scheduler:
         records = {key: self.store.record(key) for key in self.open}
         self._generations = {key: None if record is None else record["generation"] for key, record in records.items()}
 
-    def run(self) -> None:
+    def run(self, notices: Callable[[], Sequence[str]] = tuple) -> None:
         """Run until nothing is open; interrupts end every job and pass through."""
-        try:
-            while True:
-                self._fill()
-                if not self.engine.busy and not self._elsewhere:
-                    break
-                for job, event in self.engine.events(timeout=0.5):
-                    self._take(job, event)
-                for line in () if self.tracking is None else self.tracking.lines():
-                    self.display.line(line)
-                self.display.refresh()
-        except BaseException:
-            self.engine.stop()
-            raise
+        run_jobs(self, self.engine, self.display, notices)
         for base in self.plan.bases:
             self._prune(base)
 
-    def _fill(self) -> None:
-        """Submit jobs while slots are free.
+    def fill(self) -> bool:
+        """Submit jobs while slots are free; whether others work at something that is open here.
 
         Bases that still have to be trained go before all else, so that no slot waits for one at the end; where
         snapshots are to go when their base's cells have ended, a base is finished before another is begun.
@@ -114,61 +99,60 @@ class Scheduler:
                 self.display.begin(job)
                 self.engine.submit(job)
             if not ready:
-                return
+                break
+        return bool(self._elsewhere)
 
     @staticmethod
     def _name(job: Job) -> tuple[str, str, str]:
         return job.base.key, job.kind, job.cells[0].key if job.kind == "branch" else ""
 
-    def _take(self, job: Job, event: Event) -> None:
-        match event["kind"]:
-            case "line":
-                self.display.line(str(event["text"]))
-            case "run" | "rows":
-                self._track(event)
-            case "cell":
-                self._close(str(event["cell_key"]))
+    def take(self, job: Job, event: Event) -> None:
+        """Hear of a job; OSError where a disk failed it."""
+        match event:
+            case Message(text):
+                self.display.line(text)
+            case CellEnded():
+                self.open.discard(event.cell_key)
                 self.display.cell(job, event)
-            case "resumed":
+            case JobResumed():
                 self.display.resumed(job, event)
-            case "epoch":
+            case EpochEnded():
                 self.display.epoch(job, event)
-            case "stuck":
-                raise OSError(*event["error"])
-            case "elsewhere":
+            case DiskFailed(number, text, path):
+                raise OSError(number, text, path)
+            case WorkedElsewhere():
                 self._attempts[self._name(job)] -= 1
-            case "end":
-                self._active[job.base.key].remove(job)
-                self._ended.pop(job.base.key, None)
-                if event["died"] is not None:
-                    self._died(job, str(event["died"]))
-                if job.kind == "train":
-                    self.retrain.discard(job.base.key)
-                self.display.end(job)
-                if not self._active[job.base.key]:
-                    self._prune(job.base)
+            case JobEnded(died):
+                self._end(job, died)
 
-    def _track(self, event: Event) -> None:
-        if self.tracking is not None and event["kind"] == "run":
-            self.tracking.start(event["cell_key"], event["info"])
-        elif self.tracking is not None:
-            self.tracking.log(event["cell_key"], event["run_id"], event["rows"])
+    def _end(self, job: Job, died: str | None) -> None:
+        self._active[job.base.key].remove(job)
+        self._ended.pop(job.base.key, None)
+        if died is not None:
+            self._died(job, died)
+        if job.kind == "train":
+            self.retrain.discard(job.base.key)
+        self.display.end(job)
+        if not self._active[job.base.key]:
+            self._prune(job.base)
 
-    def _close(self, cell_key: str) -> None:
-        """A cell has its record."""
-        self.open.discard(cell_key)
-        if self.tracking is not None:
-            self.tracking.cell(cell_key)
+    def _close(self, job: Job, event: CellEnded) -> None:
+        """A cell has its record, of which no job of this scheduler's told."""
+        self.open.discard(event.cell_key)
+        self.tell(event)
+        self.display.cell(job, event)
 
     def _died(self, job: Job, reason: str) -> None:
         """The process was lost, and could record nothing: it may be started again, to go on from its last epoch."""
         if self._attempts[self._name(job)] <= job.settings.engine.retries:
             self.display.line(f"{job.label}: {reason}; it goes on from its last epoch")
             return
-        record_failure(job, self.store, tuple(c for c in job.cells if c.key in self.open), reason, None)
-        for cell in job.cells:
-            self._close(cell.key)
-        self.display.line(f"{job.label}: failed: {reason}")
+        lost = tuple(cell for cell in job.cells if cell.key in self.open)
+        record_failure(job, self.store, lost, reason, None)
+        for cell in lost:
+            self._close(job, CellEnded(cell.key, "failed", reason))
+        if not lost:
+            self.display.line(f"{job.label}: failed: {reason}")
 
     def _next(self, base: BasePlan) -> Iterator[Job]:
         """The jobs of a base that can start now."""
@@ -236,9 +220,8 @@ class Scheduler:
         for cell in base.cells:
             record = self.store.record(cell.key) if cell.key in self.open else None
             if record is not None and record["generation"] != self._generations[cell.key]:
-                self._close(cell.key)
-                ended = {"cell_key": cell.key, "status": record["status"], "reason": record["reason"]}
-                self.display.cell(self._job("branch", base, (cell,)), ended)
+                ended = CellEnded(cell.key, record["status"], record["reason"])
+                self._close(self._job("branch", base, (cell,)), ended)
 
     def _follow(self, base: BasePlan, followers: tuple[CellPlan, ...], diverged: bool) -> Iterator[Job]:
         """A replay for what snapshots can serve, a shadow run for the rest."""
@@ -259,8 +242,7 @@ class Scheduler:
         job = self._job("branch", base, tuple(cells))
         record_end(job, self.store, tuple(cells), status, reason, None)
         for cell in cells:
-            self._close(cell.key)
-            self.display.cell(job, {"cell_key": cell.key, "status": status, "reason": reason})
+            self._close(job, CellEnded(cell.key, status, reason))
 
     def _job(self, kind: str, base: BasePlan, cells: tuple[CellPlan, ...]) -> Job:
         experiment = self.plan.experiment
@@ -268,7 +250,7 @@ class Scheduler:
         records = {cell.key: self.store.record(cell.key) for cell in cells}
         starts = {c.branch.start for c in pending if c.branch is not None and c.branch.start > 0}
         return Job(
-            kind=kind,
+            worker=WORKERS[kind],
             base=base,
             cells=cells,
             snapshots=frozenset(base.snapshots(pending, experiment.settings.trajectory_keep)),
@@ -284,28 +266,7 @@ class Scheduler:
     def _prune(self, base: BasePlan) -> None:
         """Drop what nobody needs of a base whose cells have all ended."""
         if not any(cell.key in self.open for cell in base.cells):
-            prune(self.store, base, self.plan.experiment.settings.trajectory_keep)
-
-
-def prune(store: Store, base: BasePlan, keep: str) -> None:
-    """Drop the snapshots that no suite keeps, once no suite's last plan has an open cell on this base."""
-    kept, folder = base.kept(keep), store.base_folder(base.key)
-    leftovers = [store.base_folder(f"{base.key}{end}") for end in (".redo", ".old")]
-    if set(stored_ts(folder / "trajectory")) <= kept and not any(path.exists() for path in leftovers):
-        return
-    for path in store.root.glob("suites/*/plan.json"):
-        plan = json.loads(path.read_text())
-        if any(c["base_key"] == base.key and store.record(c["cell_key"]) is None for c in plan["cells"]):
-            return
-        kept.update(*(other["keeps"] for other in plan["bases"] if other["base_key"] == base.key))
-    lease = store.leases.take(lease_name(store.root, folder))
-    if lease is None:  # whoever works there prunes it
-        return
-    with lease:
-        for t in set(stored_ts(folder / "trajectory")) - kept:
-            snapshot_path(folder / "trajectory", t).unlink()
-    for leftover in leftovers:
-        shutil.rmtree(leftover, ignore_errors=True)
+            prune(self.store, base.key, base.kept(self.plan.experiment.settings.trajectory_keep))
 
 
 def _with_contents(evaluate: EvaluateConfig, records: list[Record | None]) -> EvaluateConfig:

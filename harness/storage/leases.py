@@ -59,7 +59,7 @@ def _started(pid: int) -> str | None:
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a lease."""
+    """Who holds a lease: a process, wherever it runs."""
 
     token: str
     host: str
@@ -68,8 +68,8 @@ class Owner:
     started: str
 
     @classmethod
-    def me(cls) -> Owner:
-        pid = os.getpid()
+    def of(cls, pid: int) -> Owner:
+        """A process of this machine that is running."""
         return cls(uuid.uuid4().hex, socket.gethostname(), pid, _space(), _started(pid) or "")
 
     @property
@@ -132,7 +132,7 @@ class Leases:
             if owner is not None and not self._is_over(name, owner):
                 return None
             self._seen.pop(name, None)
-            me = Owner.me()
+            me = Owner.of(os.getpid())
             temporary = self.folder / f".{name}.{me.token}.tmp"
             try:
                 temporary.write_text(json.dumps(asdict(me)))

@@ -5,25 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.config import TrackerConfig
-from harness.tracking.tracker import ArtifactFiles, RunEnd, RunInfo, RunState, Say, Tracker
-from harness.tracking.wandb.modes import forget_single_run, resolve_mode
-from harness.tracking.wandb.offline import OfflineRun, offline_runs, read_offline, transaction_logs
+from harness.tracking.tracker import Say, Tracker
+from harness.tracking.wandb.destination import forget_single_run, resolve_mode
 
-__all__ = [
-    "ArtifactFiles",
-    "OfflineRun",
-    "RunEnd",
-    "RunInfo",
-    "RunState",
-    "Say",
-    "Tracker",
-    "offline_runs",
-    "open_tracker",
-    "read_offline",
-    "resolve_mode",
-    "tracks",
-    "transaction_logs",
-]
+__all__ = ["open_tracker", "tracks"]
 
 
 def tracks(config: TrackerConfig) -> bool:
@@ -41,7 +26,7 @@ def open_tracker(config: TrackerConfig, results_dir: Path, say: Say, notice: boo
     if config.name == "csv":
         from harness.tracking.csv_files import CsvTracker
 
-        return CsvTracker(results_dir, config.tags, config.notes)
+        return CsvTracker(results_dir, say, config.tags, config.notes)
     mode, note = resolve_mode(config)
     if mode == "disabled":
         if notice and note is not None:

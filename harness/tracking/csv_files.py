@@ -15,14 +15,17 @@ from typing import Any
 
 from harness.storage.files import replacing, write_bytes, write_json
 from harness.storage.masking import masked
-from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Tracker
+from harness.tracking.run_locks import RunLocks
+from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Say, Tracker
 
 
 class CsvTracker(Tracker):
     """Keeps runs below `folder`/csv. A history is rewritten whole, so that it is whole or as it was."""
 
-    def __init__(self, folder: Path, tags: Iterable[str] = (), notes: str | None = None) -> None:
+    def __init__(self, folder: Path, say: Say, tags: Iterable[str] = (), notes: str | None = None) -> None:
         self.folder = folder / "csv"
+        self._say = say
+        self._locks = RunLocks(self.folder / ".locks")
         self.where = str(self.folder)
         self._tags = tuple(tags)
         self._notes = notes
@@ -48,6 +51,11 @@ class CsvTracker(Tracker):
     def start(self, info: RunInfo) -> None:
         if info.run_id in self._rows:
             return
+        try:
+            self._locks.take(info.run_id)
+        except TimeoutError:
+            self._say(f"{info.name} is not tracked, its record goes on: another command writes {info.run_id}")
+            return
         earlier = self._read(info.run_id) or {"tags": []}
         tags = list(dict.fromkeys([*earlier["tags"], *info.tags, *self._tags]))
         notes = " ".join(filter(None, (info.notes, self._notes))) or None
@@ -56,7 +64,9 @@ class CsvTracker(Tracker):
         write_json(self.folder / info.run_id / "run.json", plain)
 
     def log(self, run_id: str, rows: Iterable[Row]) -> None:
-        known = self._rows[run_id]
+        known = self._rows.get(run_id)
+        if known is None:
+            return
         last = known[-1]["epoch"] if known else None
         new = [row for row in rows if last is None or row["epoch"] > last]
         if not new:
@@ -72,6 +82,8 @@ class CsvTracker(Tracker):
             writer.writerows(known)
 
     def end(self, run_id: str, end: RunEnd) -> None:
+        if run_id not in self._rows:
+            return
         folder = self.folder / run_id
         for name, table in end.tables.items():
             write_bytes(folder / "tables" / f"{name}.csv", table.to_csv(index=False).encode())
@@ -87,10 +99,15 @@ class CsvTracker(Tracker):
         write_json(
             folder / "run.json", known | {"status": end.status, "digest": end.digest, "summary": masked(summary)}
         )
-        self._rows.pop(run_id, None)
+        self._release(run_id)
+
+    def _release(self, run_id: str) -> None:
+        self._rows.pop(run_id)
+        self._locks.release(run_id)
 
     def close(self) -> None:
-        self._rows.clear()
+        for run_id in list(self._rows):
+            self._release(run_id)
 
 
 def _read_rows(path: Path) -> list[Row]:

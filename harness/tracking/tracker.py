@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +58,14 @@ class RunEnd:
     status: str = "done"
     digest: str | None = None
     """of the record that all of this is of; a run that has it lacks nothing"""
+
+
+class WholeRun(NamedTuple):
+    """A run from its start to its end."""
+
+    info: RunInfo
+    rows: Sequence[Row]
+    end: RunEnd
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 from harness.config import Settings
 from harness.planning.plan import BasePlan, CellPlan
 from harness.tune.study import RUNGS, Candidate, Result, Search
-from harness.tune.workers import TrialJob
+from harness.tune.workers import TRIAL_WORKERS, TrialJob
 
 
 class Batch:
@@ -123,7 +123,7 @@ class Batch:
         """Its folder is named by what it works on, so that the same job goes on after a kill."""
         digest = hashlib.sha256(" ".join(sorted(cell.key for cell in cells)).encode()).hexdigest()[:16]
         return TrialJob(
-            kind=kind,
+            worker=TRIAL_WORKERS[kind],
             base=base,
             cells=tuple(cells),
             snapshots=frozenset(),

@@ -17,10 +17,12 @@ from harness.planning.compose import available, load_yaml
 from harness.planning.experiment import Experiment
 from harness.planning.plan import BasePlan, Plan
 from harness.planning.tuned import search_folder
-from harness.publishing.background import Background
+from harness.publishing.tracking_process import TrackingProcess
 from harness.running.engine import Engine
 from harness.running.engine.local import METHOD
-from harness.running.scheduler import prune
+from harness.running.event_files import EventFolder
+from harness.running.events import RunsEnded
+from harness.storage.retention import prune
 from harness.tracking import tracks
 from harness.tune.display import TuneDisplay
 from harness.tune.figures import draw_search
@@ -97,9 +99,17 @@ def make_searches(
 
 
 def tune(
-    plan: Plan, engine: Engine, console: Console, config_dirs: tuple[Path, ...], python_path: tuple[str, ...]
+    plan: Plan,
+    engine: Engine,
+    events: EventFolder,
+    console: Console,
+    config_dirs: tuple[Path, ...],
+    python_path: tuple[str, ...],
 ) -> int:
-    """Run every search of a plan made from a `tunable` experiment; exit code 1 where one failed."""
+    """Run every search of a plan made from a `tunable` experiment; exit code 1 where one failed.
+
+    `events`: where the engine's jobs say what happens.
+    """
     experiment, store = plan.experiment, plan.store
 
     def say(text: str) -> None:
@@ -111,28 +121,28 @@ def tune(
             say(line)
         settings, tracking = experiment.settings, None
         if tracks(settings.tracker):
-            tracking = Background(settings.tracker, store.root, settings.suite, METHOD, records=False)
+            tracking = TrackingProcess(settings.tracker, store.root, settings.suite, METHOD, events.path, records=False)
 
         def track(search: Search, candidates: Sequence[Candidate] | None = None) -> None:
             if tracking is not None:
                 numbers = None if candidates is None else {candidate.number for candidate in candidates}
-                tracking.runs(group_of(search), trial_runs(search, settings, store.store_id, numbers))
+                events.tell(RunsEnded(group_of(search), trial_runs(search, settings, store.store_id, numbers)))
 
         def told(search: Search, candidates: Sequence[Candidate]) -> None:
             write_results(search, experiment.command)
             track(search, candidates)
 
         display = TuneDisplay(console, searches)
-        tuner = Tuner(searches, store, settings, engine, display, told, tracking, python_path, experiment.composed)
+        tuner = Tuner(searches, store, settings, engine, display, told, python_path, experiment.composed)
         try:
             display.start()
             try:
-                tuner.run()
+                tuner.run(tuple if tracking is None else tracking.lines)
             finally:
                 display.stop()
             for base in plan.bases:
-                prune(store, base, settings.trajectory_keep)
-            code = _show(searches, experiment, console)
+                prune(store, base.key, base.kept(settings.trajectory_keep))
+            code = _show(searches, study, console)
             for search in searches:  # also what an earlier command, or one that was killed, left out
                 track(search)
             for line in () if tracking is None else tracking.finish():

@@ -8,8 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from harness.config import Settings
-from harness.publishing.publish import Whole
-from harness.tracking import RunEnd, RunInfo
+from harness.tracking.tracker import RunEnd, RunInfo, WholeRun
 from harness.tune.results import default_results, state_of
 from harness.tune.study import DEFAULT, Result, Search, mean
 
@@ -21,7 +20,7 @@ def group_of(search: Search) -> str:
 
 def trial_runs(
     search: Search, settings: Settings, store_id: str, numbers: Collection[int] | None = None
-) -> list[Whole]:
+) -> list[WholeRun]:
     """The runs of this folder's trials that have ended: a row with the values of every seed, their mean as the summary.
 
     Of the trials of these `numbers`, None: of all, the setting without tuning included. What a method refused was
@@ -35,14 +34,14 @@ def trial_runs(
         tried = trial.state.is_finished() and not {"refused", "surplus"} & trial.user_attrs.keys()
         if tried and search.owns(trial.user_attrs):
             found.append((trial.number, trial.params, state_of(trial), search.stored(trial.user_attrs)))
-    return [_whole(search, settings, store_id, *one) for one in found if numbers is None or one[0] in numbers]
+    return [_run(search, settings, store_id, *one) for one in found if numbers is None or one[0] in numbers]
 
 
 def _default_state(results: dict[int, Result]) -> str:
     return next((r["status"] for r in results.values() if r["status"] != "done"), "complete")
 
 
-def _whole(
+def _run(
     search: Search,
     settings: Settings,
     store_id: str,
@@ -50,7 +49,7 @@ def _whole(
     params: dict[str, Any],
     state: str,
     results: dict[int, Result],
-) -> Whole:
+) -> WholeRun:
     name = "default" if number == DEFAULT else f"trial-{number}"
     problem = search.problem.bases[0].config
     info = RunInfo(
@@ -75,7 +74,7 @@ def _whole(
     summary = {**{name: value for name, value in row.items() if name != "epoch"}, "trial_state": state}
     status = "failed" if state == "failed" else "done"
     end = RunEnd(summary, status=status, digest=_digest(params, row, summary))
-    return info, [row] if row else [], end
+    return WholeRun(info, [row] if row else [], end)
 
 
 def _digest(*parts: Any) -> str:

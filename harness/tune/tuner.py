@@ -14,14 +14,16 @@ from typing import Any
 
 from harness.config import Settings
 from harness.planning.plan import BasePlan
-from harness.publishing.background import Background
 from harness.running.engine import Engine
+from harness.running.event_loop import run_jobs
+from harness.running.events import DiskFailed, EpochEnded, Event, JobEnded, JobResumed, Message, TrialValued
+from harness.running.jobs import Job
 from harness.storage.store import Store
 from harness.storage.trajectory import snapshot_path
 from harness.tune.batch import Batch
 from harness.tune.display import TuneDisplay
 from harness.tune.study import Candidate, Search
-from harness.tune.workers import TrialJob
+from harness.tune.workers import TRIAL_WORKERS, TrialJob
 
 ATTEMPTS = 2
 """how often a job is run: again where its process was lost, or a stored file was corrupt and set aside
@@ -43,7 +45,7 @@ class _Active:
 class Tuner:
     """Runs searches in order, as many at once as keep the engine's slots busy.
 
-    `told` is called after every batch, with its candidates; what `tracking` has to say is shown.
+    `told` is called after every batch, with its candidates.
     """
 
     def __init__(
@@ -54,7 +56,6 @@ class Tuner:
         engine: Engine,
         display: TuneDisplay,
         told: Callable[[Search, Sequence[Candidate]], None],
-        tracking: Background | None = None,
         python_path: tuple[str, ...] = (),
         composed: dict[str, Any] | None = None,
     ) -> None:
@@ -64,7 +65,6 @@ class Tuner:
         self.engine = engine
         self.display = display
         self._told = told
-        self._tracking = tracking
         self._python_path = python_path
         self._composed = composed or {}
         self._active: dict[int, _Active] = {}
@@ -75,20 +75,9 @@ class Tuner:
         self._attempts: Counter[str] = Counter()
         self._beaten = 0.0
 
-    def run(self) -> None:
-        """Until every search has ended; an interrupt ends all jobs and passes through, and every trial stays."""
-        try:
-            while self._fill() or self.engine.busy:
-                for job, event in self.engine.events(timeout=0.5):
-                    assert isinstance(job, TrialJob)
-                    self._take(job, event)
-                self._beat()
-                for line in () if self._tracking is None else self._tracking.lines():
-                    self.display.line(line)
-                self.display.refresh()
-        except BaseException:
-            self.engine.stop()
-            raise
+    def run(self, notices: Callable[[], Sequence[str]] = tuple) -> None:
+        """Run until every search has ended; an interrupt ends all jobs and passes through, and every trial stays."""
+        run_jobs(self, self.engine, self.display, notices)
 
     def _beat(self) -> None:
         if time.monotonic() - self._beaten > BEAT_SECONDS:
@@ -96,8 +85,9 @@ class Tuner:
             for active in self._active.values():
                 active.batch.search.beat(active.batch.candidates)
 
-    def _fill(self) -> bool:
+    def fill(self) -> bool:
         """Submit jobs while slots are free, those of earlier searches first; whether anything is left to do."""
+        self._beat()
         for place, search in enumerate(self.searches):
             while place not in self._closed and self.engine.free > 0:
                 if place not in self._active and not self._begin(place, search):
@@ -184,7 +174,7 @@ class Tuner:
     def _base_job(self, search: Search, base: BasePlan) -> TrialJob:
         starts = {c.branch.start for s in self.searches for c in s.default_cells if c.branch is not None}
         return TrialJob(
-            kind="train",
+            worker=TRIAL_WORKERS["train"],
             base=base,
             cells=(),
             snapshots=frozenset(self._snapshots(base)),
@@ -200,21 +190,23 @@ class Tuner:
     def _owner(self, job: TrialJob) -> _Active | None:
         return next((a for a in self._active.values() if any(job is other for other in a.running)), None)
 
-    def _take(self, job: TrialJob, event: dict[str, Any]) -> None:
-        match event["kind"]:
-            case "line":
-                self.display.line(event["text"])
-            case "epoch" | "resumed":
-                self.display.epoch(job, event["epoch"])
-            case "stuck":
-                raise OSError(*event["error"])
-            case "trial":
+    def take(self, job: Job, event: Event) -> None:
+        """Hear of a job; OSError where a disk failed it."""
+        assert isinstance(job, TrialJob)
+        match event:
+            case Message(text):
+                self.display.line(text)
+            case EpochEnded() | JobResumed():
+                self.display.epoch(job, event.epoch)
+            case DiskFailed(number, text, path):
+                raise OSError(number, text, path)
+            case TrialValued(cell_key, result):
                 active = self._owner(job)
                 if active is not None:
-                    active.batch.take(job, event["cell_key"], event["result"])
+                    active.batch.take(job, cell_key, result)
                     self.display.valued(active.batch.search)
-            case "end":
-                self._end(job, event["died"])
+            case JobEnded(died):
+                self._end(job, died)
 
     def _end(self, job: TrialJob, died: str | None) -> None:
         self.display.end(job)

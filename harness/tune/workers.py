@@ -14,10 +14,13 @@ from typing import Any, ClassVar
 import torch
 
 from harness.planning.plan import CellPlan, branch_lacks
-from harness.running.audience import Row, Watched
-from harness.running.jobs.branch import BranchJob
+from harness.running.audience import Row, RunningCell
+from harness.running.events import TrialValued
+from harness.running.jobs.branch import BranchWorker
 from harness.running.jobs.job import Job
-from harness.running.jobs.train import ReplayJob, ShadowJob, TrainJob
+from harness.running.jobs.replay import ReplayWorker
+from harness.running.jobs.shadow import ShadowWorker
+from harness.running.jobs.train import TrainWorker
 from harness.running.jobs.worker import Worker
 from harness.training.evaluate import Evaluator
 
@@ -26,7 +29,6 @@ from harness.training.evaluate import Evaluator
 class TrialJob(Job):
     """A piece of a search; its `cells` are candidates, which leave no record."""
 
-    workers: ClassVar[str] = "harness.tune.workers"
     waits: ClassVar[bool] = True
 
     folder: str = ""
@@ -53,14 +55,14 @@ class _Validating(Worker):
     def _unfinished(self) -> Job:
         return self.job
 
-    def open_runs(self, watched: list[Watched]) -> None:
+    def open_runs(self, cells: list[RunningCell]) -> None:
         """Trials are tracked when they end, by who asked for them."""
 
-    def log_rows(self, watched: list[Watched]) -> None:
+    def log_rows(self, cells: list[RunningCell]) -> None:
         """See `open_runs`."""
 
 
-class BaseWorker(_Validating, TrainJob):
+class SearchBaseWorker(_Validating, TrainWorker):
     """Trains a base that nobody watches, or repeats one for snapshots that are gone."""
 
     @property
@@ -82,7 +84,7 @@ class _Valuing(_Validating):
     def lock_folder(self) -> Path:
         return Path(self.job.folder)
 
-    def end_cell(self, entry: Watched, cost: dict[str, Any], weights: dict[str, torch.Tensor] | None) -> None:
+    def end_cell(self, entry: RunningCell, cost: dict[str, Any], weights: dict[str, torch.Tensor] | None) -> None:
         row: Row = entry.rows[-1] if entry.rows else {}
         status, reason = entry.status, entry.reason
         if status == "done" and "val_loss" not in row:
@@ -104,7 +106,7 @@ class _Valuing(_Validating):
             "val_loss": row.get("val_loss"),
             "seconds": self._seconds(cell),
         }
-        self.tell({"kind": "trial", "cell_key": cell.key, "seed": self.base.seed, "result": result})
+        self.tell(TrialValued(cell.key, result))
 
     def _seconds(self, cell: CellPlan) -> float:
         """A candidate's own, and its share of those that serve all of the job's."""
@@ -119,11 +121,11 @@ class _Valuing(_Validating):
         return own + shared / len(self.job.cells)
 
 
-class ReplayWorker(_Valuing, ReplayJob):
+class TrialReplayWorker(_Valuing, ReplayWorker):
     """Observers of epochs and reconstructions, in one reading of the snapshots."""
 
 
-class ShadowWorker(_Valuing, ShadowJob):
+class TrialShadowWorker(_Valuing, ShadowWorker):
     """Observers of optimizer steps, all in one repetition of the base."""
 
     @property
@@ -131,7 +133,7 @@ class ShadowWorker(_Valuing, ShadowJob):
         return self.lock_folder / "shadow.safetensors"
 
 
-class BranchWorker(_Valuing, BranchJob):
+class TrialBranchWorker(_Valuing, BranchWorker):
     """One brancher, up to an epoch at which it is looked at; it goes on from there in another job."""
 
     @property
@@ -149,9 +151,6 @@ class BranchWorker(_Valuing, BranchJob):
         """Its bundle stays, for the next look."""
 
 
-KINDS: dict[str, type[Worker]] = {
-    "train": BaseWorker,
-    "replay": ReplayWorker,
-    "shadow": ShadowWorker,
-    "branch": BranchWorker,
-}
+_ALL: tuple[type[Worker], ...] = (SearchBaseWorker, TrialReplayWorker, TrialShadowWorker, TrialBranchWorker)
+TRIAL_WORKERS = {worker.kind: worker for worker in _ALL}
+"""what runs the jobs of a search, by kind"""

@@ -19,14 +19,15 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from harness.running.event_files import abandoned
 from harness.storage.files import CorruptFile, set_aside
 from harness.storage.leases import lease_name
+from harness.storage.retention import LEFTOVERS, Retention
 from harness.storage.store import Store
 from harness.storage.tensors import read_tensors
+from harness.storage.trajectory import snapshot_path
 
 FINE, NOTE, BAD = "ok", "note", "bad"
-LEFTOVERS = (".redo", ".old")
-"""ends of folders that a base that is trained anew has meanwhile"""
 LEAST_FREE_GB = 1.0
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 """in a source checkout"""
@@ -115,7 +116,7 @@ def _untested() -> Iterator[tuple[str, str, str]]:
 def tracking() -> Iterator[Finding]:
     """Where W&B runs would go."""
     from harness.config import TrackerConfig
-    from harness.tracking.wandb.modes import resolve_mode
+    from harness.tracking.wandb.destination import resolve_mode
 
     mode, note = resolve_mode(TrackerConfig("wandb"))
     yield Finding(FINE if mode == "online" else NOTE, note or f"W&B runs {mode}")
@@ -193,13 +194,6 @@ class Examination:
             except CorruptFile as error:
                 yield Finding(BAD, f"damaged: {error}", partial(set_aside, path))
 
-    def _plans(self) -> Iterator[dict[str, object]]:
-        for path in sorted((self.root / "suites").glob("*/plan.json")):
-            try:
-                yield json.loads(path.read_bytes())
-            except ValueError:
-                continue
-
     def _suites(self) -> Iterator[Finding]:
         for path in sorted((self.root / "suites").glob("*/plan.json")):
             try:
@@ -225,24 +219,19 @@ class Examination:
                 whole = folder.with_suffix("").is_dir() or folder.suffix == ".redo"
                 repair = partial(drop, folder) if whole else partial(folder.rename, folder.with_suffix(""))
                 yield Finding(NOTE, f"left by a base that was trained anew: {folder}", repair)
+        for folder in abandoned(self.store):
+            yield Finding(NOTE, f"left by a command that was killed: {folder}", partial(drop, folder))
         yield from self._unneeded()
 
     def _unneeded(self) -> Iterator[Finding]:
         """Of bases that ended, all of whose planned cells have a record: snapshots and states that no plan keeps."""
-        keeps: dict[str, set[int]] = {}
-        is_open: set[str] = set()
-        for plan in self._plans():
-            for base in plan["bases"]:  # type: ignore[attr-defined]
-                keeps.setdefault(base["base_key"], set()).update(base["keeps"])
-            for cell in plan["cells"]:  # type: ignore[attr-defined]
-                if not (self.store.cell_folder(cell["cell_key"]) / "record.json").exists():
-                    is_open.add(cell["base_key"])
+        retention = Retention(self.store)
         dropped: list[Path] = []
         for folder in self._folders("bases"):
-            if folder.name in is_open or self._is_busy(folder) or not (folder / "base.json").exists():
+            ended = (folder / "base.json").exists() and folder.suffix not in LEFTOVERS
+            if not ended or self._is_busy(folder) or retention.is_open(folder.name):
                 continue
-            snapshots = folder.glob("trajectory/*.safetensors")
-            dropped += [p for p in snapshots if p.stem.isdigit() and int(p.stem) not in keeps.get(folder.name, set())]
+            dropped += [snapshot_path(folder / "trajectory", t) for t in retention.unneeded(folder.name)]
             dropped += folder.glob("restart/*.safetensors")
         if dropped:
             text = f"snapshots and restart states that no plan keeps: {text_size(sum(map(size, dropped)))}"

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 import torch
 from command import COMMAND, cell_folder, environment, here, state, traindyn
+from offline import offline_runs
 
 from harness import load_frame, load_history, load_model
 from harness.problem.splits import load_split
 from harness.results.load_model import base_from_record
-from harness.tracking import offline_runs, read_offline
+from harness.tracking.wandb.transaction_log import read_offline
 
 METHODS = ["base", "base_recalibrated", "ema", "swa", "time_mean", "lawa", "cmd_online", "cmd_posthoc", "lookahead"]
 COLUMNS = [

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from wandb_server import WandbServer
 
 from harness import load_frame
-from harness.tracking import read_offline
+from harness.tracking.wandb.transaction_log import read_offline
 
 TUNE = ("tune", "suite=smoke", "fast=true", "seeds=[0,1]")
 PROBLEM = "test_resnet-digits-sgd_momentum"
@@ -142,7 +142,7 @@ def bases_of(tuned, results):
 
 def test_a_server_that_hangs_delays_no_search(tuned, server, monkeypatch, tmp_path):
     """It ends, says that its tracking does not, and the same command gives all of it once the server is back."""
-    monkeypatch.setattr("harness.publishing.background.PATIENCE", 0.0)
+    monkeypatch.setattr("harness.publishing.tracking_process.PATIENCE", 0.0)
     results = tmp_path / "results"
     bases_of(tuned, results)
     server.fail("hang")

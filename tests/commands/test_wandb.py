@@ -9,9 +9,10 @@ import time
 import pandas as pd
 import pytest
 from command import SECONDS, cell_folder, here, start, state, traindyn
+from offline import offline_runs
 from wandb_server import KEY, WandbServer
 
-from harness.tracking import offline_runs, read_offline
+from harness.tracking.wandb.transaction_log import read_offline
 
 RUN = (
     "run",

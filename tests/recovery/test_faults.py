@@ -15,8 +15,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from command import assert_same, curves, numbers, start, traindyn
+from offline import offline_runs
 
-from harness.tracking import offline_runs, read_offline
+from harness.tracking.wandb.transaction_log import read_offline
 
 SHIM = str(Path(__file__).parents[1] / "shim")
 RUN = ("run", "suite=smoke", "save=final", "tracker=none")

@@ -6,8 +6,9 @@ import signal
 
 import pandas as pd
 from command import assert_same, curves, numbers
+from offline import offline_runs
 
-from harness.tracking import offline_runs, read_offline
+from harness.tracking.wandb.transaction_log import read_offline
 
 CELLS = 18
 

@@ -58,7 +58,7 @@ def test_a_killed_runners_work_is_taken_over(smoke, tmp_path):
         assert killed.poll() is None
         time.sleep(0.001)
     other = start(*RUN, results=results)
-    (held,) = [name for name, owner in Leases(results).all().items() if owner is not None]
+    (held,) = [n for n, owner in Leases(results).all().items() if n.startswith("bases-") and owner is not None]
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     ((code, stdout, stderr),) = ends([other])

@@ -29,16 +29,15 @@ def exhausted(*_):
 
 
 @pytest.mark.parametrize(("per_device", "slots"), [(1, 2), (3, 6)])
-def test_processes_share_gpus_when_asked(monkeypatch, per_device, slots):
+def test_processes_share_gpus_when_asked(monkeypatch, tmp_path, per_device, slots):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert LocalEngine(EngineConfig("local", per_device=per_device), "cuda").slots == slots
-    assert LocalEngine(EngineConfig("local", workers=5, per_device=per_device), "cuda").slots == 5
+    assert LocalEngine(EngineConfig("local", per_device=per_device), "cuda", tmp_path).slots == slots
+    assert LocalEngine(EngineConfig("local", workers=5, per_device=per_device), "cuda", tmp_path).slots == 5
 
 
-def test_per_device_says_nothing_of_a_cpu():
-    assert (
-        LocalEngine(EngineConfig("local", per_device=3), "cpu").slots == LocalEngine(EngineConfig("local"), "cpu").slots
-    )
+def test_per_device_says_nothing_of_a_cpu(tmp_path):
+    one, three = (LocalEngine(EngineConfig("local", per_device=count), "cpu", tmp_path) for count in (1, 3))
+    assert one.slots == three.slots
     with pytest.raises(ConfigError, match=r"engine\.per_device must be at least 1, got 0"):
         EngineConfig("local", per_device=0)
 

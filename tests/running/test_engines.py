@@ -1,13 +1,9 @@
-"""Engines' configuration, and what remote jobs say through a file. The engines themselves: tests/cluster."""
-
-import math
+"""Engines' configuration. The engines themselves: test_local_engine.py and tests/cluster."""
 
 import pytest
 
 from harness.config import ConfigError, RayConfig, SlurmConfig, from_mapping
-from harness.running.engine.remote import event_line, read_event
 from harness.running.engine.slurm import sbatch_parameters
-from harness.tracking import RunInfo
 
 
 @pytest.mark.parametrize(
@@ -58,14 +54,3 @@ def test_what_sbatch_is_asked_for():
     assert given["setup"] == ["module load cuda"]
     assert given["additional_parameters"] == {"requeue": True, "constraint": "a100"}
     assert not {"account", "qos"} & set(given)
-
-
-def test_events_come_back_from_their_lines():
-    """A run as what it was, numbers to the last bit, and what is not finite."""
-    info = RunInfo("id-store", "name", "group", "swa", ("smoke", "swa"), {"lr": 0.1, "seeds": [0, 1]})
-    started = read_event(event_line({"kind": "run", "cell_key": "c", "info": info}))
-    assert (started["info"].run_id, started["info"].config) == (info.run_id, info.config)
-    rows = [{"epoch": 1, "train_loss": 0.1 + 0.2, "val_loss": math.inf}]
-    line = event_line({"kind": "rows", "cell_key": "c", "run_id": "id-store", "rows": rows})
-    assert line.count(b"\n") == 1
-    assert read_event(line)["rows"] == rows

@@ -16,21 +16,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_module
+from offline import offline_runs
 
 from harness.config import TrackerConfig, from_mapping
-from harness.tracking import (
-    RunEnd,
-    RunInfo,
-    Tracker,
-    offline_runs,
-    open_tracker,
-    read_offline,
-    resolve_mode,
-    transaction_logs,
-)
+from harness.tracking import open_tracker
+from harness.tracking.tracker import RunEnd, RunInfo, Tracker
 from harness.tracking.wandb import server
+from harness.tracking.wandb.destination import resolve_mode, resolve_target
 from harness.tracking.wandb.live import _Open
-from harness.tracking.wandb.modes import resolve_target
+from harness.tracking.wandb.transaction_log import read_offline, transaction_logs
 
 KEY = "0123456789abcdef" * 2 + "01234567"
 OFFLINE = TrackerConfig("wandb", mode="offline")
@@ -200,7 +194,8 @@ JOB = """
 import os, signal, sys
 from pathlib import Path
 from harness.config import TrackerConfig
-from harness.tracking import RunInfo, open_tracker
+from harness.tracking import open_tracker
+from harness.tracking.tracker import RunInfo
 tracker = open_tracker(TrackerConfig("wandb", mode="offline"), Path(sys.argv[1]), print)
 tracker.start(RunInfo(sys.argv[2], "name", "base0", "ema", (), {}))
 rows = [{"epoch": t, "val_accuracy": 50 + t / 3, "val_loss": 1 / t} for t in range(1, int(sys.argv[3]) + 1)]
@@ -292,7 +287,7 @@ def test_an_error_of_wandb_is_said_once_and_ends_tracking_only(tmp_path, warning
     tracker = open_tracker(OFFLINE, tmp_path, warnings.append)
     run = Handle(tracker, info())
     tracker._runs[run.run_id].run.finish()
-    tracker._runs[run.run_id] = _Open(BrokenRun(), "some-cell", False, None, tracker._runs[run.run_id].lock)
+    tracker._runs[run.run_id] = _Open(BrokenRun(), "some-cell", False, None)
     for row in rows(1, 3):
         run.log(row)
     run.finish({"val_accuracy": 1.0})

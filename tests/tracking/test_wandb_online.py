@@ -8,7 +8,8 @@ import pytest
 from wandb_server import ENTITY, KEY, WandbServer
 
 from harness.config import TrackerConfig
-from harness.tracking import ArtifactFiles, RunEnd, RunInfo, open_tracker
+from harness.tracking import open_tracker, run_locks
+from harness.tracking.tracker import ArtifactFiles, RunEnd, RunInfo
 from harness.tracking.wandb import live
 from harness.tracking.wandb.live import WandbTracker
 
@@ -194,7 +195,7 @@ def test_a_run_that_was_deleted_there_is_refused_alone(server, tmp_path, said):
 
 
 def test_two_commands_do_not_write_one_run(server, tmp_path, said, monkeypatch):
-    monkeypatch.setattr(live, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(run_locks, "WAIT_SECONDS", 0.1)
     first, second = (open_tracker(ONLINE, tmp_path, said.append) for _ in range(2))
     first.start(info())
     give(second, info(), 3)

@@ -1,56 +1,24 @@
-"""Searches in this process: an engine that runs its jobs here, one after the other, on a tiny base."""
+"""Searches in this process, on a tiny base."""
 
 import contextlib
 import shutil
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from command import OWN
+from inline_engine import InlineEngine
 from rich.console import Console
 
 from harness.planning.compose import Request
 from harness.planning.plan import make_plan
 from harness.planning.resolve import resolve
-from harness.running.jobs import run_job
 from harness.storage.store import Store
 from harness.tune.command import make_searches, tunable
 from harness.tune.display import TuneDisplay
 from harness.tune.tuner import Tuner
 
 TINY = ("model=test_resnet", "dataset=digits", "suite=smoke", "fast=true", "tracker=none", "engine.workers=1")
-
-
-@dataclass
-class InlineEngine:
-    """Runs a job when it is asked for events, in the order of submission; `done` remembers them."""
-
-    slots: int = 1
-    waiting: deque = field(default_factory=deque)
-    done: list = field(default_factory=list)
-
-    @property
-    def free(self):
-        return self.slots - len(self.waiting)
-
-    @property
-    def busy(self):
-        return bool(self.waiting)
-
-    def submit(self, job):
-        self.waiting.append(job)
-
-    def events(self, timeout):
-        job = self.waiting.popleft()
-        told = []
-        run_job(job, told.append)
-        self.done.append(job)
-        yield from ((job, event) for event in told)
-        yield job, {"kind": "end", "died": None}
-
-    def stop(self):
-        self.waiting.clear()
 
 
 @dataclass

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from harness.config import EngineConfig, RayConfig, SlurmConfig
+from harness.running.events import Event
 
 if TYPE_CHECKING:
     from harness.running.jobs import Job
-
-Event = dict[str, Any]
-"""`kind` is line, run, rows, epoch, resumed, cell, elsewhere where another run works at it, or stuck where the disk
-is to blame, as a job's process told it, and last `end`, with `died`: what killed it or None"""
 
 
 class Engine(Protocol):
@@ -31,10 +28,11 @@ class Engine(Protocol):
     def busy(self) -> bool:
         """Whether a job is under way."""
 
-    def submit(self, job: Job) -> None: ...
+    def submit(self, job: Job) -> None:
+        """Hand a job over; call only while `free` is positive."""
 
     def events(self, timeout: float) -> Iterator[tuple[Job, Event]]:
-        """What jobs have said, at the latest after `timeout` seconds."""
+        """What jobs have said, at the latest after `timeout` seconds; the last event of each is a JobEnded."""
 
     def stop(self) -> None:
         """End every job; each goes on from its last finished epoch when it is submitted again."""
@@ -43,16 +41,19 @@ class Engine(Protocol):
         """No more jobs."""
 
 
-def open_engine(config: EngineConfig, device: str, root: Path) -> Engine:
-    """The engine of a configuration, for jobs on `device` whose results folder is `root`; ConfigError: not here."""
+def open_engine(config: EngineConfig, device: str, folder: Path) -> Engine:
+    """The engine of a configuration, for jobs on `device` whose files of events lie in `folder`.
+
+    ConfigError where it cannot be had here.
+    """
     if isinstance(config, SlurmConfig):
         from harness.running.engine.slurm import SlurmEngine
 
-        return SlurmEngine(config, root)
+        return SlurmEngine(config, folder)
     if isinstance(config, RayConfig):
         from harness.running.engine.ray import RayEngine
 
-        return RayEngine(config, root)
+        return RayEngine(config, folder)
     from harness.running.engine.local import LocalEngine
 
-    return LocalEngine(config, device)
+    return LocalEngine(config, device, folder)

@@ -6,26 +6,28 @@ crash or an out-of-memory kill takes nobody along. A job ends itself when its pa
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import multiprocessing.forkserver
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config import EngineConfig
 from harness.planning.slots import gpus, local_slots
-from harness.running.engine import Event
+from harness.running.engine.following import FollowingEngine, Gone, Handed
+from harness.running.events import DiskFailed, Event, WorkedElsewhere, event_line, read_event
+from harness.storage.files import is_disk_trouble
 from harness.storage.leases import LOST
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
-
-    from harness.running.jobs import Job
 
 METHOD = "forkserver" if sys.platform != "win32" else "spawn"
 
@@ -49,16 +51,58 @@ def _end_with_parent(connection: Connection) -> None:
         os._exit(1)
 
 
-def _job_main(job: Job, connection: Connection, gpu: int | None) -> None:
-    """A job's process: events go to the parent, an interrupt is the parent's to handle."""
+def _main(task: Callable[[], None], connection: Connection, variables: Mapping[str, str]) -> None:
+    """A task's process: an interrupt is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = _visible(gpu)
-    from harness.running.jobs import run_job
+    os.environ.update(variables)
+    try:
+        task()
+    except OSError as error:
+        if not is_disk_trouble(error):
+            raise
+        # the disk does not even take an event
+        failed = DiskFailed(error.errno or 0, error.strerror or "", str(error.filename))
+        connection.send_bytes(event_line(failed))
 
-    run_job(job, connection.send)
+
+@dataclass
+class _Process:
+    """A task's process, and the pipe that ends it when this process is gone."""
+
+    process: BaseProcess
+    connection: Connection
+    gpu: int | None = None
+
+    @classmethod
+    def start(cls, task: Callable[[], None], variables: Mapping[str, str], gpu: int | None = None) -> _Process:
+        context = multiprocessing.get_context(METHOD)
+        here, there = context.Pipe()
+        process = context.Process(target=_main, args=(task, there, variables))  # type: ignore[attr-defined]
+        process.start()
+        there.close()
+        return cls(process, here, gpu)
+
+    def join(self) -> tuple[str | None, Event | None]:
+        """Wait for its end: what ended it, None where nothing did, and what it said through the pipe."""
+        self.process.join()
+        code, unsaid = self.process.exitcode, None
+        with self.connection as pipe, contextlib.suppress(EOFError, OSError):
+            unsaid = read_event(pipe.recv_bytes()) if pipe.poll() else None
+        if code == LOST:
+            return None, WorkedElsewhere()
+        return None if code == 0 else f"process ended with {_name(code)}", unsaid
+
+
+def run_alone(task: Callable[[], None]) -> None:
+    """Run a task in a process of its own, with this one's environment; RuntimeError where that process is lost."""
+    warm_up()
+    died, unsaid = _Process.start(task, dict(os.environ)).join()
+    if died is None and isinstance(unsaid, DiskFailed):
+        died = f"{unsaid.text}: {unsaid.path}"
+    if died is not None:
+        raise RuntimeError(died)
 
 
 def _visible(gpu: int) -> str:
@@ -67,93 +111,38 @@ def _visible(gpu: int) -> str:
     return given[gpu] if given else str(gpu)
 
 
-def _alone_main(task: Callable[[], None], connection: Connection, variables: dict[str, str]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
-    threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
-    os.environ.update(variables)
-    task()
+class LocalEngine(FollowingEngine):
+    """Runs jobs on this machine, as many at once as the configuration or the machine allows."""
 
-
-def run_alone(task: Callable[[], None]) -> None:
-    """Run a task in a process of its own, with this one's environment; RuntimeError where that process is lost."""
-    warm_up()
-    context = multiprocessing.get_context(METHOD)
-    here, there = context.Pipe()
-    process = context.Process(target=_alone_main, args=(task, there, dict(os.environ)))  # type: ignore[attr-defined]
-    process.start()
-    there.close()
-    process.join()
-    here.close()
-    if process.exitcode != 0:
-        raise RuntimeError(f"process ended with {_name(process.exitcode)}")
-
-
-@dataclass
-class _Running:
-    job: Job
-    process: BaseProcess
-    connection: Connection
-    gpu: int | None
-
-
-class LocalEngine:
-    """Runs up to `slots` jobs at once; `events` tells what they say and when they end."""
-
-    def __init__(self, config: EngineConfig, device: str) -> None:
-        self._context = multiprocessing.get_context(METHOD)
-        self._running: dict[Connection, _Running] = {}
-        self.slots = local_slots(config, device)
+    def __init__(self, config: EngineConfig, device: str, folder: Path) -> None:
+        super().__init__(folder, local_slots(config, device))
         self._gpus = gpus(device)
 
-    @property
-    def free(self) -> int:
-        return self.slots - len(self._running)
+    def launch(self, waiting: list[Handed]) -> None:
+        for handed in waiting:
+            gpu, variables = None, {}
+            if self._gpus > 0:
+                taken = [other.handle.gpu for other in self._handed if other.handle is not None]
+                gpu = min(range(self._gpus), key=taken.count)
+                variables = {"CUDA_VISIBLE_DEVICES": _visible(gpu)}
+            handed.handle = _Process.start(handed.task, variables, gpu)
 
-    def submit(self, job: Job) -> None:
-        """Start a job; call only while `free` is positive."""
-        gpu = None
-        if self._gpus > 0:
-            taken = [r.gpu for r in self._running.values()]
-            gpu = min(range(self._gpus), key=taken.count)
-        here, there = self._context.Pipe()
-        process = self._context.Process(target=_job_main, args=(job, there, gpu), name=job.label)  # type: ignore[attr-defined]
-        process.start()
-        there.close()
-        self._running[here] = _Running(job, process, here, gpu)
+    def gone(self, running: list[Handed]) -> list[Gone]:
+        return [Gone(handed, *handed.handle.join()) for handed in running if not handed.handle.process.is_alive()]
 
-    def events(self, timeout: float) -> Iterator[tuple[Job, Event]]:
-        """What jobs have said, at the latest after `timeout` seconds; `end` comes last, with what killed it."""
-        for ready in wait(list(self._running), timeout):
-            running = self._running[ready]  # type: ignore[index]
-            try:
-                yield running.job, running.connection.recv()
-            except (EOFError, OSError):
-                del self._running[running.connection]
-                running.process.join()
-                code = running.process.exitcode
-                died = None if code in (0, LOST) else f"process ended with {_name(code)}"
-                if code == LOST:
-                    yield running.job, {"kind": "elsewhere"}
-                yield running.job, {"kind": "end", "died": died}
+    def pause(self, seconds: float) -> None:
+        wait([handed.handle.process.sentinel for handed in self._handed], seconds)
 
-    @property
-    def busy(self) -> bool:
-        return bool(self._running)
-
-    def stop(self, patience: float = 5.0) -> None:
-        """End every job: asked first, killed after `patience` seconds."""
-        for running in self._running.values():
-            running.process.terminate()
-        for running in self._running.values():
-            running.process.join(patience)
-            if running.process.is_alive():
-                running.process.kill()
-                running.process.join()
-        self._running.clear()
-
-    def close(self) -> None:
-        """Nothing stays behind."""
+    def cancel(self, running: list[Handed], patience: float = 5.0) -> None:
+        """End jobs: asked first, killed after `patience` seconds."""
+        processes = [handed.handle.process for handed in running]
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(patience)
+            if process.is_alive():
+                process.kill()
+                process.join()
 
 
 def _name(code: int | None) -> str:

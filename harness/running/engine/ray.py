@@ -7,13 +7,13 @@ The results folder must be shared by the cluster's machines: what a job leaves t
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from harness.config import ConfigError, RayConfig
+from harness.running.engine.following import Handed, Task
 from harness.running.engine.local import run_alone
-from harness.running.engine.remote import Remote, RemoteEngine, Task
+from harness.running.engine.remote import RemoteEngine
 
 CONNECT_SECONDS = 10
 
@@ -32,7 +32,7 @@ def _check_answers(address: str) -> None:
 class RayEngine(RemoteEngine):
     """Starts jobs as Ray tasks with `threads` CPUs and `gpus` GPUs each."""
 
-    def __init__(self, config: RayConfig, root: Path) -> None:
+    def __init__(self, config: RayConfig, folder: Path) -> None:
         try:
             import ray
         except ImportError:
@@ -58,16 +58,16 @@ class RayEngine(RemoteEngine):
         rooms = [there.get("CPU", 1.0) // config.threads]
         if config.gpus > 0:
             rooms.append(there["GPU"] // config.gpus)
-        super().__init__(root, max(1, int(min(rooms))) if config.workers == "auto" else int(config.workers))
+        super().__init__(folder, max(1, int(min(rooms))) if config.workers == "auto" else int(config.workers))
         resources = {"num_cpus": config.threads, "num_gpus": config.gpus}
         self._task = self._ray.remote(max_retries=0, **resources)(_run)
 
-    def launch(self, waiting: list[Remote]) -> None:
-        for remote in waiting:
-            remote.handle = self._task.remote(remote.task)
+    def launch(self, waiting: list[Handed]) -> None:
+        for handed in waiting:
+            handed.handle = self._task.remote(handed.task)
 
-    def ended(self, running: Iterable[Remote]) -> dict[int, str]:
-        of = {remote.handle: remote for remote in running if remote.handle is not None}
+    def reasons(self, running: list[Handed]) -> dict[int, str]:
+        of = {handed.handle: handed for handed in running}
         ready, _ = self._ray.wait(list(of), num_returns=len(of), timeout=0) if of else ([], [])
         return {id(of[handle]): self._reason(handle) for handle in ready}
 
@@ -79,9 +79,9 @@ class RayEngine(RemoteEngine):
             return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
         return "Ray task ended without a word"
 
-    def cancel(self, running: list[Remote]) -> None:
-        for remote in running:
-            self._ray.cancel(remote.handle, force=True)
+    def cancel(self, running: list[Handed]) -> None:
+        for handed in running:
+            self._ray.cancel(handed.handle, force=True)
 
     def close(self) -> None:
         super().close()

@@ -9,13 +9,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from harness.config import ConfigError, SlurmConfig
 from harness.planning.slots import SLURM_JOBS
-from harness.running.engine.remote import Remote, RemoteEngine, Task
+from harness.running.engine.following import Handed, Task
+from harness.running.engine.remote import RemoteEngine
+from harness.running.event_files import SLURM
 
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol")
 OVER = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
@@ -35,7 +36,7 @@ class Requeued(Task):
 class SlurmEngine(RemoteEngine):
     """Submits jobs to Slurm and follows them by their events and by squeue, asked every `poll_seconds`."""
 
-    def __init__(self, config: SlurmConfig, root: Path) -> None:
+    def __init__(self, config: SlurmConfig, folder: Path) -> None:
         missing = [name for name in COMMANDS if shutil.which(name) is None]
         if missing:
             raise ConfigError(f"engine=slurm needs Slurm's commands on this machine, {missing[0]} is not on the path")
@@ -43,32 +44,31 @@ class SlurmEngine(RemoteEngine):
             import submitit
         except ImportError:
             raise ConfigError("engine=slurm needs the package submitit: pip install 'traindyn[slurm]'") from None
-        super().__init__(root, SLURM_JOBS if config.workers == "auto" else int(config.workers))
+        super().__init__(folder, SLURM_JOBS if config.workers == "auto" else int(config.workers))
         self._poll = config.poll_seconds
         self._polled = 0.0
-        self._listed: dict[str, str] = {}
-        self._executor = submitit.SlurmExecutor(folder=self.folder / "slurm", max_num_timeout=config.requeues)
+        self._listed: dict[str, str] | None = None
+        self._executor = submitit.SlurmExecutor(folder=folder / SLURM, max_num_timeout=config.requeues)
         self._executor.update_parameters(**sbatch_parameters(config, self.slots))
 
-    def launch(self, waiting: list[Remote]) -> None:
-        tasks = [Requeued(remote.task.job, remote.task.events, remote.task.directory) for remote in waiting]
+    def launch(self, waiting: list[Handed]) -> None:
+        tasks = [Requeued(one.task.job, one.task.events, one.task.directory) for one in waiting]
         with self._executor.batch():
             handles = [self._executor.submit(task) for task in tasks]
-        for remote, handle in zip(waiting, handles, strict=True):
-            remote.handle = handle.job_id
-        self._polled = 0.0
+        for handed, handle in zip(waiting, handles, strict=True):
+            handed.handle = handle.job_id
+        self._polled = 0.0  # the last answer knows nothing of these
 
-    def ended(self, running: Iterable[Remote]) -> dict[int, str]:
-        if time.monotonic() - self._polled < self._poll:
+    def reasons(self, running: list[Handed]) -> dict[int, str]:
+        if time.monotonic() - self._polled >= self._poll:
+            self._listed, self._polled = self._queue(), time.monotonic()
+        if self._listed is None:  # a controller that is busy or restarting ends no job
             return {}
-        listed = self._queue()
-        if listed is None:  # a controller that is busy or restarting ends no job
-            return {}
-        self._polled = time.monotonic()
+        states = {id(handed): self._listed.get(handed.handle) for handed in running}
+        over = [handed for handed in running if states[id(handed)] is None or states[id(handed)] in OVER]
         return {
-            id(remote): f"Slurm job {remote.handle}: {listed.get(remote.handle, self._last_state(remote.handle))}"
-            for remote in running
-            if remote.handle is not None and listed.get(remote.handle, OVER[2]) in OVER
+            id(handed): f"Slurm job {handed.handle}: {states[id(handed)] or self._last_state(handed.handle)}"
+            for handed in over
         }
 
     def _queue(self) -> dict[str, str] | None:
@@ -83,9 +83,9 @@ class SlurmEngine(RemoteEngine):
         words = dict(word.partition("=")[::2] for word in text.split())
         return f"{words.get('JobState', 'gone')} (exit code {words.get('ExitCode', 'unknown')})"
 
-    def cancel(self, running: list[Remote]) -> None:
+    def cancel(self, running: list[Handed]) -> None:
         if running:
-            subprocess.run(["scancel", *(remote.handle for remote in running)], capture_output=True, check=False)
+            subprocess.run(["scancel", *(handed.handle for handed in running)], capture_output=True, check=False)
 
 
 def sbatch_parameters(config: SlurmConfig, slots: int) -> dict[str, Any]:

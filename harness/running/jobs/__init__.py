@@ -6,24 +6,26 @@ job that is started again, after whatever end, goes on from its bundle to the sa
 
 from __future__ import annotations
 
-import importlib
 import sys
 
 import torch
 
-from harness.running.jobs.branch import BranchJob
-from harness.running.jobs.job import Job, Tell, record_end, record_failure
-from harness.running.jobs.train import ReplayJob, ShadowJob, TrainJob
+from harness.running.events import Tell
+from harness.running.jobs.branch import BranchWorker
+from harness.running.jobs.job import Job, record_end, record_failure
+from harness.running.jobs.replay import ReplayWorker
+from harness.running.jobs.shadow import ShadowWorker
+from harness.running.jobs.train import TrainWorker
 from harness.running.jobs.worker import Worker
 
-__all__ = ["Job", "Tell", "record_end", "record_failure", "run_job"]
+__all__ = ["WORKERS", "Job", "Worker", "record_end", "record_failure", "run_job"]
 
-KINDS: dict[str, type[Worker]] = {"train": TrainJob, "shadow": ShadowJob, "replay": ReplayJob, "branch": BranchJob}
+WORKERS: dict[str, type[Worker]] = {one.kind: one for one in (TrainWorker, ReplayWorker, ShadowWorker, BranchWorker)}
+"""what runs the jobs of a suite, by kind"""
 
 
 def run_job(job: Job, tell: Tell) -> None:
     """Run a job to its end in this process; what it has to say goes to `tell`."""
     torch.set_num_threads(job.settings.engine.threads)
     sys.path.extend(path for path in job.python_path if path not in sys.path)
-    workers: dict[str, type[Worker]] = importlib.import_module(job.workers).KINDS
-    workers[job.kind](job, tell).run()
+    job.worker(job, tell).run()

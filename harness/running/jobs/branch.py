@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
 from harness.method import Brancher, State
 from harness.planning.plan import branch_lacks, restart_path
 from harness.running.audience import Row
+from harness.running.events import JobResumed
 from harness.running.jobs.job import Refused, read_bundle
 from harness.running.jobs.worker import Worker
 from harness.storage.files import CorruptFile, is_disk_trouble
@@ -22,8 +24,10 @@ from harness.training.out_of_memory import bounded_by
 from harness.training.session import BranchSession
 
 
-class BranchJob(Worker):
+class BranchWorker(Worker):
     """Trains one brancher, or goes on with a half-trained one."""
+
+    kind: ClassVar[str] = "branch"
 
     @property
     def lock_folder(self) -> Path:
@@ -45,7 +49,7 @@ class BranchJob(Worker):
             raise Refused("the base has no record to branch from")
         self.branch = cell.branch
         self.cell = cell
-        self.entry = self.watch(cell)
+        self.entry = self.start_cell(cell)
         assert isinstance(self.entry.method, Brancher)
         self.method = method = self.entry.method
         self.base_digest = known["digests"][-1:]
@@ -128,7 +132,7 @@ class BranchJob(Worker):
         self.entry.status, self.entry.reason = bundle["status"], bundle["reason"]
         self.session.last_row = bundle["train_row"]
         self.clock.seconds.update(bundle["seconds"])
-        self.tell({"kind": "resumed", "epoch": self.trainer.t - self.branch.prefix})
+        self.tell(JobResumed(self.trainer.t - self.branch.prefix))
 
     def _epoch(self, last: int) -> None:
         """One epoch of the branch: training, evaluation, bundle, rows told."""

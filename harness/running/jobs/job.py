@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -25,7 +25,9 @@ from harness.storage.store import Record, Store
 from harness.storage.tensors import read_state
 from harness.training.clock import Counts
 
-Tell = Callable[[dict[str, Any]], None]
+if TYPE_CHECKING:
+    from harness.running.jobs.worker import Worker
+
 GENERATION = "generation.json"
 """in a cell's folder: the least generation of its next record, where rows of an earlier attempt are void"""
 PACKAGES = ("torch", "timm", "numpy", "scipy", "schedulefree", "traindyn")
@@ -37,13 +39,12 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of work on a base: `train`, `replay`, `shadow` or `branch` (then with exactly one cell)."""
+    """One piece of work on a base; a branch has exactly one cell."""
 
-    workers: ClassVar[str] = "harness.running.jobs"
-    """the module whose KINDS has the workers for such jobs"""
     waits: ClassVar[bool] = False
     """whether it waits where another process works in its folder, rather than leave that to it"""
-    kind: str
+    worker: type[Worker]
+    """what runs it; it travels by its name"""
     base: BasePlan
     cells: tuple[CellPlan, ...]
     snapshots: frozenset[int]
@@ -59,6 +60,11 @@ class Job:
     """digest of the harness's numeric modules when the job was planned"""
     generations: dict[str, int | None] = field(default_factory=dict)
     """of each cell's record when the job was planned: another one since then is another process's work"""
+
+    @property
+    def kind(self) -> str:
+        """`train`, `replay`, `shadow` or `branch`."""
+        return self.worker.kind
 
     @property
     def label(self) -> str:

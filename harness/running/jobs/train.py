@@ -1,54 +1,30 @@
-"""Training a base with its audience, shadowing one, and replaying one from its snapshots."""
+"""Training a base with all its observers and reconstructions, resumable after every epoch."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from harness.method import Snapshot, State
 from harness.planning.methods import as_plain
 from harness.planning.plan import labels, restart_path
-from harness.running.audience import Audience, Row
-from harness.running.jobs.job import Log, Refused, device_name, read_bundle, versions
-from harness.running.jobs.worker import Worker
+from harness.running.audience import Row
+from harness.running.events import JobResumed
+from harness.running.jobs.job import Log, device_name, read_bundle, versions
+from harness.running.jobs.observing import ObservingWorker
 from harness.storage.store import Record
 from harness.storage.tensors import digest_tensor, write_state
-from harness.storage.trajectory import StoredTrajectory, read_snapshot, snapshot_path, write_snapshot
-from harness.training.clock import Counts
+from harness.storage.trajectory import StoredTrajectory, snapshot_path, write_snapshot
 from harness.training.loop import Diverged, Trainer
 
 
-class FollowJob(Worker):
-    """A base and the cells that watch it."""
-
-    def _audience(self, trajectory: StoredTrajectory) -> Audience:
-        steps = self.images.steps(self.base.batch_size, self.base.batches_per_epoch)
-        keep = self.job.settings.save == "final"
-        watched = [self.watch(cell) for cell in self.job.cells]
-        return Audience(self.base, watched, self.evaluator, self.clock, trajectory, steps, keep)
-
-    def _end_cells(self, audience: Audience, rows: list[Row], counts: Counts) -> None:
-        """Write the records of observers and reconstructions."""
-        train_seconds = rows[-1]["train_seconds"] if rows else 0.0
-        for entry in audience.watched:
-            cost = {
-                "train_seconds": train_seconds,
-                "epochs": len(rows),
-                "epochs_full": len(rows),
-                "epochs_subspace": 0,
-                "prefix_epochs": 0,
-                "prefix_seconds": 0.0,
-                "trainable_fraction": 1.0,
-                **counts.as_dict(),
-            }
-            self.end_cell(entry, cost, audience.weights.get(entry.key))
-
-
-class TrainJob(FollowJob):
+class TrainWorker(ObservingWorker):
     """Trains a base with all its open observers and reconstructions, or goes on with a half-trained one."""
+
+    kind: ClassVar[str] = "train"
 
     expected: Record | None = None
     """the record of the base that a shadow run must repeat"""
@@ -84,7 +60,7 @@ class TrainJob(FollowJob):
         self.resumed: list[dict[str, Any]] = []
         """epochs after which the run went on with other versions or threads than before"""
         self._begin()
-        self.open_runs(self.audience.watched)
+        self.open_runs(self.audience.cells)
         diverged: str | None = None
         try:
             while self.trainer.t < self.base.epochs:
@@ -121,7 +97,7 @@ class TrainJob(FollowJob):
         if bundle["versions"] != versions() or bundle["threads"] != torch.get_num_threads():
             self.resumed.append({"epoch": trainer.t, "versions": bundle["versions"], "threads": bundle["threads"]})
             torch.set_num_threads(bundle["threads"])
-        self.tell({"kind": "resumed", "epoch": trainer.t})
+        self.tell(JobResumed(trainer.t))
         self.log.line(f"goes on after epoch {trainer.t}")
 
     def _bundle(self) -> State | None:
@@ -159,9 +135,9 @@ class TrainJob(FollowJob):
         self.rows.append(row if self.expected is None else self.expected_rows[snapshot.t - 1])
         audience.epoch(snapshot, self.rows[-1])
         self._save()
-        self.log_rows(audience.watched)
+        self.log_rows(audience.cells)
         images = trainer.t * trainer.steps_per_epoch() * self.base.batch_size
-        self.report_epoch(trainer.t, images, self.clock.get("train"), audience.watched)
+        self.report_epoch(trainer.t, images, self.clock.get("train"), audience.cells)
         numbers = " ".join(f"{name}={value:.5g}" for name, value in self.rows[-1].items())
         self.log.line(f"epoch {snapshot.t}/{self.base.epochs} {numbers}")
 
@@ -215,55 +191,3 @@ class TrainJob(FollowJob):
             "counts": self.trainer.counts.as_dict(),
         }
         self.store.write_base(record, self.rows, self.folder)
-
-
-class ShadowJob(TrainJob):
-    """Runs a trained base again for cells that its snapshots cannot serve, checking every epoch's digest."""
-
-    bundle = "shadow.safetensors"
-
-    def work(self) -> None:
-        self.expected = self.store.base(self.job.base.key)
-        if self.expected is None:
-            raise Refused("the base has no record to compare with")
-        self.expected_rows = self.store.base_history(self.job.base.key)
-        self.follow()
-
-
-class ReplayJob(FollowJob):
-    """Runs epoch-cadence observers and reconstructions from stored snapshots, without training."""
-
-    def work(self) -> None:
-        known = self.store.base(self.job.base.key)
-        if known is None:
-            raise Refused("the base has no record to replay")
-        self.base_digest = known["digests"][-1:]
-        self.rows = self.store.base_history(self.job.base.key)
-        folder = self.folder / "trajectory"
-        audience = self._audience(StoredTrajectory(folder, self.device))
-        self.open_runs(audience.watched)
-        if all(snapshot_path(folder, t).exists() for t in range(len(self.rows) + 1)):
-            self._feed(audience)
-        if known["status"] == "diverged":
-            audience.diverge(known["reason"])
-        else:
-            audience.trajectory = StoredTrajectory(folder, self.device)
-            audience.reconstruct(self.rows)
-            audience.finish(read_snapshot(folder, self.base.epochs, self.device))
-        self._end_cells(audience, self.rows, Counts(**known["counts"]))
-
-    def _feed(self, audience: Audience) -> None:
-        """Show every stored snapshot to the observers, the present moving with it as it did live."""
-        trajectory = audience.trajectory
-        trajectory.rewind(-1)
-        for entry in audience.watched:
-            if entry.cell.kind == "observer" and entry.cell.cadence != "epoch":
-                entry.status, entry.reason = "diverged", "its base diverged, and it watches optimizer steps"
-        audience.begin()
-        for t in range(len(self.rows) + 1) if audience.observers() else ():
-            snapshot = read_snapshot(trajectory.folder, t, self.device)
-            trajectory.extend(t)
-            if t == 0:
-                audience.start(snapshot)
-            else:
-                audience.epoch(snapshot, self.rows[t - 1])

@@ -7,7 +7,7 @@ import traceback
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import save as save_safetensors
@@ -17,13 +17,22 @@ from harness.planning.methods import make_method
 from harness.planning.plan import CellPlan
 from harness.problem.images import Images
 from harness.problem.splits import load_split
-from harness.running.audience import Watched
+from harness.running.audience import RunningCell
+from harness.running.events import (
+    CellEnded,
+    DiskFailed,
+    EpochEnded,
+    Message,
+    RowsAdded,
+    RunStarted,
+    Tell,
+    WorkedElsewhere,
+)
 from harness.running.jobs.job import (
     GENERATION,
     Job,
     Log,
     Refused,
-    Tell,
     cell_record,
     next_run,
     record_failure,
@@ -46,6 +55,9 @@ from harness.training.out_of_memory import bounded_by
 class Worker(ABC):
     """Runs one job in this process."""
 
+    kind: ClassVar[str]
+    """what it does: train, replay, shadow or branch"""
+
     def __init__(self, job: Job, tell: Tell) -> None:
         self.job = job
         self.base: BaseConfig = job.base.config
@@ -64,7 +76,7 @@ class Worker(ABC):
 
     def say(self, text: str) -> None:
         """One line for the person watching."""
-        self.tell({"kind": "line", "text": masked_text(f"{self.job.label}: {text}")})
+        self.tell(Message(masked_text(f"{self.job.label}: {text}")))
 
     @cached_property
     def images(self) -> Images:
@@ -94,7 +106,7 @@ class Worker(ABC):
         leases = self.store.leases
         lease = leases.wait(self.lease_name, leave) if self.job.waits else leases.take(self.lease_name, leave)
         if lease is None:
-            self.tell({"kind": "elsewhere"})
+            self.tell(WorkedElsewhere())
             return
         with lease:
             self.lock_folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +123,7 @@ class Worker(ABC):
                 self.say(f"corrupt, set aside, to be redone: {error} ({aside})")
             except Exception as error:
                 if is_disk_trouble(error):
-                    self.tell({"kind": "stuck", "error": [error.errno, error.strerror, str(error.filename)]})
+                    self.tell(DiskFailed(error.errno or 0, error.strerror or "", str(error.filename)))
                     return
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 cells = tuple(cell for cell in self.job.cells if cell.key not in self._ended)
@@ -122,7 +134,7 @@ class Worker(ABC):
         """The job as a whole failed, and with it the cells that had not ended."""
         record_failure(self.job, self.store, cells, reason, trace)
         for cell in cells:
-            self.tell({"kind": "cell", "cell_key": cell.key, "status": "failed", "reason": reason})
+            self.tell(CellEnded(cell.key, "failed", reason))
 
     def _unfinished(self) -> Job:
         """The job without the cells that another process has ended since it was planned."""
@@ -132,13 +144,12 @@ class Worker(ABC):
             if record is None or record["generation"] == self.job.generations.get(cell.key):
                 cells.append(cell)
             else:
-                status = {"status": record["status"], "reason": record["reason"]}
-                self.tell({"kind": "cell", "cell_key": cell.key, **status})
+                self.tell(CellEnded(cell.key, record["status"], record["reason"]))
         return dataclasses.replace(self.job, cells=tuple(cells))
 
-    def watch(self, cell: CellPlan) -> Watched:
+    def start_cell(self, cell: CellPlan) -> RunningCell:
         """The cell with a fresh method; failed where its source is no longer what was planned."""
-        entry = Watched(cell, make_method(cell.method))
+        entry = RunningCell(cell, make_method(cell.method))
         if source_digest(cell.method.target.rpartition(".")[0]) != cell.source:
             entry.fail(Refused("the method's source changed while the suite ran: run it again"))
         return entry
@@ -158,24 +169,24 @@ class Worker(ABC):
             )
         return digest
 
-    def open_runs(self, watched: list[Watched]) -> None:
+    def open_runs(self, cells: list[RunningCell]) -> None:
         """Have a run opened per cell where anything is tracked, and give what rows there are."""
         if not tracks(self.job.settings.tracker):
             return
-        for entry in watched:
+        for entry in cells:
             record = cell_record(self.job, entry.cell, "running", None, None, self.base_digest)
             info = cell_info(record | next_run(self.store, entry.cell), self.job.settings.suite)
             self._told[entry.key] = info.run_id, 0
-            self.tell({"kind": "run", "cell_key": entry.key, "info": info})
-        self.log_rows(watched)
+            self.tell(RunStarted(entry.key, info))
+        self.log_rows(cells)
 
-    def log_rows(self, watched: list[Watched]) -> None:
+    def log_rows(self, cells: list[RunningCell]) -> None:
         """Tell the rows that were not told yet, in order; call only when a bundle or a record holds them."""
         with self.clock.phase("track"):
-            for entry in watched:
+            for entry in cells:
                 run_id, told = self._told.get(entry.key, ("", len(entry.rows)))
                 if len(entry.rows) > told:
-                    self.tell({"kind": "rows", "cell_key": entry.key, "run_id": run_id, "rows": entry.rows[told:]})
+                    self.tell(RowsAdded(entry.key, run_id, entry.rows[told:]))
                     self._told[entry.key] = run_id, len(entry.rows)
 
     def rows_are_void(self) -> None:
@@ -184,14 +195,14 @@ class Worker(ABC):
             path = self.store.cell_folder(cell.key) / GENERATION
             write_json(path, {"least": next_run(self.store, cell)["generation"] + 1})
 
-    def report_epoch(self, epoch: int, images: int, seconds: float, watched: list[Watched]) -> None:
+    def report_epoch(self, epoch: int, images: int, seconds: float, cells: list[RunningCell]) -> None:
         """Tell the person watching that an epoch ended, after `images` in `seconds` of training."""
-        values = [row["val_accuracy"] for entry in watched for row in entry.rows if "val_accuracy" in row]
+        values = [row["val_accuracy"] for entry in cells for row in entry.rows if "val_accuracy" in row]
         speed = images / seconds if seconds > 0 else 0.0
         best = max(values) if values else None
-        self.tell({"kind": "epoch", "epoch": epoch, "images_per_second": speed, "best_val_accuracy": best})
+        self.tell(EpochEnded(epoch, speed, best))
 
-    def end_cell(self, entry: Watched, cost: dict[str, Any], weights: dict[str, torch.Tensor] | None) -> None:
+    def end_cell(self, entry: RunningCell, cost: dict[str, Any], weights: dict[str, torch.Tensor] | None) -> None:
         """Tables and weights first, then the record that makes the cell ended; its run is ended from the record."""
         cell, folder = entry.cell, self.store.cell_folder(entry.key)
         if entry.status == "done":
@@ -231,9 +242,9 @@ class Worker(ABC):
         log.line(f"{entry.status} {entry.reason or ''}".strip())
         if entry.traceback is not None:
             log.line(entry.traceback)
-        self.tell({"kind": "cell", "cell_key": cell.key, "status": entry.status, "reason": entry.reason})
+        self.tell(CellEnded(cell.key, entry.status, entry.reason))
 
-    def _keep_fitted(self, entry: Watched) -> None:
+    def _keep_fitted(self, entry: RunningCell) -> None:
         """The method's fitted model, where final weights are kept too."""
         fitted = entry.method.fitted() if self.job.settings.save == "final" else {}
         if fitted:

@@ -5,8 +5,9 @@ and whoever gives the rows of a run gives all of them, of which those already th
 the tracking of its run, is said in one line, and never reaches the training.
 
 All runs of a command share one wandb-core service (0.4 s to start; a run with 20 rows then costs 0.02 to 0.03 s with
-eight threads at it, 0.17 s with one; wandb 0.31 against a server on loopback). A lock per run keeps two commands from
-writing one run at the same time, since W&B's history only appends.
+eight threads at it, 0.17 s with one; wandb 0.31 against a server on loopback). W&B's history only appends, so no two
+commands write one run at the same time: a lock per run sees to that, and to the wandb-core of a killed command
+`harness.tracking.wandb.services`.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
-
 from harness.config import TrackerConfig
 from harness.storage.masking import masked, masked_text
+from harness.tracking.run_locks import RunLocks
 from harness.tracking.tracker import STATUSES_THAT_SUCCEED, ArtifactFiles, Row, RunEnd, RunInfo, RunState, Say, Tracker
-from harness.tracking.wandb.modes import api_key, has_key, resolve_mode, resolve_target, user_settings
-from harness.tracking.wandb.offline import local_state, read_offline
+from harness.tracking.wandb.destination import api_key, has_key, resolve_mode, resolve_target, user_settings
 from harness.tracking.wandb.server import Server, Unavailable
+from harness.tracking.wandb.services import Services
+from harness.tracking.wandb.transaction_log import local_state, read_offline
 
 if TYPE_CHECKING:
     import wandb
@@ -39,8 +40,6 @@ FINISH_SECONDS = 20
 HEARD_SECONDS = 5
 """after so long without an answer a server is asked for one, before a run waits for it to take its last rows"""
 CLOSE_SECONDS = 10
-LOCK_SECONDS = 10
-"""how long to wait for another command that writes the same run"""
 THREADS = 8
 """runs that are opened or finished at the same time"""
 
@@ -53,7 +52,6 @@ class _Open:
     name: str
     online: bool
     logged: int | None
-    lock: filelock.BaseFileLock
 
 
 class WandbTracker(Tracker):
@@ -75,8 +73,10 @@ class WandbTracker(Tracker):
         """when the server last answered, on the monotonic clock"""
         self._used = False
         """whether a run was opened online"""
-        self._services: list[Any] = []
-        """wandb-cores that take no more runs, and may have some open"""
+        self._left: list[Any] = []
+        """connections to wandb-cores that take no more runs, and may have some open"""
+        self._locks = RunLocks(self.folder / "wandb" / "locks")
+        self._services = Services(self.folder / "wandb" / "services")
         mode, note = resolve_mode(config)
         self.target = resolve_target(config)
         self.server: Server | None = None
@@ -161,21 +161,21 @@ class WandbTracker(Tracker):
     def start(self, info: RunInfo) -> None:
         if info.run_id in self._runs:
             return
-        lock = filelock.FileLock(self.folder / "wandb" / "locks" / f"{info.run_id}.lock", thread_local=False)
         try:
-            Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=LOCK_SECONDS)
-        except (OSError, filelock.Timeout) as error:
+            self._locks.take(info.run_id)
+            self._services.end_orphans()  # before what the run holds is looked at
+        except OSError as error:
+            self._locks.release(info.run_id)
             self._once(f"W&B does not track {info.name}, its record goes on: {_one_line(error)}", "start")
             return
-        known = self._open(info, lock)
+        known = self._open(info)
         if known is None:
-            lock.release()
+            self._locks.release(info.run_id)
             return
         with self._guard:
             self._runs[info.run_id] = known
 
-    def _open(self, info: RunInfo, lock: filelock.BaseFileLock) -> _Open | None:
+    def _open(self, info: RunInfo) -> _Open | None:
         if self.server is not None:
             try:
                 run = self._init(info, online=True)
@@ -188,10 +188,10 @@ class WandbTracker(Tracker):
                 self._lose(error)
             else:
                 # rows are sent in order, so the server's next step says all
-                return _Open(run, info.name, True, run.starting_step - 1 if run.starting_step > 0 else None, lock)
+                return _Open(run, info.name, True, run.starting_step - 1 if run.starting_step > 0 else None)
         try:
             state = local_state(self.folder, info.run_id)
-            return _Open(self._init(info, False), info.name, False, None if state is None else state.epoch, lock)
+            return _Open(self._init(info, False), info.name, False, None if state is None else state.epoch)
         except Exception as error:
             self._once(f"W&B does not track {info.name}, its record goes on: {_one_line(error)}", "start")
             return None
@@ -206,6 +206,7 @@ class WandbTracker(Tracker):
         settings = _settings()
         with self._setup:
             wandb.setup(settings)
+            self._note_service()
         if online:
             self._used = True
             settings.base_url = self.target.server
@@ -230,6 +231,14 @@ class WandbTracker(Tracker):
         run.define_metric("*", step_metric="epoch")
         return run
 
+    def _note_service(self) -> None:
+        """Note the wandb-core that new runs are given to, where it is this process's own."""
+        from wandb.sdk import wandb_setup
+
+        connection = None if wandb_setup._singleton is None else wandb_setup._singleton._connection
+        if connection is not None and connection._proc is not None:
+            self._services.add(connection._proc._process.pid)
+
     def _leave_service(self, kill: bool = False) -> None:
         """Let the next run start a wandb-core of its own.
 
@@ -242,13 +251,14 @@ class WandbTracker(Tracker):
         with self._setup:
             singleton, wandb_setup._singleton = wandb_setup._singleton, None
             if singleton is not None and singleton._connection is not None:
-                self._services.append(singleton._connection)
+                self._left.append(singleton._connection)
             os.environ.pop("WANDB_SERVICE", None)
-        while kill and self._services:
-            service = self._services.pop()
+        while kill and self._left:
+            service = self._left.pop()
             service._finalizer.close()
             service._cleanup()
             service._proc._process.kill()
+            service._proc.join()  # it writes nothing behind what is read of its runs now
 
     def log(self, run_id: str, rows: Iterable[Row]) -> None:
         for row in rows:
@@ -289,9 +299,8 @@ class WandbTracker(Tracker):
 
     def _release(self, run_id: str) -> None:
         with self._guard:
-            known = self._runs.pop(run_id, None)
-        if known is not None:
-            known.lock.release()
+            self._runs.pop(run_id, None)
+        self._locks.release(run_id)
 
     def close(self) -> None:
         def interrupt(run_id: str) -> None:
@@ -303,6 +312,7 @@ class WandbTracker(Tracker):
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(interrupt, list(self._runs)))
         self._ended.clear()
+        self._services.forget()
 
     @contextlib.contextmanager
     def _tracking(self, run_id: str) -> Iterator[_Open | None]:

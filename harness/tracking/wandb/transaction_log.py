@@ -58,11 +58,6 @@ def transaction_logs(results_dir: Path, run_id: str) -> list[Path]:
     return [path for *_, path in sorted(found)]
 
 
-def offline_runs(results_dir: Path, run_id: str) -> list[Path]:
-    """The fragments of a run that were recorded offline, in the order in which they were started."""
-    return [path for path in transaction_logs(results_dir, run_id) if path.parent.name.startswith("offline-run-")]
-
-
 def local_state(results_dir: Path, run_id: str) -> RunState | None:
     """What all fragments of a run hold together, those recorded online included, since they can be sent as well."""
     runs = [read_offline(path) for path in transaction_logs(results_dir, run_id)]

@@ -1,0 +1,146 @@
+"""What all engines share: a job runs in a process somewhere, and its events are followed in a file.
+
+Records, weights and states go to the store as always; the file only says what happens. A job that is started again by
+its cluster's scheduler, on whatever machine, appends to the same file.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from harness.running.event_files import EventReader, EventWriter
+from harness.running.events import Event, JobEnded
+
+if TYPE_CHECKING:
+    from harness.running.jobs import Job
+
+LOOK_SECONDS = 0.1
+"""between looks at files"""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job as it travels: run with nothing but the results folder, from the folder that the command was given in."""
+
+    job: Job
+    events: Path
+    directory: Path
+
+    def __call__(self) -> None:
+        os.chdir(self.directory)
+        from harness.running.jobs import run_job
+
+        with EventWriter(self.events) as file:
+            run_job(self.job, file.tell)
+            file.tell(JobEnded())
+
+
+@dataclass
+class Handed:
+    """A job that was handed over; `handle` is what the engine knows it by once it is launched, None until then."""
+
+    task: Task
+    reader: EventReader
+    handle: Any = None
+    ended: bool = False
+    """whether it said itself that it came to its end"""
+
+    @property
+    def job(self) -> Job:
+        return self.task.job
+
+
+class Gone(NamedTuple):
+    """A job whose process is gone: what ended it, None where nothing did, and what it could not say itself."""
+
+    handed: Handed
+    died: str | None
+    unsaid: Event | None = None
+
+
+class FollowingEngine(ABC):
+    """Runs `slots` jobs at once, whose files of events lie in `folder`."""
+
+    def __init__(self, folder: Path, slots: int) -> None:
+        self.slots = slots
+        self.folder = folder
+        self._handed: list[Handed] = []
+        self._count = 0
+
+    @property
+    def free(self) -> int:
+        return self.slots - len(self._handed)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._handed)
+
+    def submit(self, job: Job) -> None:
+        """Hand a job over with the next call of `events`, together with all that were submitted until then."""
+        self._count += 1
+        path = self.folder / f"{self._count:06d}.jsonl"
+        self._handed.append(Handed(Task(job, path, Path.cwd()), EventReader(path)))
+
+    @abstractmethod
+    def launch(self, waiting: list[Handed]) -> None:
+        """Start jobs, giving each its handle."""
+
+    @abstractmethod
+    def gone(self, running: list[Handed]) -> list[Gone]:
+        """Those whose processes are gone for good, and will write no more events."""
+
+    @abstractmethod
+    def cancel(self, running: list[Handed]) -> None:
+        """End jobs."""
+
+    def pause(self, seconds: float) -> None:
+        """Wait so long; an engine that hears of the end of a job may return at once."""
+        time.sleep(seconds)
+
+    def events(self, timeout: float) -> Iterator[tuple[Job, Event]]:
+        """What jobs have said, at the latest after `timeout` seconds; the last event of each is a JobEnded."""
+        if waiting := [handed for handed in self._handed if handed.handle is None]:
+            self.launch(waiting)
+        deadline = time.monotonic() + timeout
+        while True:
+            gone = self.gone(self._handed)  # before their files are read, so that their last words are
+            heard = bool(gone)
+            for handed in self._handed:
+                for event in handed.reader.read():
+                    heard = True
+                    if isinstance(event, JobEnded):
+                        handed.ended = True
+                    else:
+                        yield handed.job, event
+            for handed, died, unsaid in gone:
+                self._handed.remove(handed)
+                yield from self._end(handed, died, unsaid)
+            if heard or time.monotonic() >= deadline:
+                return
+            self.pause(LOOK_SECONDS)
+
+    @staticmethod
+    def _end(handed: Handed, died: str | None, unsaid: Event | None) -> Iterator[tuple[Job, Event]]:
+        """The last events of a job, said for it in its file where it did not."""
+        if unsaid is not None:
+            yield handed.job, unsaid
+        end = JobEnded(None if handed.ended else died)
+        if not handed.ended:
+            with EventWriter(handed.task.events) as file:
+                file.tell(end)
+        yield handed.job, end
+
+    def stop(self) -> None:
+        """End every job; each goes on from its last finished epoch when it is submitted again."""
+        self.cancel([handed for handed in self._handed if handed.handle is not None])
+        self._handed.clear()
+
+    def close(self) -> None:
+        """No more jobs: end those that are still under way."""
+        self.stop()
