@@ -9,7 +9,7 @@ import torch
 from baselines.cmd.fit import fit
 from baselines.cmd.recursion import OnlineFit
 from harness.method import Snapshot
-from harness.storage.trajectory import MemoryTrajectory
+from harness.snapshots import MemoryTrajectory
 
 FINAL, COEFFICIENT = 1e-6, 1e-5
 
@@ -21,7 +21,9 @@ def golden(request):
 
 
 def trajectory(rows_TN):
-    return MemoryTrajectory([Snapshot(t, t, torch.from_numpy(row_N), {}) for t, row_N in enumerate(rows_TN, start=1)])
+    return MemoryTrajectory.of(
+        [Snapshot(t, t, torch.from_numpy(row_N), {}) for t, row_N in enumerate(rows_TN, start=1)]
+    )
 
 
 def fitted(golden, rows_TN, max_bytes=1 << 20):

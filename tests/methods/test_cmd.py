@@ -15,7 +15,7 @@ from baselines.cmd.projection import label_type
 from baselines.cmd.recursion import OnlineFit
 from baselines.cmd.report import ModeReport
 from harness.method import Layout, Run, Snapshot
-from harness.storage.trajectory import MemoryTrajectory
+from harness.snapshots import MemoryTrajectory
 
 CPU = torch.device("cpu")
 LAYOUT = Layout(("conv", "bias", "head"), ((4, 5), (), (3, 7)))
@@ -32,7 +32,9 @@ def random_rows(seed, T, N=LAYOUT.N, constant=4, scale=1e-3, offset=5.0):
 
 
 def trajectory(rows_TN, first=1):
-    return MemoryTrajectory([Snapshot(t, t, torch.tensor(row_N), {}) for t, row_N in enumerate(rows_TN, start=first)])
+    return MemoryTrajectory.of(
+        [Snapshot(t, t, torch.tensor(row_N), {}) for t, row_N in enumerate(rows_TN, start=first)]
+    )
 
 
 def make_run(snapshots, epochs, layout=LAYOUT, seed=0):
@@ -303,7 +305,7 @@ def test_layers_table_counts_the_moving_weights_of_each_tensor():
     driver_T = torch.randn(8)
     snapshots_TN = driver_T[:, None] * torch.randn(30) + 0.01 * torch.randn(8, 30)
     snapshots_TN[:, 4:9] = 1.0
-    trajectory = MemoryTrajectory([Snapshot(t, t, row_N, {}) for t, row_N in enumerate(snapshots_TN)])
+    trajectory = MemoryTrajectory.of([Snapshot(t, t, row_N, {}) for t, row_N in enumerate(snapshots_TN)])
     layout = Layout(("a", "b"), ((10,), (4, 5)))
     model = fit(trajectory, 3, torch.tensor([0, 1, 2, 20, 25]))
     layers = ModeReport.of(model, layout).layers(layout)

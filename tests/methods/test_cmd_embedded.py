@@ -14,8 +14,8 @@ from harness.method import Branch, Snapshot
 from harness.planning.compose import Request
 from harness.planning.resolve import resolve
 from harness.problem.datasets import load_split
+from harness.snapshots import MemoryTrajectory
 from harness.storage.tensors import read_state, write_state
-from harness.storage.trajectory import MemoryTrajectory
 from harness.training.clock import Clock
 from harness.training.loop import Trainer
 from harness.training.session import BranchSession
@@ -426,7 +426,7 @@ class Harnessed:
             self.trainer.train_epoch()
             live = self.trainer.snapshot()
             snapshots.append(Snapshot(live.t, live.step, live.theta_N.clone(), {}))
-        trajectory = MemoryTrajectory(snapshots)
+        trajectory = MemoryTrajectory.of(snapshots)
         self.session = BranchSession(self.trainer, self.method.branch(6), trajectory, Clock(CPU), "full")
         self.method.begin(self.session)
 

@@ -9,7 +9,8 @@ from baselines.dmd.dynamics import geometric_sums
 from baselines.dmd.rank import by_energy, by_threshold, carried
 from baselines.snapshots import Rows
 from harness.method import Layout, Snapshot
-from harness.storage.trajectory import MemoryTrajectory, StoredTrajectory, write_snapshot
+from harness.snapshots import MemoryTrajectory
+from harness.storage.trajectory import StoredTrajectory, write_snapshot
 
 CPU = torch.device("cpu")
 N = 400
@@ -361,7 +362,7 @@ def test_all_ways_to_give_snapshots_agree_to_the_last_bit(tmp_path):
     snapshots = [Snapshot(t, t, torch.from_numpy(row_N), {}) for t, row_N in enumerate(W_TN)]
     for snapshot in snapshots:
         write_snapshot(tmp_path, snapshot)
-    given = [W_TN, torch.from_numpy(W_TN), MemoryTrajectory(snapshots), StoredTrajectory(tmp_path, CPU)]
+    given = [W_TN, torch.from_numpy(W_TN), MemoryTrajectory.of(snapshots), StoredTrajectory(tmp_path, CPU)]
     fits = [DMD.fit(one, 4, max_bytes=4 * 9 * 64) for one in given]
     for other in fits[1:]:
         assert torch.equal(other.eigenvalues, fits[0].eigenvalues)

@@ -10,7 +10,7 @@ from baselines.cmd import CMD
 from baselines.dmd import DMD, DMDForecast, DMDJumps, DMDOfReferences, DMDReconstruction
 from baselines.snapshots import Rows
 from harness.method import Branch, Layout, Run, Snapshot
-from harness.storage.trajectory import MemoryTrajectory
+from harness.snapshots import MemoryTrajectory
 
 CPU = torch.device("cpu")
 N, EPOCHS, WARMUP = 300, 12, 6
@@ -25,18 +25,30 @@ def snapshots():
     return [Snapshot(t, t, row_N, {}) for t, row_N in enumerate(torch.tensor(W_TN, dtype=torch.float32))]
 
 
-class Present(MemoryTrajectory):
+class Present:
     """Snapshots that come one by one, each read from a window made before it came."""
 
     def __init__(self, seen, first=0, last=EPOCHS):
         self.seen, self.first, self.last = seen, first, last
 
+    def now(self):
+        return MemoryTrajectory.of([snapshot for snapshot in self.seen if self.first <= snapshot.t <= self.last])
+
+    def __len__(self):
+        return len(self.now())
+
     @property
-    def _snapshots(self):
-        return [snapshot for snapshot in self.seen if self.first <= snapshot.t <= self.last]
+    def ts(self):
+        return self.now().ts
+
+    def __getitem__(self, index):
+        return self.now()[index]
 
     def window(self, first, last):
         return Present(self.seen, first, last)
+
+    def blocks(self, max_bytes):
+        return self.now().blocks(max_bytes)
 
 
 def run_of(trajectory):
@@ -116,7 +128,7 @@ def test_references_are_forecast_and_decoded_through_a_and_b():
 def test_reconstruction_is_of_the_whole_run_without_its_beginning():
     shown = snapshots()
     method = DMDReconstruction(rank=3)
-    method.fit(run_of(MemoryTrajectory(shown)))
+    method.fit(run_of(MemoryTrajectory.of(shown)))
     whole = DMD.fit(Rows(torch.stack([s.theta_N for s in shown[1:]]), tuple(range(1, EPOCHS + 1))), 3)
     for t in (1, 5, EPOCHS):
         assert torch.equal(method.reconstruct(t).theta_N, whole.reconstruct(t))
@@ -152,7 +164,7 @@ class Scripted:
         self.t = warmup + 1
         self.resets, self.probed = 0, []
         rows = [self.at(t).float() for t in range(1, warmup + 2)]
-        self.trajectory = MemoryTrajectory([Snapshot(t, t, row_N, {}) for t, row_N in enumerate(rows, start=1)])
+        self.trajectory = MemoryTrajectory.of([Snapshot(t, t, row_N, {}) for t, row_N in enumerate(rows, start=1)])
         self.theta_N = rows[-1].clone()
 
     def at(self, t):

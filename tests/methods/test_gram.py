@@ -7,7 +7,8 @@ import torch
 from baselines.gram import combine, gram
 from baselines.snapshots import Rows
 from harness.method import Snapshot
-from harness.storage.trajectory import MemoryTrajectory, StoredTrajectory, write_snapshot
+from harness.snapshots import MemoryTrajectory
+from harness.storage.trajectory import StoredTrajectory, write_snapshot
 
 T, N = 7, 1003
 
@@ -38,7 +39,7 @@ def test_memory_and_files_give_the_same_bits(W_TN, tmp_path):
     for snapshot in snapshots:
         write_snapshot(tmp_path, snapshot)
     c_KT = torch.rand(2, T, dtype=torch.float64)
-    memory, stored = MemoryTrajectory(snapshots), StoredTrajectory(tmp_path, torch.device("cpu"))
+    memory, stored = MemoryTrajectory.of(snapshots), StoredTrajectory(tmp_path, torch.device("cpu"))
     assert torch.equal(gram(memory, True, 4000), gram(stored, True, 4000))
     assert torch.equal(combine(memory, c_KT, True, 4000), combine(stored, c_KT, True, 4000))
 
