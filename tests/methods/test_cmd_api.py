@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from baselines.cmd import CMD, CMDOnline, CMDPosthoc, OnlineCMD, layout_of, weights_of
+from baselines.cmd import CMD, OnlineCMD, layout_of, weights_of
+from baselines.cmd_online import CMDOnline
+from baselines.cmd_posthoc import CMDPosthoc
 from harness.method import Layout, Run, Snapshot
 from harness.snapshots import MemoryTrajectory
 from harness.storage.files import CorruptFile

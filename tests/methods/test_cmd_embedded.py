@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from baselines.cmd import EmbeddedCMD
-from baselines.cmd.branch import CMDEmbedded
-from baselines.cmd.embedding import RULES, optimizer_state
-from baselines.cmd.fit import fit
-from baselines.cmd.windows import MOVEMENTS, FreeFit, WarmUp
+from baselines.cmd.embedded_choice import MOVEMENTS, FreeFit
+from baselines.cmd.embedded_rules import RULES, optimizer_state
+from baselines.cmd.posthoc import decompose
+from baselines.cmd_embedded import CMDEmbedded
 from harness.method import Branch, Snapshot
 from harness.planning.compose import Request
 from harness.planning.resolve import resolve
@@ -304,8 +304,8 @@ def random_walks(seed, T=9):
 
 def free_fit(rows_TN, movement, warmup=5):
     snapshots = tuple(Snapshot(t, t, torch.from_numpy(row_N), {}) for t, row_N in enumerate(rows_TN, start=1))
-    window = WarmUp(snapshots[:warmup])
-    free = FreeFit(fit(window, 3, torch.arange(2, N)), window, movement, 1 << 20)
+    window = MemoryTrajectory.of(snapshots[:warmup])
+    free = FreeFit(decompose(window, 3, torch.arange(2, N)), window, movement, 1 << 20)
     for snapshot in snapshots[warmup:]:
         free.update(snapshot.theta_N)
     return free
@@ -475,8 +475,8 @@ def test_brancher_starts_at_the_end_of_the_warm_up():
         ({"modes": 5, "samples": 4}, "modes must be at most samples = 4, got 5"),
         ({"warmup": 1}, "warmup must be at least 2, got 1"),
         ({"every": 0}, "every must be at least 1, got 0"),
-        ({"percent": 0}, "percent must be a finite number above 0, got 0"),
-        ({"percent": 100.5}, "percent must be at most 100, got 100.5"),
+        ({"percent": 0}, "percent must be above 0 and at most 100, got 0"),
+        ({"percent": 100.5}, "percent must be above 0 and at most 100, got 100.5"),
         ({"percent_of": "some"}, "percent_of must be one of all, remaining, got 'some'"),
         ({"rule": "none"}, "rule must be one of projected, chain, reference, got 'none'"),
         ({"movement": "far"}, "movement must be one of coefficients, scale_free, got 'far'"),

@@ -7,7 +7,6 @@ import torch
 from baselines.dmd import DMD
 from baselines.dmd.dynamics import geometric_sums
 from baselines.dmd.rank import by_energy, by_threshold, carried
-from baselines.snapshots import Rows
 from harness.method import Layout, Snapshot
 from harness.snapshots import MemoryTrajectory
 from harness.storage.trajectory import StoredTrajectory, write_snapshot
@@ -391,7 +390,7 @@ def test_nothing_of_the_size_of_the_weights_is_kept():
         (walk(), {"energy": 0.0}, "energy must be above 0 and at most 1, got 0.0"),
         (walk(), {"energy": 1.01}, "energy must be above 0 and at most 1, got 1.01"),
         (walk(), {"energy": float("nan")}, "energy must be above 0 and at most 1, got nan"),
-        (walk(), {"offset": "mean"}, "offset must be constant, first or none, got 'mean'"),
+        (walk(), {"offset": "mean"}, "offset must be one of constant, first, none, got 'mean'"),
     ],
 )
 def test_bad_input(snapshots, options, message):
@@ -400,7 +399,7 @@ def test_bad_input(snapshots, options, message):
 
 
 def test_bad_questions():
-    dmd = DMD.fit(Rows(walk(4), (1, 2, 3, 4)), 1)
+    dmd = DMD.fit(MemoryTrajectory(walk(4), (1, 2, 3, 4)), 1)
     with pytest.raises(ValueError, match="h must be at least 0, got -1"):
         dmd.forecast(-1)
     with pytest.raises(ValueError, match=r"t must be one of the 4 snapshots 1\.\.4, got 0"):

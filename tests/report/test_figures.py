@@ -8,7 +8,7 @@ import pytest
 import torch
 from command import here
 
-from baselines.cmd import CMDPosthoc
+from baselines.cmd_posthoc import CMDPosthoc
 from harness.config import DatasetConfig, ModelConfig
 from harness.method import Layout, Run, Snapshot
 from harness.problem.models import build_model

@@ -26,7 +26,7 @@ WALSH_4 = torch.tensor([[1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]], dtype=t
 
 
 def shares(W_TN, modes):
-    model = CMD.fit(W_TN.float(), modes=modes, samples=W_TN.shape[1], seed=0).model
+    model = CMD.fit(W_TN.float(), modes=modes, samples=W_TN.shape[1], seed=0)
     table, _ = unexplained(trajectory(W_TN), model)
     return {(fit, dimension): share for fit, dimension, share in table.itertuples(index=False)}
 
