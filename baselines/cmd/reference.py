@@ -56,7 +56,8 @@ def posthoc(W_TN: NDArray[Any], modes: int, sample_K: Indices) -> Fit:
     corr_KK = np.abs(correlation(W_TN[:, sample_K], W_TN[:, sample_K]))
     label_K = fcluster(linkage(pdist(corr_KK), "complete"), modes, "maxclust")
     clusters = sorted((np.flatnonzero(label_K == label) for label in np.unique(label_K)), key=len, reverse=True)
-    central = [own[corr_KK[np.ix_(own, own)].mean(1).argmax()] for own in clusters]
+    # rounded, so that ties go to the first whatever the order of summation
+    central = [own[corr_KK[np.ix_(own, own)].mean(1).round(12).argmax()] for own in clusters]
     reference_M = np.asarray(sample_K)[central]
     mode_N = np.abs(correlation(W_TN, W_TN[:, reference_M])).argmax(1)
     moves_M = np.ptp(W_TN[:, reference_M], axis=0) > 0

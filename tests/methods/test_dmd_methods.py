@@ -124,7 +124,7 @@ def test_references_are_forecast_and_decoded_through_a_and_b():
             proposals[t].theta_N, (cmd.a_N * x_M[mode_N] + cmd.b_N).float(), rtol=1e-4, atol=1e-4
         )
     tables = method.tables()
-    assert set(tables) == {"modes", "layers", "eigenvalues", "fit"}
+    assert set(tables) == {"modes", "layers", "rho", "eigenvalues", "fit"}
     assert len(tables["eigenvalues"]) == 2
 
 
