@@ -18,12 +18,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from baselines.parameters import check_choice, check_percent, check_whole
-from baselines.warmup import branch_after_warmup
+from baselines.parameters import check_choice, check_whole
+from baselines.warmup import PercentOf, branch_after_warmup, check_warmup, check_windows
 from harness.method import Branch, Brancher, Session, State
 
 Choice = Literal["random", "least_moved"]
-PercentOf = Literal["all", "remaining"]
 WINDOW_COLUMNS = ("epoch", "frozen_now", "frozen", "trainable_fraction")
 VECTORS = ("last_N", "moved_N", "frozen_N", "held_N")
 BLOCK_BYTES = 64 << 20
@@ -51,10 +50,8 @@ class Frozen(Brancher):
 
     def __post_init__(self) -> None:
         check_choice("choice", self.choice, get_args(Choice))
-        check_whole("warmup", self.warmup, 2)
-        check_whole("every", self.every, 1)
-        check_percent("percent", self.percent)
-        check_choice("percent_of", self.percent_of, get_args(PercentOf))
+        check_warmup(self.warmup)
+        check_windows(self.every, self.percent, self.percent_of)
         check_whole("spared", self.spared, 0)
 
     def branch(self, epochs: int) -> Branch:

@@ -16,20 +16,28 @@ def check_whole(name: str, value: Any, least: int) -> None:
         raise ValueError(f"{name} must be at least {least}, got {value!r}")
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def check_between(name: str, value: Any, low: float, high: float = math.inf) -> None:
     """`value` must be a finite number strictly between `low` and `high`."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not low < value < high:
+    if not _is_number(value) or not low < value < high:
         bound = f"a finite number above {low:g}" if math.isinf(high) else f"above {low:g} and below {high:g}"
         raise ValueError(f"{name} must be {bound}, got {value!r}")
 
 
 def check_from(name: str, value: Any, low: float, below: float = math.inf) -> None:
     """`value` must be a finite number of at least `low`, and below `below`."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not low <= value < below:
+    if not _is_number(value) or not low <= value < below:
         bound = f"at least {low:g}" + ("" if math.isinf(below) else f" and below {below:g}")
         raise ValueError(f"{name} must be {bound}, got {value!r}")
+
+
+def check_share(name: str, value: Any, whole: float = 1) -> None:
+    """`value` must be a number above 0 and at most `whole`."""
+    if not _is_number(value) or not 0 < value <= whole:
+        raise ValueError(f"{name} must be above 0 and at most {whole:g}, got {value!r}")
 
 
 def check_bool(name: str, value: Any) -> None:
@@ -43,10 +51,3 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     choices = tuple(choices)
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
-
-
-def check_percent(name: str, value: Any) -> None:
-    """`value` must be a number above 0 and at most 100."""
-    check_between(name, value, 0)
-    if value > 100:
-        raise ValueError(f"{name} must be at most 100, got {value!r}")

@@ -18,6 +18,7 @@ from schedulefree import AdamWScheduleFree, SGDScheduleFree
 
 from baselines.parameters import check_between, check_choice, check_from
 from harness.method import Branch, Brancher, Proposal, Session, State
+from harness.snapshots import tensors_of
 
 Inner = Literal["auto", "sgd", "adamw"]
 
@@ -79,10 +80,10 @@ class ScheduleFree(Brancher):
     @torch.no_grad()
     def propose(self, session: Session) -> Proposal:
         x_N = session.theta_N.clone()
-        for parameter, offset in zip(session.parameters, session.layout.offsets, strict=True):
+        for parameter, x in zip(session.parameters, tensors_of(x_N, session.layout), strict=True):
             z = session.optimizer.state[parameter].get("z")
             if z is not None:
-                x_N[offset : offset + z.numel()].lerp_(z.reshape(-1), 1 - 1 / self.beta)
+                x.lerp_(z, 1 - 1 / self.beta)
         return Proposal(x_N)
 
     def state_dict(self) -> State:

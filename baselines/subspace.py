@@ -16,13 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from baselines.gram import BLOCK_BYTES, combine, gram
 from baselines.parameters import check_whole
-from baselines.snapshots import Rows
-from harness.method import Trajectory
+from harness.snapshots import MemoryTrajectory, Snapshots, as_trajectory
 
 RESOLVED = 1e-13
 """least (s_k / s_1)^2 of a direction that is told from rounding: the float64 products carry no less with T snapshots
@@ -41,7 +39,7 @@ class Subspace:
     @classmethod
     def fit(
         cls,
-        snapshots: Tensor | NDArray[np.generic] | Trajectory,
+        snapshots: Snapshots,
         dimensions: int,
         max_bytes: int = BLOCK_BYTES,
     ) -> Subspace:
@@ -50,7 +48,7 @@ class Subspace:
         Reads the snapshots twice, in blocks of `max_bytes`; holds D N floats. ValueError where `dimensions` is below 1,
         above T - 1 or above the rank that the snapshots have beyond rounding, or where a snapshot is not finite.
         """
-        trajectory = Rows(snapshots) if isinstance(snapshots, Tensor | np.ndarray) else snapshots
+        trajectory = as_trajectory(snapshots)
         T = len(trajectory)
         check_whole("dimensions", dimensions, 1)
         if dimensions > T - 1:
@@ -69,13 +67,13 @@ class Subspace:
         return cls(orthonormalise(P_DN, max_bytes), values_T[:-1])
 
     @classmethod
-    def span(cls, snapshots: Tensor | NDArray[np.generic] | Trajectory, max_bytes: int = BLOCK_BYTES) -> Subspace:
+    def span(cls, snapshots: Snapshots, max_bytes: int = BLOCK_BYTES) -> Subspace:
         """An orthonormal basis of the uncentred snapshots' span; those that depend on others add no dimension.
 
         The same span as the published Gram-Schmidt process, in an order that does not depend on the snapshots'.
         ValueError where there is no snapshot, or none but zeros, or one that is not finite.
         """
-        trajectory = Rows(snapshots) if isinstance(snapshots, Tensor | np.ndarray) else snapshots
+        trajectory = as_trajectory(snapshots)
         if len(trajectory) == 0:
             raise ValueError("snapshots must be at least 1, got 0")
         values_T, V_TT, rank = _principal(gram(trajectory, shift=False, max_bytes=max_bytes))
@@ -154,7 +152,7 @@ def orthonormalise(P_DN: Tensor, max_bytes: int = BLOCK_BYTES) -> Tensor:
     A row changes by those above it alone. ValueError where rows are not independent.
     """
     D, N = P_DN.shape
-    L_DD, failed = torch.linalg.cholesky_ex(gram(Rows(P_DN), shift=False, max_bytes=max_bytes))
+    L_DD, failed = torch.linalg.cholesky_ex(gram(MemoryTrajectory(P_DN), shift=False, max_bytes=max_bytes))
     if int(failed) != 0:
         raise ValueError("rows must be independent")
     # its inverse costs no digits where rows are nearly orthonormal, and products are faster than substitution

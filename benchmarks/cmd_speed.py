@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 
 from baselines.cmd import CMD
-from baselines.cmd.clustering import references
-from baselines.cmd.recursion import OnlineFit
-from baselines.snapshots import Rows
+from baselines.cmd.clustering import find_modes
+from baselines.cmd.online_recursion import OnlineFit
 from harness.method import Snapshot, Trajectory
+from harness.snapshots import MemoryTrajectory
 from harness.storage.trajectory import StoredTrajectory, write_snapshot
 
 CPU = torch.device("cpu")
@@ -112,7 +112,7 @@ def measure(trajectory: Trajectory, modes: int, samples: int, rounds: int) -> CM
     whole = best(lambda: CMD.fit(trajectory, modes, samples), rounds)
     x_TK = cmd.references_TM[:, torch.randint(cmd.references_TM.shape[1], (samples,))]
     x_TK = x_TK + torch.randn(x_TK.shape) * x_TK.std(0)
-    clustering = best(lambda: references(x_TK, modes), rounds)
+    clustering = best(lambda: find_modes(x_TK, modes), rounds)
     rest = whole - clustering
     print(f"read the trajectory once        {read:9.3f} s")
     print(f"post-hoc CMD                    {whole:9.3f} s   {whole / read:6.1f} x reading")
@@ -125,7 +125,7 @@ def measure(trajectory: Trajectory, modes: int, samples: int, rounds: int) -> CM
 
 def measure_online(cmd: CMD, snapshots: list[Tensor], rounds: int) -> None:
     """Print the figures of one update; copies and updates take the snapshots in turn, as they come in training."""
-    online, copy_N = OnlineFit.start(cmd.model, CPU), torch.empty_like(snapshots[0])
+    online, copy_N = OnlineFit.start(cmd, CPU), torch.empty_like(snapshots[0])
     turns = cycle(snapshots)
     copy = best(lambda: copy_N.copy_(next(turns)), 5 * rounds)
     update = best(lambda: online.update(next(turns)), 5 * rounds)
@@ -140,7 +140,7 @@ def in_memory(N: int, T: int, modes: int, samples: int, rounds: int) -> None:
     motion = Motion(N, T, modes)
     for t in range(1, T + 1):
         motion.fill(t, W_TN[t - 1])
-    cmd = measure(Rows(W_TN), modes, samples, rounds)
+    cmd = measure(MemoryTrajectory(W_TN), modes, samples, rounds)
     measure_online(cmd, list(W_TN), rounds)
 
 
@@ -171,7 +171,7 @@ def scaling(modes: int, samples: int, rounds: int) -> None:
             motion.fill(t, W_TN[t - 1])
         # drawn beforehand, and few, so that clustering weighs nothing
         sample_K = torch.randint(N, (200,), generator=torch.Generator().manual_seed(0)).unique()
-        seconds = best(partial(CMD.fit, Rows(W_TN), modes, sample_K=sample_K), rounds)
+        seconds = best(partial(CMD.fit, MemoryTrajectory(W_TN), modes, sample_K=sample_K), rounds)
         print(f"{N:11,d}  {T:9d}   {seconds:10.3f}   {1e9 * seconds / (N * T):10.3f}")
 
 

@@ -27,7 +27,6 @@ from torch import Tensor
 from baselines.dldr import DLDR
 from baselines.p_bfgs import PBFGS
 from baselines.p_sgd import PSGD
-from baselines.snapshots import Rows
 from baselines.subspace import Subspace, orthonormalise
 from harness.config import BaseConfig
 from harness.planning.compose import Request
@@ -35,6 +34,7 @@ from harness.planning.resolve import resolve
 from harness.problem.datasets import obtain
 from harness.problem.images import ImageSet
 from harness.problem.splits import load_split
+from harness.snapshots import MemoryTrajectory
 from harness.training.clock import Clock
 from harness.training.loop import Trainer
 from harness.training.session import BranchSession
@@ -121,7 +121,9 @@ def begun(method: DLDR, base: BaseConfig, images: ImageSet, snapshots_TN: Tensor
     """A session in which `method` trains from the end of the warm-up."""
     trainer = Trainer(base, images, CPU)
     trainer.flat.load(snapshots_TN[-1])
-    session = BranchSession(trainer, method.branch(base.epochs), Rows(snapshots_TN), Clock(CPU), method.gradient_space)
+    session = BranchSession(
+        trainer, method.branch(base.epochs), MemoryTrajectory(snapshots_TN), Clock(CPU), method.gradient_space
+    )
     method.begin(session)
     return session
 

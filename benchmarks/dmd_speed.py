@@ -28,8 +28,8 @@ from torch import Tensor
 
 from baselines.dmd import DMD
 from baselines.gram import gram
-from baselines.snapshots import Rows
 from harness.method import Snapshot, Trajectory
+from harness.snapshots import MemoryTrajectory
 from harness.storage.trajectory import StoredTrajectory, write_snapshot
 
 AHEAD = 10
@@ -86,7 +86,7 @@ def compare(N: int, T: int, modes: int, rank: int, rounds: int, without: list[st
     motion = Motion(N, T, modes)
     for t in range(1, T + 1):
         motion.fill(t, W_TN[t - 1])
-    rows = Rows(W_TN)
+    rows = MemoryTrajectory(W_TN)
     _, memory, (ours, forecast_N) = once(lambda: by_gram(rows, rank))
     read = best(lambda: read_once(rows), rounds)
     products = best(lambda: gram(rows, True), rounds)
@@ -146,7 +146,7 @@ def scaling(modes: int, rank: int, rounds: int) -> None:
         W_TN, motion = torch.empty(T, N), Motion(N, T, modes)
         for t in range(1, T + 1):
             motion.fill(t, W_TN[t - 1])
-        rows = Rows(W_TN)
+        rows = MemoryTrajectory(W_TN)
         _, memory, _ = once(partial(by_gram, rows, rank))
         seconds = best(partial(by_gram, rows, rank), rounds)
         print(f"{N:11,d}  {T:9d} {seconds:8.3f}   {memory:9.0f}   {1e9 * seconds / (N * T):10.3f}")

@@ -2,8 +2,8 @@
 
 The harness owns the loop, the clock, evaluation, randomness and files; a method owns its mathematics and
 its state. A method sees training data and trajectories only, opens no file, seeds nothing and imports
-nothing else from the harness. Its parameters are the keyword arguments of its class; a bad one raises
-`ValueError("<parameter> must ..., got ...")` at construction. There are three kinds:
+nothing else from the harness but `harness.snapshots`. Its parameters are the keyword arguments of its class;
+a bad one raises `ValueError("<parameter> must ..., got ...")` at construction. There are three kinds:
 
 An **Observer** watches a base, causally. `begin(run)` once, then `observe(snapshot)` once per snapshot in
 order, w(0) first: at epoch cadence the snapshots after each epoch, and `run.trajectory` already ends with
@@ -121,6 +121,22 @@ class Proposal:
     buffers: Buffers | None = None
 
 
+@dataclass(frozen=True)
+class Plane:
+    """Two directions in weight space with the run's path over them, for pictures of the loss.
+
+    A point (u, v) stands for the weights `origin_N + u * axes_2N[0] + v * axes_2N[1]`.
+    """
+
+    origin_N: Tensor
+    axes_2N: Tensor
+    path_T2: Tensor
+    """float64 coordinates of the run after each epoch of `ts`"""
+    ts: tuple[int, ...]
+    labels: tuple[str, str]
+    """what the two axes are, for a figure"""
+
+
 class Method(ABC):
     """What all three kinds may declare and report."""
 
@@ -153,6 +169,10 @@ class Method(ABC):
     def fitted(self) -> State:
         """What was fitted, at the end of the run, for who asks for it (`save=final`); empty where nothing is."""
         return {}
+
+    def plane(self) -> Plane | None:
+        """The plane of a fitted reconstruction over which its user may want to see the loss; None without one."""
+        return None
 
 
 class Observer(Method):

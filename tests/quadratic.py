@@ -6,8 +6,8 @@ The loss of mini-batch k at theta is theta' A theta / 2 - c_k' theta. Counts wha
 import numpy as np
 import torch
 
-from baselines.snapshots import Rows
 from harness.method import Batch
+from harness.snapshots import MemoryTrajectory
 
 
 class QuadraticSession:
@@ -19,7 +19,7 @@ class QuadraticSession:
         self.A_NN = torch.tensor(factor_NN @ factor_NN.T / N + 0.1 * np.eye(N))
         self.c_KN = torch.tensor(rng.standard_normal(N) + noise * rng.standard_normal((batches, N)))
         self.snapshots_TN = torch.tensor(rng.standard_normal((T, N)), dtype=torch.float32)
-        self.trajectory = Rows(self.snapshots_TN)
+        self.trajectory = MemoryTrajectory(self.snapshots_TN)
         self.theta_N = self.snapshots_TN[0].double()
         self.parameters = []
         self.t = 0

@@ -12,7 +12,7 @@ from harness.planning.methods import method_config
 from harness.tune.space import Space
 from harness.tune.study import Problem, Search
 
-CMD = {"_target_": "baselines.cmd.online.CMDOnline", "modes": 5, "samples": 500, "warmup": 3}
+CMD = {"_target_": "baselines.cmd_online.CMDOnline", "modes": 5, "samples": 500, "warmup": 3}
 SPACE = Space({"modes": IntDistribution(2, 9), "warmup": IntDistribution(2, 4)})
 
 

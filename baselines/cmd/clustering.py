@@ -1,7 +1,7 @@
 """The modes of CMD: clusters of correlated trajectories, each with the one trajectory that stands for it.
 
-The clustering of Brokman et al. (ICLR 2024), in float64. Products are torch's, whose thread count the harness fixes,
-not numpy's own BLAS, and run on the trajectories' device; the linkage is scipy's and runs on the CPU.
+Steps 2 and 3 of post-hoc CMD (Brokman et al., ICLR 2024), in float64. Products are torch's, whose thread count the
+harness fixes, not numpy's own BLAS, and run on the trajectories' device; the linkage is scipy's and runs on the CPU.
 
 Shape suffixes: T snapshots, K sampled weights, M modes.
 """
@@ -11,23 +11,26 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import fcluster, linkage
 from torch import Tensor
 
 ROWS = 512
 """rows of the distance matrix that are worked on at a time"""
 
 
-def references(x_TK: Tensor, modes: int) -> Tensor:
-    """Columns of x_TK that stand for the modes, largest mode first: (M,) int64, M at most `modes` and K.
+def find_modes(x_TK: Tensor, modes: int) -> tuple[Tensor, Tensor]:
+    """The mode of every trajectory, (K,), and the columns of x_TK that stand for the modes, (M,): int64 on the CPU.
 
-    Fewer than `modes` come out where the trajectories have fewer distinct correlations. Ties go to the lower index.
+    Modes are numbered from 0, largest first; fewer than `modes` come out where the trajectories have fewer distinct
+    correlations. A mode's reference is the member with the largest mean correlation within it. Ties go to the lower
+    index.
     """
     corr_KK = abs_correlation(x_TK)
     label_K = cluster(corr_KK, modes)
     # A stable sort leaves modes of one size in the order of their labels.
-    order_M = np.argsort(-np.bincount(label_K), kind="stable")
-    return torch.stack([_most_central(corr_KK, torch.from_numpy(np.flatnonzero(label_K == m))) for m in order_M])
+    number_M = np.argsort(-np.bincount(label_K), kind="stable")
+    mode_K = torch.from_numpy(np.argsort(number_M)[label_K])
+    members = [torch.nonzero(mode_K == mode).squeeze(1) for mode in range(len(number_M))]
+    return mode_K, torch.stack([_most_central(corr_KK, member) for member in members])
 
 
 def abs_correlation(x_TK: Tensor) -> Tensor:
@@ -51,7 +54,10 @@ def abs_correlation(x_TK: Tensor) -> Tensor:
 
 
 def cluster(corr_KK: Tensor, modes: int) -> NDArray[np.int64]:
-    """Complete linkage of the rows under Euclidean distance, cut into at most `modes`: labels from 0, (K,)."""
+    """Labels from 0, (K,), of the complete linkage of the rows under Euclidean distance, cut into at most `modes`."""
+    # here, since it takes as long to import as all the rest of CMD, and whoever only checks parameters needs none of it
+    from scipy.cluster.hierarchy import fcluster, linkage
+
     if len(corr_KK) == 1:
         return np.zeros(1, dtype=np.int64)
     tree = linkage(row_distances(corr_KK), method="complete")

@@ -3,9 +3,9 @@
 Brokman et al., Enhancing Neural Training via a Correlated Dynamics Model (ICLR 2024). After a warm-up of F + 1 epochs
 the modes are fixed; from then on, at every epoch that L divides, the P percent of weights whose coefficients moved
 least since the last such window are embedded. Deviations: the constraint holds after every optimizer step, not at the
-ends of epochs alone; references also take in what their weights ask for, unless `rule` says otherwise (`embedding`);
-weights that never moved are not embedded, since they would fill the first windows. `EmbeddedCMD` stands in anyone's
-own loop; `branch.CMDEmbedded` is the same in the harness.
+ends of epochs alone; references also take in what their weights ask for, unless `rule` says otherwise
+(`embedded_rules`); weights that never moved are not embedded, since they would fill the first windows. This is for
+anyone's training loop; the harness runs the same as `baselines.cmd_embedded`.
 
 Shape suffixes: N trainable weights, M modes.
 """
@@ -13,35 +13,33 @@ Shape suffixes: N trainable weights, M modes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from baselines.cmd.embedding import RULES, Embedding, Rule
-from baselines.cmd.fit import BLOCK_BYTES, fit
-from baselines.cmd.posthoc import check_modes
-from baselines.cmd.report import ModeReport
-from baselines.cmd.sampling import constant_weights, non_finite, sample_weights
-from baselines.cmd.windows import MOVEMENTS, FreeFit, Movement, WarmUp
-from baselines.parameters import check_choice, check_percent, check_whole
-from harness.method import Layout, Snapshot, State, Trajectory
+from baselines.cmd.embedded_choice import MOVEMENTS, FreeFit, Movement
+from baselines.cmd.embedded_rules import RULES, Embedding, Rule
+from baselines.cmd.modes import ModeReport
+from baselines.cmd.posthoc import BLOCK_BYTES, check_modes, decompose
+from baselines.cmd.sampling import constant_weights, sample_weights
+from baselines.finite import check_finite
+from baselines.parameters import check_choice
+from baselines.warmup import PercentOf, check_warmup, check_windows
+from harness.method import State, Trajectory
+from harness.snapshots import MemoryTrajectory, check_float32, layout_of, trainable, weights_of
 
-PercentOf = Literal["all", "remaining"]
 WINDOW_COLUMNS = ("epoch", "embedded_now", "embedded", "trainable_fraction", "largest_movement")
 
 
-def check_embedding(
+def check_embedded(
     modes: int, samples: int, warmup: int, every: int, percent: float, percent_of: str, rule: str, movement: str
 ) -> None:
-    """What both forms ask of their parameters; ValueError."""
-    check_modes(modes, samples, include_initial=False)
-    # F + 1 snapshots, and among fewer than 3 every correlation is 1
-    check_whole("warmup", warmup, 2)
-    check_whole("every", every, 1)
-    check_percent("percent", percent)
-    check_choice("percent_of", percent_of, get_args(PercentOf))
+    """What embedded CMD asks of its parameters in anyone's loop and in the harness; ValueError."""
+    check_modes(modes, samples)
+    check_warmup(warmup)
+    check_windows(every, percent, percent_of)
     check_choice("rule", rule, RULES)
     check_choice("movement", movement, MOVEMENTS)
 
@@ -53,10 +51,11 @@ class EmbeddedCMD:
     `after_step()` after it, and `after_epoch()` at the end of every epoch. Epochs 1..F+1, F = `warmup`, are the
     warm-up, whose weights are kept in memory; then `modes` references are chosen out of `samples` clustered weights.
     At every later epoch that `every` divides, `percent` percent of all weights (or of those that `remaining` says are
-    not embedded yet), rounded down, are embedded. `rule` and `movement` are explained in `embedding` and `windows`.
-    Weights are read and written in the model's own parameters, which are neither flattened nor replaced. Gradients of
-    all weights are still computed. Optimizers with their own kind of weight decay need the rule `projected`, where it
-    needs no treatment. ValueError, naming the parameter, for values out of bounds and weights that are not float32.
+    not embedded yet), rounded down, are embedded. `rule` is explained in `embedded_rules`, `movement` in
+    `embedded_choice`. Weights are read and written in the model's own parameters, which are neither flattened nor
+    replaced. Gradients of all weights are still computed. Optimizers with their own kind of weight decay need the rule
+    `projected`, where it needs no treatment. ValueError, naming the parameter, for values out of bounds and weights
+    that are not float32.
     """
 
     def __init__(
@@ -73,15 +72,10 @@ class EmbeddedCMD:
         movement: Movement = "coefficients",
         seed: int = 0,
     ) -> None:
-        check_embedding(modes, samples, warmup, every, percent, percent_of, rule, movement)
-        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        for name, parameter in named:
-            if parameter.dtype != torch.float32:
-                raise ValueError(f"parameter {name} must be float32, got {parameter.dtype}")
-        if not named:
-            raise ValueError("model must have at least 1 trainable parameter, got 0")
-        self.parameters = [parameter for _, parameter in named]
-        self.layout = Layout(tuple(name for name, _ in named), tuple(tuple(p.shape) for p in self.parameters))
+        check_embedded(modes, samples, warmup, every, percent, percent_of, rule, movement)
+        check_float32(trainable(model))
+        self.model, self.layout = model, layout_of(model)
+        self.parameters = list(trainable(model).values())
         self.optimizer = optimizer
         self.modes, self.samples, self.warmup = modes, samples, warmup
         self.every, self.percent, self.percent_of = every, percent, percent_of
@@ -89,7 +83,8 @@ class EmbeddedCMD:
         self.generator = torch.Generator().manual_seed(seed)
         self.t = 0
         """completed epochs"""
-        self.seen = WarmUp()
+        self.seen_TN: Tensor | None = None
+        """weights of the warm-up's epochs, as far as they have passed"""
         self.free: FreeFit | None = None
         self.embedding: Embedding | None = None
         self.report: ModeReport | None = None
@@ -133,31 +128,35 @@ class EmbeddedCMD:
         `last`: no training follows, so there is nothing to embed for. ValueError, naming epoch and tensor, where a
         weight is not finite.
         """
-        theta_N = torch.cat([p.detach().reshape(-1) for p in self.parameters])
-        if not all(torch.isfinite(bound) for bound in theta_N.aminmax()):
-            weight = int((~torch.isfinite(theta_N)).nonzero()[0])
-            raise ValueError(non_finite(self.t + 1, self.layout, weight))
+        theta_N = weights_of(self.model)
+        check_finite(theta_N, self.t + 1, self.layout)
         self.embedded_epochs += self.embedded
         self.t += 1
         if self.free is None:
-            self.seen = WarmUp((*self.seen.snapshots, Snapshot(self.t, self.t, theta_N, {})))
-            if self.t == self.warmup + 1:
-                self.fix_modes(self.seen)
-                self.seen = WarmUp()
+            self._see(theta_N)
             return
         self.free.update(theta_N)
         if self.t % self.every == 0 and not last:
             self._embed()
 
+    def _see(self, theta_N: Tensor) -> None:
+        """Keep the weights of an epoch of the warm-up; at its end fix the modes."""
+        if self.seen_TN is None:
+            self.seen_TN = theta_N.new_empty(self.warmup + 1, len(theta_N))
+        self.seen_TN[self.t - 1] = theta_N
+        if self.t == len(self.seen_TN):
+            self.fix_modes(MemoryTrajectory(self.seen_TN, range(1, self.t + 1)))
+            self.seen_TN = None
+
     def fix_modes(self, warmup: Trajectory) -> None:
         """Choose modes and references from these snapshots; the epochs counted so far become those of the last."""
         constant_C = constant_weights(warmup, self.layout, BLOCK_BYTES // 2)
         sample_K = sample_weights(self.layout.N, self.layout, self.samples, constant_C, self.generator)
-        model = fit(warmup, self.modes, sample_K)
+        cmd = decompose(warmup, self.modes, sample_K)
         self.t = warmup.ts[-1]
-        self.report = ModeReport.of(model, self.layout)
-        self.free = FreeFit(model, warmup, self.movement, BLOCK_BYTES)
-        self._follow(model.reference_M)
+        self.report = ModeReport.of(cmd, self.layout)
+        self.free = FreeFit(cmd, warmup, self.movement, BLOCK_BYTES)
+        self._follow(cmd.reference_M)
 
     def _follow(self, reference_M: Tensor) -> None:
         self.reference_M = reference_M.clone()
@@ -175,7 +174,7 @@ class EmbeddedCMD:
         self.windows.append(dict(zip(WINDOW_COLUMNS, values, strict=True)))
 
     def scalars(self) -> dict[str, float]:
-        """Of this epoch: embedded weights, those that never moved, what goes on training, and the modes' own."""
+        """Embedded weights and those that never moved, what goes on training, and the numbers of the modes."""
         numbers = {
             "trainable_fraction": self.trainable_fraction,
             "saved": self.saved,
@@ -201,8 +200,9 @@ class EmbeddedCMD:
             "t": self.t,
             "embedded_epochs": self.embedded_epochs,
             "windows": [dict(row) for row in self.windows],
-            "seen": [snapshot.theta_N.clone() for snapshot in self.seen.snapshots],
         }
+        if self.seen_TN is not None:
+            state["seen_TN"] = self.seen_TN[: self.t].clone()
         if self.free is not None and self.embedding is not None and self.report is not None:
             state |= {
                 "free": self.free.state_dict(),
@@ -217,8 +217,10 @@ class EmbeddedCMD:
         self.t = state["t"]
         self.embedded_epochs = state["embedded_epochs"]
         self.windows = [dict(row) for row in state["windows"]]
-        seen = (theta_N.to(self.device, copy=True) for theta_N in state["seen"])
-        self.seen = WarmUp(tuple(Snapshot(t, t, theta_N, {}) for t, theta_N in enumerate(seen, start=1)))
+        if "seen_TN" in state:
+            seen_TN = state["seen_TN"]
+            self.seen_TN = torch.empty(self.warmup + 1, self.layout.N, device=self.device)
+            self.seen_TN[: len(seen_TN)] = seen_TN
         if "free" in state:
             self.free = FreeFit.from_state(state["free"], self.device)
             self._follow(state["reference_M"])

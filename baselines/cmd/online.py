@@ -1,132 +1,188 @@
-"""Online CMD as the harness runs it: an observer that models the base from the end of its warm-up on.
+"""Online CMD: modes fixed after a warm-up, and every weight then regressed on its reference as training goes on.
 
-Brokman et al., Enhancing Neural Training via a Correlated Dynamics Model (ICLR 2024). Modes and references are fixed
-once, by post-hoc CMD over the F + 1 snapshots w(1..F+1), hence at the end of epoch F + 1; with `include_initial` over
-w(0..F). The published list of snapshots starts after the first epoch, so the former is theirs.
+    cmd = OnlineCMD(model)
+    for epoch in range(epochs):
+        train(model)
+        cmd.update()
+        with cmd.applied(model):
+            evaluate(model)
+
+Brokman et al., Enhancing Neural Training via a Correlated Dynamics Model (ICLR 2024). This is for anyone's training
+loop; the harness runs the same as `baselines.cmd_online`.
+
+Shape suffixes: N weights, T snapshots of the warm-up, E weights and the buffers modelled with them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from baselines.cmd.buffers import extended, join, split
-from baselines.cmd.posthoc import check_modes, fit_run
-from baselines.cmd.recursion import OnlineFit
-from baselines.cmd.report import ModeReport
-from baselines.cmd.sampling import non_finite
-from baselines.parameters import check_bool
-from baselines.warmup import check_warmup, warmup_snapshots
-from harness.method import Layout, Observer, Proposal, Run, Snapshot, State
+from baselines.cmd.online_recursion import OnlineFit, check_online
+from baselines.cmd.posthoc import BLOCK_BYTES, CMD, decompose
+from baselines.cmd.sampling import sample_trajectories
+from baselines.finite import check_finite
+from harness.method import Layout
+from harness.snapshots import MemoryTrajectory, layout_of, tensors_of, trainable, weights_of
 
 
-def check_forgetting(forgetting: float) -> None:
-    """ValueError unless above 0 and at most 1."""
-    number = isinstance(forgetting, int | float) and not isinstance(forgetting, bool)
-    if not number or not 0 < forgetting <= 1:
-        raise ValueError(f"forgetting must be above 0 and at most 1, got {forgetting!r}")
+class OnlineCMD:
+    """Models the weights of `model` from the (F + 1)-th `update` on, F = `warmup`; training is never touched.
 
-
-def check_finite(theta_N: Tensor, t: int, layout: Layout) -> None:
-    """ValueError naming the snapshot and the tensor where a value is not finite."""
-    if not all(torch.isfinite(bound) for bound in theta_N.aminmax()):
-        weight = int((~torch.isfinite(theta_N)).nonzero()[0])
-        raise ValueError(non_finite(t, layout, weight))
-
-
-@dataclass(eq=False)
-class CMDOnline(Observer):
-    """CMD with a warm-up of F = `warmup` epochs; before its end it proposes nothing.
-
-    A snapshot counts `forgetting` ** k after k later ones, those of the warm-up alike. ValueError where modes is below
-    1 or above samples, warmup is below 2 or not below the base's epochs, or forgetting is not above 0 and at most 1.
+    `update` is called after every epoch, or every so many steps: a snapshot is what it sees. The warm-up's snapshots
+    lie in a temporary file in `folder` and are gone when the modes are fixed; then 9 bytes per weight stay.
+    `include_initial` takes the present weights as the first snapshot. A snapshot counts `forgetting` ** k after k
+    later ones. `model_buffers` models BatchNorm's statistics like weights. ValueError where a parameter is out of
+    bounds or a weight is not finite.
     """
 
-    modes: int = 10
-    samples: int = 1000
-    warmup: int = 20
-    include_initial: bool = False
-    forgetting: float = 1.0
-    model_buffers: bool = False
-
-    def __post_init__(self) -> None:
-        check_modes(self.modes, self.samples, self.include_initial)
-        check_warmup(self.warmup)
-        check_forgetting(self.forgetting)
-        check_bool("model_buffers", self.model_buffers)
+    def __init__(
+        self,
+        model: nn.Module,
+        modes: int = 10,
+        warmup: int = 20,
+        samples: int = 1000,
+        include_initial: bool = False,
+        forgetting: float = 1.0,
+        model_buffers: bool = False,
+        seed: int = 0,
+        folder: Path | str | None = None,
+    ) -> None:
+        check_online(modes, samples, warmup, include_initial, forgetting, model_buffers)
+        self.model, self.layout = model, layout_of(model)
+        self.modes, self.samples, self.warmup, self.seed = modes, samples, warmup, seed
+        self.forgetting, self.model_buffers, self.folder = forgetting, model_buffers, folder
+        self.t = -1 if include_initial else 0
+        """updates so far"""
+        self.online: OnlineFit | None = None
+        self._rows_TE: Tensor | None = None
+        self._kept: list[int] = []
+        """t of the warm-up's snapshots so far"""
+        if include_initial:
+            self.update()
 
     @property
-    def proposes_buffers(self) -> bool:  # type: ignore[override]
-        return self.model_buffers
+    def ready(self) -> bool:
+        """Whether the modes are fixed."""
+        return self.online is not None
 
-    def needs(self, epochs: int) -> tuple[int, int]:
-        first, last = warmup_snapshots(self.warmup, epochs)
-        return (first - 1, last - 1) if self.include_initial else (first, last)
-
-    def memory_floats(self, N: int) -> int:
-        """Mean, covariance, and the modes' labels at one byte."""
-        return 2 * N + N // 4
-
-    def begin(self, run: Run) -> None:
-        self.run = run
-        self.window = self.needs(run.epochs)
-        self.online: OnlineFit | None = None
-        self.report: ModeReport | None = None
-        self.own: Proposal | None = None
-        """with `model_buffers`, the base's latest buffers, and during the warm-up its weights"""
-
-    def observe(self, snapshot: Snapshot) -> None:
-        first, last = self.window
+    def update(self) -> None:
+        """Take in the model's present weights as the next snapshot."""
+        theta_E = weights_of(self.model)
         if self.model_buffers:
-            theta_N = snapshot.theta_N[:0] if snapshot.t >= last else snapshot.theta_N
-            self.own = Proposal(theta_N.clone(), {name: b.clone() for name, b in snapshot.buffers.items()})
-        if snapshot.t < last:
+            theta_E = join(theta_E, dict(self.model.named_buffers()))
+        self.t += 1
+        check_finite(theta_E, self.t, self._layout())
+        if self.online is not None:
+            self.online.update(theta_E)
             return
-        if self.online is None:
-            window = self.run.trajectory.window(first, last)
-            model = fit_run(self.run, window, self.modes, self.samples, self.model_buffers)
-            self.report = ModeReport.of(model, self.run.layout)
-            self.online = OnlineFit.start(model, snapshot.theta_N.device, self.forgetting)
-            return
-        theta_N, layout = snapshot.theta_N, self.run.layout
+        if self._rows_TE is None:
+            self._rows_TE = _on_disk(self.warmup + 1, len(theta_E), self.folder)
+        self._rows_TE[len(self._kept)] = theta_E
+        self._kept.append(self.t)
+        if len(self._kept) > self.warmup:
+            self.online = OnlineFit.start(self._fit(self._rows_TE, theta_E.device), theta_E.device, self.forgetting)
+            self._rows_TE, self._kept = None, []
+
+    def _layout(self) -> Layout:
+        """The layout of what is modelled: the weights, and with `model_buffers` what follows them."""
+        return extended(self.layout, dict(self.model.named_buffers())) if self.model_buffers else self.layout
+
+    def _fit(self, rows_TE: Tensor, device: torch.device) -> CMD:
+        """Post-hoc CMD of the warm-up, whose references are weights."""
+        N = self.layout.N
+        weights = MemoryTrajectory(rows_TE[:, :N], self._kept, device)
+        rng = torch.Generator().manual_seed(self.seed)
+        sample_K, x_TK = sample_trajectories(weights, N, self.layout, self.samples, rng, BLOCK_BYTES)
+        everything = MemoryTrajectory(rows_TE, self._kept, device)
+        return decompose(everything, self.modes, sample_K, x_TK, self._layout())
+
+    @contextlib.contextmanager
+    def applied(self, model: nn.Module | None = None) -> Iterator[bool]:
+        """Inside, `model` (default: the one in training) has the modelled weights; True where there are some yet.
+
+        Afterwards its weights and buffers are what they were, bit for bit, also after an error, so that BatchNorm may
+        be recalibrated inside. ValueError where the model's layout is another.
+        """
+        target = self.model if model is None else model
+        _check_layout(self.layout, layout_of(target), "model")
+        live = [p.data for p in trainable(target).values()] + [b.data for b in target.buffers()]
+        before = [tensor.clone() for tensor in live]
+        try:
+            if self.online is not None:
+                self._apply(self.online.model_N(), target)
+            yield self.ready
+        finally:
+            for tensor, saved in zip(live, before, strict=True):
+                tensor.copy_(saved)
+
+    def _apply(self, theta_E: Tensor, target: nn.Module) -> None:
+        N = self.layout.N
+        for parameter, part in zip(trainable(target).values(), tensors_of(theta_E[:N], self.layout), strict=True):
+            parameter.data.copy_(part)
         if self.model_buffers:
-            theta_N, layout = join(theta_N, snapshot.buffers), extended(layout, snapshot.buffers)
-        check_finite(theta_N, snapshot.t, layout)
-        self.online.update(theta_N)
+            for name, buffer in (split(theta_E, N, dict(target.named_buffers())).buffers or {}).items():
+                target.get_buffer(name).data.copy_(buffer)
 
-    def propose(self) -> Proposal | None:
-        """During the warm-up None, or with `model_buffers`, where a proposal must carry some, the base's own state."""
-        if self.own is not None and self.own.buffers is not None:
-            if self.online is None:
-                return Proposal(self.own.theta_N.clone(), {n: b.clone() for n, b in self.own.buffers.items()})
-            return split(self.online.model_N(), self.run.layout.N, self.own.buffers)
-        return None if self.online is None else Proposal(self.online.model_N())
-
-    def scalars(self) -> dict[str, float]:
-        return {} if self.report is None else self.report.scalars()
-
-    def tables(self) -> dict[str, pd.DataFrame]:
-        return {} if self.report is None else self.report.tables(self.run.layout)
-
-    def fitted(self) -> State:
-        return {} if self.online is None else self.online.state_dict()
-
-    def state_dict(self) -> State:
-        """Empty during the warm-up, whose snapshots come again with the run's trajectory, but for the latest's own."""
-        state: State = {}
-        if self.own is not None and self.own.buffers is not None:
-            state["own"] = {"theta_N": self.own.theta_N.clone(), **{n: b.clone() for n, b in self.own.buffers.items()}}
-        if self.online is not None and self.report is not None:
-            state |= {"online": self.online.state_dict(), "report": self.report.state_dict()}
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of everything that `load_state_dict` needs, the warm-up's snapshots included."""
+        state: dict[str, Any] = {
+            "t": self.t,
+            "warmup": self.warmup,
+            "names": list(self.layout.names),
+            "shapes": [list(shape) for shape in self.layout.shapes],
+            "kept": list(self._kept),
+        }
+        if self._rows_TE is not None:
+            state["rows_TE"] = self._rows_TE[: len(self._kept)].clone()
+        if self.online is not None:
+            state["online"] = self.online.state_dict()
         return state
 
-    def load_state_dict(self, state: State) -> None:
-        if "own" in state:
-            own = {name: tensor.to(self.run.device, copy=True) for name, tensor in state["own"].items()}
-            self.own = Proposal(own.pop("theta_N"), own)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another instance on the same model stood; ValueError where layout or warm-up differ."""
+        layout = Layout(tuple(state["names"]), tuple(tuple(shape) for shape in state["shapes"]))
+        _check_layout(self.layout, layout, "state_dict")
+        if state["warmup"] != self.warmup:
+            raise ValueError(f"state_dict must have warmup = {self.warmup}, got {state['warmup']}")
+        self.t, self._kept = state["t"], list(state["kept"])
+        self._rows_TE = self.online = None
+        if "rows_TE" in state:
+            rows_TE = state["rows_TE"]
+            self._rows_TE = _on_disk(self.warmup + 1, rows_TE.shape[1], self.folder)
+            self._rows_TE[: len(rows_TE)] = rows_TE
         if "online" in state:
-            self.online = OnlineFit.from_state(state["online"], self.run.device)
-            self.report = ModeReport(**state["report"])
+            self.online = OnlineFit.from_state(state["online"], weights_of(self.model).device)
+
+
+def _check_layout(expected: Layout, got: Layout, what: str) -> None:
+    """ValueError naming the first tensor that differs."""
+    ours, theirs = (list(zip(layout.names, layout.shapes, strict=True)) for layout in (expected, got))
+    for index in range(max(len(ours), len(theirs))):
+        here, there = (tensors[index] if index < len(tensors) else None for tensors in (ours, theirs))
+        if here != there:
+            wanted, found = ("nothing" if t is None else f"{t[0]} {t[1]}" for t in (here, there))
+            raise ValueError(f"{what} must have the layout that CMD was given: expected {wanted}, got {found}")
+
+
+def _on_disk(T: int, N: int, folder: Path | str | None) -> Tensor:
+    """A float32 array (T, N) in a memory-mapped temporary file that lives as long as the tensor does.
+
+    OSError where the disk has no room for it.
+    """
+    handle, path = tempfile.mkstemp(prefix="cmd-warmup-", dir=folder)
+    try:
+        # without this a full disk would end the process with SIGBUS
+        os.posix_fallocate(handle, 0, 4 * T * N)
+        return torch.from_file(path, shared=True, size=T * N, dtype=torch.float32).view(T, N)
+    finally:
+        os.close(handle)
+        os.unlink(path)

@@ -1,8 +1,9 @@
 """Which weights CMD clusters: a stratified sample of those that moved.
 
-Brokman et al. (ICLR 2024): the sampling called U_B shares one half of the samples equally between the tensors and one
-half in proportion to their sizes. Deviations: seeded; what rounding leaves is spread one by one, not given to a single
-tensor; weights that never moved are drawn again within their tensor, since they correlate with nothing.
+Step 1 of post-hoc CMD (Brokman et al., ICLR 2024): the sampling called U_B shares one half of the samples equally
+between the tensors and one half in proportion to their sizes. Deviations: seeded; what rounding leaves is spread one by
+one, not given to a single tensor; weights that never moved are drawn again within their tensor, since they correlate
+with nothing.
 
 Shape suffixes: T snapshots, B a block of weights, C constant weights, D drawn weights, K sampled weights, L tensors.
 """
@@ -15,13 +16,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from baselines.finite import first_not_finite
 from harness.method import Layout, Trajectory
 
 
 def sample_trajectories(
     trajectory: Trajectory, N: int, layout: Layout | None, samples: int, generator: torch.Generator, max_bytes: int
 ) -> tuple[Tensor, Tensor]:
-    """`sample_weights` of those that moved, and their trajectories: (K,) int64 on the CPU and (T, K) float64.
+    """A sample of the weights that moved, and their trajectories: (K,) int64 on the CPU and (T, K) float64.
 
     One pass over the trajectory, and another where weights are drawn again. In memory a pass reads little more than
     the first two snapshots.
@@ -39,7 +41,7 @@ def sample_trajectories(
 
 
 def _survey(trajectory: Trajectory, index_D: Tensor, max_bytes: int) -> tuple[Tensor, Tensor]:
-    """Constant weights, and the trajectories of given ones, in one pass."""
+    """The weights that never moved, and the trajectories of given ones, in one pass."""
     constant: list[Tensor] = []
     columns: list[Tensor] = []
     for start, stop, W_TB in trajectory.blocks(max_bytes // 4):
@@ -73,35 +75,10 @@ def constant_weights(trajectory: Trajectory, layout: Layout | None, max_bytes: i
 
     ValueError, naming the first snapshot and the tensor, where a value is not finite.
     """
-    message = first_non_finite(trajectory, layout, max_bytes)
-    if message is not None:
-        raise ValueError(message)
+    refusal = first_not_finite(trajectory.blocks(max_bytes // 4), trajectory.ts, layout)
+    if refusal is not None:
+        raise ValueError(refusal)
     return _survey(trajectory, torch.empty(0, dtype=torch.int64), max_bytes)[0]
-
-
-def first_non_finite(trajectory: Trajectory, layout: Layout | None, max_bytes: int) -> str | None:
-    """One line that names the first snapshot with a value that is not finite and its tensor, None without such."""
-    found: list[tuple[int, int]] = []
-    for start, _, W_TB in trajectory.blocks(max_bytes // 4):
-        if not all(torch.isfinite(bound) for bound in W_TB.aminmax()):
-            index, weight = (~torch.isfinite(W_TB)).nonzero()[0].tolist()
-            found.append((index, start + weight))
-    if not found:
-        return None
-    index, weight = min(found)
-    return non_finite(trajectory.ts[index], layout, weight)
-
-
-def non_finite(t: int, layout: Layout | None, weight: int) -> str:
-    """One line for a snapshot with a value that is not finite."""
-    place = f"weight {weight}" if layout is None else tensor_name(layout, weight)
-    return f"snapshot t={t} must be finite, got nan or inf in {place}"
-
-
-def tensor_name(layout: Layout, weight: int) -> str:
-    """Name of the tensor that holds this index into theta_N."""
-    ends = torch.tensor([offset + size for offset, size in zip(layout.offsets, layout.sizes, strict=True)])
-    return layout.names[int(torch.searchsorted(ends, weight, right=True))]
 
 
 def sample_weights(

@@ -13,16 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from baselines.cmd.sampling import first_non_finite
 from baselines.dmd.dynamics import Dynamics
 from baselines.dmd.rank import Offset, check_rank, check_rank_fits
+from baselines.finite import first_not_finite
 from baselines.gram import BLOCK_BYTES, combine, gram
-from baselines.snapshots import Rows
 from harness.method import Layout, Trajectory
+from harness.snapshots import Snapshots, as_trajectory
 
 
 def finite_gram(
@@ -31,7 +29,7 @@ def finite_gram(
     """Inner products (T, T) of the snapshots or their motions, as the offset asks; ValueError where not finite."""
     gram_TT = gram(trajectory, offset != "none", max_bytes)
     if not bool(gram_TT.isfinite().all()):
-        found = first_non_finite(trajectory, layout, max_bytes)
+        found = first_not_finite(trajectory.blocks(max_bytes), trajectory.ts, layout)
         raise ValueError(found or "snapshots must have squares that float64 holds, got inf")
     return gram_TT
 
@@ -47,7 +45,7 @@ class DMD:
     @classmethod
     def fit(
         cls,
-        snapshots: Tensor | NDArray[np.generic] | Trajectory,
+        snapshots: Snapshots,
         rank: int | str = "energy",
         energy: float = 0.9999,
         offset: Offset = "constant",
@@ -63,7 +61,7 @@ class DMD:
         its tensor.
         """
         check_rank(rank, energy, offset)
-        trajectory = Rows(snapshots) if isinstance(snapshots, Tensor | np.ndarray) else snapshots
+        trajectory = as_trajectory(snapshots)
         if len(trajectory) < 3:
             raise ValueError(f"snapshots must be at least 3, got {len(trajectory)}")
         check_rank_fits(rank, len(trajectory), offset)

@@ -15,8 +15,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from baselines.parameters import check_choice, check_share
+
 Offset = Literal["constant", "first", "none"]
-OFFSETS: tuple[Offset, ...] = get_args(Offset)
 RULES = ("energy", "gavish_donoho")
 
 ACCURACY = 1e-8
@@ -40,11 +41,8 @@ def check_rank(rank: Any, energy: Any, offset: Any) -> None:
     whole = isinstance(rank, int) and not isinstance(rank, bool) and rank >= 1
     if not whole and rank not in RULES:
         raise ValueError(f"rank must be a whole number of at least 1, energy or gavish_donoho, got {rank!r}")
-    number = isinstance(energy, int | float) and not isinstance(energy, bool)
-    if not number or not 0 < energy <= 1:
-        raise ValueError(f"energy must be above 0 and at most 1, got {energy!r}")
-    if offset not in OFFSETS:
-        raise ValueError(f"offset must be constant, first or none, got {offset!r}")
+    check_share("energy", energy)
+    check_choice("offset", offset, get_args(Offset))
 
 
 def check_rank_fits(rank: int | str, T: int, offset: Offset) -> None:

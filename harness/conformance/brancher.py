@@ -24,8 +24,8 @@ from harness.conformance.showing import Declared
 from harness.conformance.tiny import CPU, Subject, recorded
 from harness.method import Brancher, Proposal, Trajectory
 from harness.planning.plan import restart_path
+from harness.snapshots import MemoryTrajectory
 from harness.storage.tensors import read_state
-from harness.storage.trajectory import MemoryTrajectory
 from harness.training.clock import Clock
 from harness.training.session import BranchSession
 
@@ -44,7 +44,7 @@ class Branching:
             if branch.start > 0:
                 self.trainer.load_state_dict(read_state(restart_path(tiny.folder, branch.start)))
         else:
-            trajectory = MemoryTrajectory([tiny.snapshot(t) for t in range(subject.epochs + 1)])
+            trajectory = MemoryTrajectory.of([tiny.snapshot(t) for t in range(subject.epochs + 1)])
             for _ in range(branch.start):
                 self.trainer.train_epoch()
         self.last = branch.prefix + branch.epochs

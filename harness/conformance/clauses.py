@@ -25,7 +25,7 @@ class Clause(StrEnum):
     """Sentences of `harness/method.py`, to the letter but for line breaks."""
 
     PARAMETERS = "Its parameters are the keyword arguments of its class"
-    IMPORTS = "imports nothing else from the harness"
+    IMPORTS = "imports nothing else from the harness but `harness.snapshots`"
     SEEDS = "opens no file, seeds nothing"
     FITS = "Raises ValueError, naming the parameter, where the method does not fit that many epochs"
     NEEDS = "First and last t of the stored snapshots that this method reads"

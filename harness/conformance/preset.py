@@ -142,5 +142,5 @@ class PresetChecks:
         for name, path in _sources(module).items():
             for imported in _imports(path, name):
                 own = imported.split(".")[0] != "harness"
-                allowed = imported == "harness.method" or imported.startswith("harness.method.")
+                allowed = imported.split(".")[:2] in (["harness", "method"], ["harness", "snapshots"])
                 assert own or allowed, breach(Clause.IMPORTS, f"{path.name} imports {imported}")

@@ -25,13 +25,14 @@ from harness.conformance.clauses import (
 from harness.conformance.showing import Declared
 from harness.conformance.tiny import Subject, file_digests, recorded
 from harness.method import Reconstruction, Trajectory
-from harness.storage.trajectory import MemoryTrajectory, write_snapshot
+from harness.snapshots import MemoryTrajectory
+from harness.storage.trajectory import write_snapshot
 
 MakeReconstruction = Callable[[], Reconstruction]
 
 
 def _in_memory(subject: Subject) -> MemoryTrajectory:
-    return MemoryTrajectory([recorded().snapshot(t) for t in range(subject.epochs + 1)])
+    return MemoryTrajectory.of([recorded().snapshot(t) for t in range(subject.epochs + 1)])
 
 
 def _fitted(subject: Subject, method: Reconstruction, trajectory: Trajectory) -> Reconstruction:

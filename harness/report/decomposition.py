@@ -18,13 +18,14 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from torch import Tensor
 
 from baselines.cmd.clustering import abs_correlation, cluster, row_distances
-from baselines.cmd.decomposition import CMD
-from baselines.cmd.fit import BLOCK_BYTES, CMDModel, fit
-from baselines.cmd.sampling import gather, sample_trajectories, tensor_name
+from baselines.cmd.posthoc import BLOCK_BYTES, CMD
+from baselines.cmd.posthoc import decompose as fit
+from baselines.cmd.sampling import gather, sample_trajectories
+from baselines.finite import tensor_name
 from harness.method import Layout, Trajectory
 from harness.randomness import generator
 from harness.report.unexplained import unexplained
-from harness.storage.trajectory import block_bounds
+from harness.snapshots import block_bounds
 
 BINS = 40
 """of |rho| between 0 and 1"""
@@ -65,7 +66,7 @@ def decompose(trajectory: Trajectory, layout: Layout, modes: int, samples: int, 
     sample_K, x_TK = sample_trajectories(trajectory, layout.N, layout, samples, rng, BLOCK_BYTES)
     if sample_K.numel() == 0:
         raise ValueError("no weight moved")
-    model = fit(trajectory, modes, sample_K, BLOCK_BYTES, layout, x_TK)
+    model = fit(trajectory, modes, sample_K, x_TK, layout)
     corr_KK = abs_correlation(x_TK)
     order_K, mode_K = clustered_order(corr_KK, modes)
     counts_LMH = count_moved(model, layout)
@@ -99,7 +100,7 @@ def clustered_order(corr_KK: Tensor, modes: int) -> tuple[NDArray[np.int64], NDA
     return np.concatenate(order), mode_K
 
 
-def count_moved(model: CMDModel, layout: Layout) -> NDArray[np.int64]:
+def count_moved(model: CMD, layout: Layout) -> NDArray[np.int64]:
     """Weights that moved, by tensor, mode and bin of |rho|: (L, M, H)."""
     M = len(model.reference_M)
     counts_LMH = torch.zeros(len(layout.names), M * BINS, dtype=torch.int64)
@@ -113,11 +114,11 @@ def count_moved(model: CMDModel, layout: Layout) -> NDArray[np.int64]:
     return counts_LMH.view(-1, M, BINS).numpy()
 
 
-def random_walks(T: int, modes: int, samples: int, seed: int) -> CMDModel:
+def random_walks(T: int, modes: int, samples: int, seed: int) -> CMD:
     """CMD of independent Gaussian random walks over T snapshots: the |rho| that modes find where there are none."""
     walks = max(WALKS, 4 * samples)
     steps_TN = torch.randn(T, walks, generator=generator(seed, "figures/walks"))
-    return CMD.fit(steps_TN.cumsum(0), min(modes, samples), samples, seed=seed).model
+    return CMD.fit(steps_TN.cumsum(0), min(modes, samples), samples, seed=seed)
 
 
 def _pooled(corr_KK: Tensor) -> pd.DataFrame:
@@ -130,7 +131,7 @@ def _pooled(corr_KK: Tensor) -> pd.DataFrame:
     )
 
 
-def _sample_table(sample_K: Tensor, mode_K: NDArray[np.int64], model: CMDModel, layout: Layout) -> pd.DataFrame:
+def _sample_table(sample_K: Tensor, mode_K: NDArray[np.int64], model: CMD, layout: Layout) -> pd.DataFrame:
     weights = sample_K.tolist()
     return pd.DataFrame(
         {
@@ -156,7 +157,7 @@ def _layer_table(counts_LM: NDArray[np.int64], layout: Layout) -> pd.DataFrame:
     )
 
 
-def _rho_table(model: CMDModel, counts_MH: NDArray[np.int64]) -> pd.DataFrame:
+def _rho_table(model: CMD, counts_MH: NDArray[np.int64]) -> pd.DataFrame:
     M = len(counts_MH)
     return pd.DataFrame(
         {
@@ -169,7 +170,7 @@ def _rho_table(model: CMDModel, counts_MH: NDArray[np.int64]) -> pd.DataFrame:
     )
 
 
-def _surrogate_table(model: CMDModel) -> pd.DataFrame:
+def _surrogate_table(model: CMD) -> pd.DataFrame:
     """All modes of the random walks as one."""
     N = len(model.rho_N)
     counts_MH = count_moved(model, Layout(("walks",), ((N,),)))[0]
@@ -179,7 +180,7 @@ def _surrogate_table(model: CMDModel) -> pd.DataFrame:
     return pd.DataFrame({"mode": SURROGATE, "mean_abs_rho": mean, **{name: summed[name] for name in summed.columns}})
 
 
-def choose_weights(model: CMDModel, layout: Layout, seed: int) -> list[int]:
+def choose_weights(model: CMD, layout: Layout, seed: int) -> list[int]:
     """At most PANELS weights by chance: one of each of the largest modes in turn, where possible of other tensors."""
     rng = generator(seed, "figures/weights")
     # A mode of one weight is its reference, which is its own model
@@ -199,7 +200,7 @@ def choose_weights(model: CMDModel, layout: Layout, seed: int) -> list[int]:
     return chosen
 
 
-def _weight_table(model: CMDModel, layout: Layout, trajectory: Trajectory, seed: int, dmd_TT: Tensor) -> pd.DataFrame:
+def _weight_table(model: CMD, layout: Layout, trajectory: Trajectory, seed: int, dmd_TT: Tensor) -> pd.DataFrame:
     chosen = torch.tensor(choose_weights(model, layout, seed), dtype=torch.int64)
     base_TP = gather(trajectory, chosen, BLOCK_BYTES)
     mode_P = model.mode_N[chosen].long()

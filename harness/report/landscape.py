@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from baselines.cmd.fit import BLOCK_BYTES, CMDModel, fit
+from baselines.cmd.posthoc import BLOCK_BYTES, CMD, decompose
 from baselines.cmd.sampling import sample_trajectories
 from harness.config import ConfigError, EvaluateConfig
 from harness.method import Proposal, Snapshot
@@ -47,13 +47,13 @@ IDENTITY = ("cell_key", "points", "images")
 class Plane:
     """CMD's model with two modes free, and the path of training in their plane."""
 
-    model: CMDModel
+    model: CMD
     path_T2: Tensor
     """the two references, standardised over the run"""
     ts: tuple[int, ...]
 
     @classmethod
-    def of(cls, model: CMDModel, ts: tuple[int, ...]) -> Plane:
+    def of(cls, model: CMD, ts: tuple[int, ...]) -> Plane:
         """ValueError where fewer than two modes have a reference that moves."""
         if len(model.reference_M) < 2:
             raise ValueError("a landscape needs 2 modes, CMD found 1")
@@ -156,12 +156,12 @@ class Kept:
         return table
 
 
-def _fit(record: Record, window: Any) -> CMDModel:
+def _fit(record: Record, window: Any) -> CMD:
     layout = layout_of(record)
     rng = generator(record["seed"], "method/cmd/sample")
     parameters = record["parameters"]
     sample_K, x_TK = sample_trajectories(window, layout.N, layout, parameters["samples"], rng, BLOCK_BYTES)
-    return fit(window, parameters["modes"], sample_K, BLOCK_BYTES, layout, x_TK)
+    return decompose(window, parameters["modes"], sample_K, x_TK, layout)
 
 
 def _evaluator(record: Record) -> Evaluator:

@@ -14,11 +14,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from baselines.cmd.fit import CMDModel
+from baselines.cmd.posthoc import CMD as CMDModel
 from baselines.dmd.dynamics import Dynamics
 from baselines.gram import gram
 from harness.method import Trajectory
-from harness.storage.trajectory import block_bounds
+from harness.snapshots import block_bounds
 
 TIME_MEAN, CMD, DMD, PRINCIPAL = "time mean", "post-hoc CMD", "DMD", "principal components"
 MOST = 30

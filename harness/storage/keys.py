@@ -24,6 +24,7 @@ from harness.storage.cache import remembered
 VERSION = 1
 NUMERIC_SOURCES = (
     "randomness.py",
+    "snapshots.py",
     "training/evaluate.py",
     "training/flat_model.py",
     "training/loop.py",

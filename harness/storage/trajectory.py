@@ -1,4 +1,4 @@
-"""Recorded snapshots: one face over memory and over files, with the same block bounds.
+"""Recorded snapshots in files, with the block bounds of those in memory (`harness.snapshots`).
 
 A stored snapshot is one safetensors file that carries its own checksum. Whole snapshots are verified at every
 read; blocks while they are first read from end to end, so that they cost no second reading. Files are read, not
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,40 +20,9 @@ import torch
 from torch import Tensor
 
 from harness.method import Snapshot
+from harness.snapshots import block_bounds
 from harness.storage.files import CorruptFile
 from harness.storage.tensors import _DTYPES, read_header, read_tensors, write_tensors
-
-
-def block_bounds(N: int, T: int, max_bytes: int) -> Iterator[tuple[int, int]]:
-    """Consecutive (start, stop) over N weights such that T x (stop - start) float32 values fit `max_bytes`."""
-    width = max(1, max_bytes // (4 * max(T, 1)))
-    for start in range(0, N, width):
-        yield start, min(start + width, N)
-
-
-class MemoryTrajectory:
-    """Snapshots held in memory."""
-
-    def __init__(self, snapshots: Sequence[Snapshot]) -> None:
-        self._snapshots = list(snapshots)
-
-    def __len__(self) -> int:
-        return len(self._snapshots)
-
-    @property
-    def ts(self) -> tuple[int, ...]:
-        return tuple(s.t for s in self._snapshots)
-
-    def __getitem__(self, index: int) -> Snapshot:
-        return self._snapshots[index]
-
-    def window(self, first: int, last: int) -> MemoryTrajectory:
-        return MemoryTrajectory([s for s in self._snapshots if first <= s.t <= last])
-
-    def blocks(self, max_bytes: int) -> Iterator[tuple[int, int, Tensor]]:
-        N = self._snapshots[0].theta_N.numel() if self._snapshots else 0
-        for start, stop in block_bounds(N, len(self), max_bytes):
-            yield start, stop, torch.stack([s.theta_N[start:stop] for s in self._snapshots])
 
 
 def snapshot_path(folder: Path, t: int) -> Path:

@@ -12,26 +12,25 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from harness.method import Layout, Snapshot
+from harness.method import Snapshot
+from harness.snapshots import check_float32, layout_of, tensors_of, trainable, weights_of
 
 
 class FlatModel:
-    """A model whose trainable parameters live in `theta_N`; tied parameters stand once, 0-d ones included."""
+    """A model whose trainable parameters live in `theta_N`, in the layout of `harness.snapshots`.
+
+    ValueError where there is no trainable weight, or a parameter is not float32.
+    """
 
     def __init__(self, model: nn.Module) -> None:
-        trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        if not trainable:
-            raise ValueError("the model has no trainable parameters")
-        for name, parameter in trainable:
-            if parameter.dtype != torch.float32:
-                raise ValueError(f"parameter {name} must be float32, got {parameter.dtype}")
+        named = trainable(model)
+        check_float32(named)
         self.model = model
-        self.layout = Layout(tuple(n for n, _ in trainable), tuple(tuple(p.shape) for _, p in trainable))
-        self.parameters = [p for _, p in trainable]
-        with torch.no_grad():
-            self.theta_N = torch.cat([p.detach().reshape(-1) for p in self.parameters])
-            for parameter, offset in zip(self.parameters, self.layout.offsets, strict=True):
-                parameter.data = self.theta_N[offset : offset + parameter.numel()].view(parameter.shape)
+        self.layout = layout_of(model)
+        self.parameters = list(named.values())
+        self.theta_N = weights_of(model)
+        for parameter, view in zip(self.parameters, tensors_of(self.theta_N, self.layout), strict=True):
+            parameter.data = view
         persistent = model.state_dict().keys()
         self.buffers: dict[str, Tensor] = {n: b for n, b in model.named_buffers() if n in persistent}
 

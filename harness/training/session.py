@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.method import Batch, Branch, Buffers, Layout, OptimizerFactory, Schedule, Trajectory
 from harness.randomness import generator
+from harness.snapshots import tensors_of
 from harness.training.clock import Clock
 from harness.training.loop import Trainer
 from harness.training.out_of_memory import bounded_by
@@ -92,8 +93,8 @@ class BranchSession:
 
     @gradient_N.setter
     def gradient_N(self, value_N: Tensor) -> None:
-        for parameter, offset in zip(self.parameters, self.layout.offsets, strict=True):
-            parameter.grad = value_N[offset : offset + parameter.numel()].view(parameter.shape)
+        for parameter, part in zip(self.parameters, tensors_of(value_N, self.layout), strict=True):
+            parameter.grad = part
 
     def train_epoch(
         self,

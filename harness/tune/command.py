@@ -142,7 +142,7 @@ def tune(
                 display.stop()
             for base in plan.bases:
                 prune(store, base.key, base.kept(settings.trajectory_keep))
-            code = _show(searches, study, console)
+            code = _show(searches, experiment, console)
             for search in searches:  # also what an earlier command, or one that was killed, left out
                 track(search)
             for line in () if tracking is None else tracking.finish():

@@ -10,14 +10,16 @@ from baselines.lawa import LAWA
 from baselines.swa import SWA
 from baselines.time_mean import TimeMean
 from harness.method import Layout, Run, Snapshot
-from harness.storage.trajectory import MemoryTrajectory
+from harness.snapshots import MemoryTrajectory
 
 N, EPOCHS, STEPS = 7, 8, 3
 CPU = torch.device("cpu")
 
 
 def run(epochs=EPOCHS, steps_per_epoch=STEPS):
-    return Run(Layout(("w",), ((N,),)), MemoryTrajectory([]), epochs, steps_per_epoch, CPU, lambda _: torch.Generator())
+    return Run(
+        Layout(("w",), ((N,),)), MemoryTrajectory.of([]), epochs, steps_per_epoch, CPU, lambda _: torch.Generator()
+    )
 
 
 def walk(length):

@@ -1,21 +1,22 @@
-"""CMD's fit, recursion and methods against slow versions that follow the definitions in float64."""
+"""CMD's fit, recursion and methods in the harness against the algorithms in plain lines (`baselines.cmd.reference`)."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist
 
-from baselines.cmd import CMDOnline, CMDPosthoc
-from baselines.cmd.clustering import abs_correlation, references, row_distances
-from baselines.cmd.fit import PIECE, fit
-from baselines.cmd.projection import label_type
-from baselines.cmd.recursion import OnlineFit
-from baselines.cmd.report import ModeReport
+from baselines.cmd import reference
+from baselines.cmd.clustering import abs_correlation, find_modes, row_distances
+from baselines.cmd.modes import ModeReport
+from baselines.cmd.online_recursion import OnlineFit
+from baselines.cmd.posthoc import decompose
+from baselines.cmd.regression import PIECE, label_type
+from baselines.cmd_online import CMDOnline
+from baselines.cmd_posthoc import CMDPosthoc
 from harness.method import Layout, Run, Snapshot
-from harness.storage.trajectory import MemoryTrajectory
+from harness.snapshots import MemoryTrajectory
 
 CPU = torch.device("cpu")
 LAYOUT = Layout(("conv", "bias", "head"), ((4, 5), (), (3, 7)))
@@ -32,62 +33,66 @@ def random_rows(seed, T, N=LAYOUT.N, constant=4, scale=1e-3, offset=5.0):
 
 
 def trajectory(rows_TN, first=1):
-    return MemoryTrajectory([Snapshot(t, t, torch.tensor(row_N), {}) for t, row_N in enumerate(rows_TN, start=first)])
+    return MemoryTrajectory.of(
+        [Snapshot(t, t, torch.tensor(row_N), {}) for t, row_N in enumerate(rows_TN, start=first)]
+    )
 
 
 def make_run(snapshots, epochs, layout=LAYOUT, seed=0):
     return Run(layout, snapshots, epochs, 3, CPU, lambda _: torch.Generator().manual_seed(seed))
 
 
-def correlation(x_T, y_T):
-    with np.errstate(all="ignore"):
-        return float(np.nan_to_num(np.corrcoef(x_T, y_T)[0, 1]))
-
-
-def slow_references(rows_TN, modes, sample):
-    """Steps 2 and 3 in loops."""
-    corr = np.array([[abs(correlation(rows_TN[:, i], rows_TN[:, j])) for j in sample] for i in sample])
-    label = fcluster(linkage(pdist(corr), "complete"), modes, "maxclust") if len(sample) > 1 else np.ones(1, int)
-    clusters = [[k for k in range(len(sample)) if label[k] == m] for m in range(1, max(label) + 1)]
-    clusters.sort(key=len, reverse=True)
-    return [sample[max(members, key=lambda k: np.mean([corr[k, j] for j in members]))] for members in clusters]
-
-
-def slow_weight(w_T, rows_TN, refs):
-    """Steps 4 and 5 for one weight: mode, rho, and its model at every snapshot."""
-    if (w_T == w_T[0]).all():
-        return 0, 0.0, w_T
-    rhos = [correlation(w_T, rows_TN[:, r]) for r in refs]
-    mode = int(np.argmax(np.abs(rhos)))
-    slope, intercept = np.polyfit(rows_TN[:, refs[mode]] - rows_TN[:, refs[mode]].mean(), w_T, 1)
-    return mode, rhos[mode], slope * (rows_TN[:, refs[mode]] - rows_TN[:, refs[mode]].mean()) + intercept
+def moving(rows_TN):
+    return np.flatnonzero((rows_TN != rows_TN[0]).any(0))
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("T", "modes", "samples"), [(3, 2, 12), (5, 1, 20), (12, 4, 25), (30, 6, 37)])
-def test_fit_agrees_with_loops(seed, T, modes, samples):
+def test_posthoc_is_the_reference(seed, T, modes, samples):
     rows_TN = random_rows(seed, T)
+    sample_K = np.sort(np.random.default_rng(seed).choice(moving(rows_TN), samples, replace=False))
+    plain = reference.posthoc(rows_TN, modes, sample_K)
+    cmd = decompose(trajectory(rows_TN), modes, torch.from_numpy(sample_K), max_bytes=900)
+    assert cmd.reference_M.tolist() == plain.reference_M.tolist()
+    assert cmd.mode_N.tolist() == plain.mode_N.tolist()
     rows64_TN = rows_TN.astype(np.float64)
-    moving = np.flatnonzero((rows_TN != rows_TN[0]).any(0))
-    sample = np.sort(np.random.default_rng(seed).choice(moving, samples, replace=False))
-    model = fit(trajectory(rows_TN), modes, torch.from_numpy(sample), max_bytes=900)
-    refs = slow_references(rows64_TN, modes, sample)
-    assert model.reference_M.tolist() == refs
-    expected = [slow_weight(w_T, rows64_TN, refs) for w_T in rows64_TN.T]
-    assert model.mode_N.tolist() == [mode for mode, _, _ in expected]
-    np.testing.assert_allclose(model.rho_N.numpy(), [rho for _, rho, _ in expected], atol=1e-6)
-    for index in range(T):
-        modelled_N = [w_T[index] for _, _, w_T in expected]
-        np.testing.assert_allclose(model.reconstruct(index).numpy(), modelled_N, rtol=2e-7, atol=1e-7)
-    sizes = np.bincount([expected[i][0] for i in moving], minlength=len(refs))
-    assert model.size_M.tolist() == sizes.tolist()
-    mean_rho = [np.mean([abs(expected[i][1]) for i in moving if expected[i][0] == m]) for m in range(len(refs))]
-    np.testing.assert_allclose(model.mean_abs_rho_M.numpy(), mean_rho, atol=1e-6)
+    rho_N = reference.correlation(rows64_TN, rows64_TN[:, plain.reference_M])[np.arange(LAYOUT.N), plain.mode_N]
+    np.testing.assert_allclose(cmd.rho_N.numpy(), rho_N, atol=1e-6)
+    np.testing.assert_allclose(cmd.a_N.numpy(), plain.a_N, rtol=1e-5, atol=1e-5)
+    for t, row_N in enumerate(rows64_TN, start=1):
+        np.testing.assert_allclose(cmd.reconstruct(t).numpy(), plain.model(row_N), rtol=2e-7, atol=1e-7)
+    own_MN = plain.mode_N[moving(rows_TN)] == np.arange(len(plain.reference_M))[:, None]
+    assert cmd.size_M.tolist() == own_MN.sum(1).tolist()
+    mean_M = [np.abs(rho_N[moving(rows_TN)][own_N]).mean() for own_N in own_MN]
+    np.testing.assert_allclose(cmd.mean_abs_rho_M.numpy(), mean_M, atol=1e-6)
+
+
+def test_online_is_the_reference_after_every_update():
+    """A weight that was constant in the warm-up moves later."""
+    rows_TN = random_rows(5, 25, constant=6)
+    rows_TN[12:, 0] += np.linspace(0.1, 0.4, 13, dtype=np.float32)
+    sample_K = np.arange(1, 42)
+    first, *later = reference.online(rows_TN, 4, sample_K, warmup=7)
+    online = OnlineFit.start(decompose(trajectory(rows_TN[:8]), 4, torch.from_numpy(sample_K)), CPU)
+    assert online.mode_N.tolist() == first.mode_N.tolist()
+    for row_N, plain in zip(rows_TN[8:], later, strict=True):
+        online.update(torch.tensor(row_N))
+        np.testing.assert_allclose(online.a_N.numpy(), plain.a_N, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(online.model_N().numpy(), plain.model(row_N.astype(np.float64)), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_reference_s_recursion_is_least_squares_over_all_snapshots(seed):
+    rows_TN = random_rows(seed, 25, offset=1.0).astype(np.float64)
+    *_, last = reference.online(rows_TN, 4, np.arange(1, 42), warmup=7)
+    a_N, b_N = reference.regression(rows_TN, rows_TN[:, last.reference_M][:, last.mode_N])
+    np.testing.assert_allclose(last.a_N, a_N, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(last.b_N, b_N, rtol=1e-9, atol=1e-9)
 
 
 def test_references_belong_to_themselves_and_are_kept_exactly():
     rows_TN = random_rows(1, 12, constant=0)
-    model = fit(trajectory(rows_TN), 5, torch.arange(1, 42))
+    model = decompose(trajectory(rows_TN), 5, torch.arange(1, 42))
     at_references = [vector_N[model.reference_M].tolist() for vector_N in (model.mode_N, model.rho_N, model.a_N)]
     M = len(model.reference_M)
     assert at_references == [list(range(M)), [1.0] * M, [1.0] * M]
@@ -97,35 +102,35 @@ def test_a_reference_belongs_to_its_own_mode_even_beside_its_copy(monkeypatch):
     """Weight 9 moves exactly -2 times as weight 5: as two references they tie, and so does every other weight."""
     rows_TN = random_rows(1, 12, constant=0, offset=0.0)
     rows_TN[:, 9] = -2 * rows_TN[:, 5]
-    monkeypatch.setattr("baselines.cmd.fit.references", lambda x_TK, modes: torch.tensor([0, 1]))
-    model = fit(trajectory(rows_TN), 2, torch.tensor([5, 9]))
+    monkeypatch.setattr("baselines.cmd.posthoc.find_modes", lambda x_TK, modes: (None, torch.tensor([0, 1])))
+    model = decompose(trajectory(rows_TN), 2, torch.tensor([5, 9]))
     assert model.mode_N[[5, 9]].tolist() == [0, 1]
     assert model.size_M.tolist() == [LAYOUT.N - 2, 1]  # weight 0 stands still
 
 
 def test_the_blocks_do_not_matter():
     rows_TN = random_rows(2, 9)
-    whole, small = (fit(trajectory(rows_TN), 4, torch.arange(42), max_bytes) for max_bytes in (1 << 20, 1))
-    for field in dataclasses.fields(whole):
-        torch.testing.assert_close(getattr(small, field.name), getattr(whole, field.name), msg=field.name)
+    whole, small = (decompose(trajectory(rows_TN), 4, torch.arange(42), max_bytes=size) for size in (1 << 20, 1))
+    for name, tensor in whole.tensors().items():
+        torch.testing.assert_close(small.tensors()[name], tensor, msg=name)
 
 
 def test_pieces_do_not_matter(monkeypatch):
     rows_TN = random_rows(2, 9)
-    whole = fit(trajectory(rows_TN), 4, torch.arange(42)).reconstruct(3)
+    whole = decompose(trajectory(rows_TN), 4, torch.arange(42)).reconstruct(3)
     assert len(whole) < PIECE
-    monkeypatch.setattr("baselines.cmd.fit.PIECE", 5)
-    assert torch.equal(fit(trajectory(rows_TN), 4, torch.arange(42)).reconstruct(3), whole)
+    monkeypatch.setattr("baselines.cmd.regression.PIECE", 5)
+    assert torch.equal(decompose(trajectory(rows_TN), 4, torch.arange(42)).reconstruct(3), whole)
 
 
 def test_a_tiny_motion_on_a_large_weight_keeps_its_correlation():
     """std/mean of 1e-4, where raw float32 sums lose rho altogether."""
     rows_TN = random_rows(3, 40, constant=0, scale=1e-4, offset=1.0)
     rows_TN += np.float32(1)
-    model = fit(trajectory(rows_TN), 3, torch.arange(1, 42))
+    model = decompose(trajectory(rows_TN), 3, torch.arange(1, 42))
     for i in range(1, 42):
-        reference = int(model.reference_M[int(model.mode_N[i])])
-        rho = correlation(rows_TN[:, i].astype(np.float64), rows_TN[:, reference].astype(np.float64))
+        own = int(model.reference_M[int(model.mode_N[i])])
+        rho = np.corrcoef(rows_TN[:, i].astype(np.float64), rows_TN[:, own].astype(np.float64))[0, 1]
         assert float(model.rho_N[i]) == pytest.approx(rho, abs=1e-6)
 
 
@@ -145,32 +150,13 @@ def test_duplicates_do_not_fall_apart():
     rng = np.random.default_rng(0)
     motion_TD = rng.normal(size=(15, 2))
     x_TK = motion_TD[:, np.arange(40) % 2] * rng.normal(size=40) + rng.normal(size=40)
-    assert len(references(torch.from_numpy(x_TK), 10)) == 2
+    assert len(find_modes(torch.from_numpy(x_TK), 10)[1]) == 2
 
 
 def test_labels_take_the_smallest_type_that_holds_them():
     for M, dtype in ((1, torch.uint8), (256, torch.uint8), (257, torch.int16), (32769, torch.int32)):
         assert label_type(M) == dtype
         assert torch.tensor(M - 1).to(dtype).item() == M - 1
-
-
-def test_recursion_is_the_least_squares_fit_of_all_snapshots():
-    """Modes fixed after the warm-up, every weight is then the regression over all of 1..T; S and C in one go."""
-    rows_TN = random_rows(5, 25, constant=6)
-    rows_TN[12:, 0] += np.linspace(0.1, 0.4, 13, dtype=np.float32)  # constant in the warm-up, moves later
-    model = fit(trajectory(rows_TN[:8]), 4, torch.arange(1, 42))
-    online = OnlineFit.start(model, CPU)
-    for row_N in rows_TN[8:]:
-        online.update(torch.tensor(row_N))
-    rows64_TN = rows_TN.astype(np.float64)
-    assert int(model.mode_N[0]) == 0
-    assert torch.equal(model.wbar_N, fit(trajectory(rows_TN[:8]), 4, torch.arange(1, 42)).wbar_N)
-    for i in range(rows_TN.shape[1]):
-        x_T = rows64_TN[:, int(model.reference_M[int(model.mode_N[i])])]
-        slope, intercept = np.polyfit(x_T - x_T.mean(), rows64_TN[:, i], 1)
-        assert float(online.a_N[i]) == pytest.approx(slope, rel=1e-3, abs=1e-3)
-        modelled = slope * (x_T[-1] - x_T.mean()) + intercept
-        assert float(online.model_N()[i]) == pytest.approx(modelled, abs=2e-6)
 
 
 def watch(method, rows_TN, upto=None, first=0):
@@ -257,7 +243,7 @@ def test_more_samples_than_moving_weights_takes_them_all():
 def test_table_and_scalars_of_modes():
     posthoc = CMDPosthoc(3, 30)
     posthoc.fit(make_run(trajectory(random_rows(11, 9), first=0), 8))
-    table, model = posthoc.tables()["modes"], posthoc.model
+    table, model = posthoc.tables()["modes"], posthoc.cmd
     assert list(table["mode"]) == [0, 1, 2]
     assert table["share"].sum() == pytest.approx(100)
     for _, row in table.iterrows():
@@ -290,7 +276,7 @@ def test_a_snapshot_that_is_not_finite_is_named():
         (lambda: CMDOnline(warmup=1), "warmup must be at least 2, got 1"),
         (lambda: CMDOnline(warmup=20).needs(20), "warmup must be below epochs = 20, got 20"),
         (lambda: CMDPosthoc().needs(2), "epochs must give CMD at least 3 snapshots, got 2"),
-        (lambda: fit(trajectory(random_rows(0, 2)), 2, torch.arange(5)), "epochs must give CMD at least 3"),
+        (lambda: decompose(trajectory(random_rows(0, 2)), 2, torch.arange(5)), "epochs must give CMD at least 3"),
     ],
 )
 def test_bad_parameters(make, message):
@@ -303,10 +289,10 @@ def test_layers_table_counts_the_moving_weights_of_each_tensor():
     driver_T = torch.randn(8)
     snapshots_TN = driver_T[:, None] * torch.randn(30) + 0.01 * torch.randn(8, 30)
     snapshots_TN[:, 4:9] = 1.0
-    trajectory = MemoryTrajectory([Snapshot(t, t, row_N, {}) for t, row_N in enumerate(snapshots_TN)])
+    trajectory = MemoryTrajectory.of([Snapshot(t, t, row_N, {}) for t, row_N in enumerate(snapshots_TN)])
     layout = Layout(("a", "b"), ((10,), (4, 5)))
-    model = fit(trajectory, 3, torch.tensor([0, 1, 2, 20, 25]))
+    model = decompose(trajectory, 3, torch.tensor([0, 1, 2, 20, 25]))
     layers = ModeReport.of(model, layout).layers(layout)
-    assert layers.groupby("tensor")["size"].sum().to_dict() == {"a": 5, "b": 20}
-    assert layers.groupby("mode")["size"].sum().tolist() == model.size_M.tolist()
+    assert layers.groupby("tensor")["weights"].sum().to_dict() == {"a": 5, "b": 20}
+    assert layers.groupby("mode")["weights"].sum().tolist() == model.size_M.tolist()
     assert layers.groupby("tensor")["share"].sum().tolist() == pytest.approx([100, 100])

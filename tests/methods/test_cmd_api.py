@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from baselines.cmd import CMD, CMDOnline, CMDPosthoc, OnlineCMD, layout_of, weights_of
+from baselines.cmd import CMD, OnlineCMD, layout_of, weights_of
+from baselines.cmd_online import CMDOnline
+from baselines.cmd_posthoc import CMDPosthoc
 from harness.method import Layout, Run, Snapshot
+from harness.snapshots import MemoryTrajectory
 from harness.storage.files import CorruptFile
-from harness.storage.trajectory import MemoryTrajectory, StoredTrajectory, snapshot_path, write_snapshot
+from harness.storage.trajectory import StoredTrajectory, snapshot_path, write_snapshot
 
 CPU = torch.device("cpu")
 
@@ -67,7 +70,7 @@ def test_all_ways_to_give_snapshots_agree_to_the_last_bit(tmp_path):
     snapshots = [Snapshot(t, t, torch.from_numpy(row_N), {}) for t, row_N in enumerate(rows_TN)]
     for snapshot in snapshots:
         write_snapshot(tmp_path, snapshot)
-    given = [rows_TN, torch.from_numpy(rows_TN), MemoryTrajectory(snapshots), StoredTrajectory(tmp_path, CPU)]
+    given = [rows_TN, torch.from_numpy(rows_TN), MemoryTrajectory.of(snapshots), StoredTrajectory(tmp_path, CPU)]
     layout = Layout(("first", "second"), ((80,), (12, 10)))
     for options in ({}, {"layout": layout}, {"seed": 3}, {"sample_K": np.arange(40)}):
         fits = [CMD.fit(one, 4, 50, **options) for one in given]
@@ -164,13 +167,13 @@ def test_online_in_a_loop_is_the_harness_s_observer(include_initial, tmp_path):
     own = OnlineCMD(model, 3, warmup=4, samples=40, include_initial=include_initial, folder=tmp_path)
     snapshots = [Snapshot(0, 0, weights_of(model), {})]
     observer = CMDOnline(3, 40, warmup=4, include_initial=include_initial)
-    run = Run(layout_of(model), MemoryTrajectory([]), 10, 3, CPU, lambda _: torch.Generator().manual_seed(0))
+    run = Run(layout_of(model), MemoryTrajectory.of([]), 10, 3, CPU, lambda _: torch.Generator().manual_seed(0))
     observer.begin(run)
     for t in range(1, 11):
         train(model, t)
         own.update()
         snapshots.append(Snapshot(t, t, weights_of(model), {}))
-        observer.run = Run(run.layout, MemoryTrajectory(snapshots), 10, 3, CPU, run.rng)
+        observer.run = Run(run.layout, MemoryTrajectory.of(snapshots), 10, 3, CPU, run.rng)
         observer.observe(snapshots[-1])
         proposal = observer.propose()
         with own.applied() as ready:
@@ -311,7 +314,7 @@ def test_posthoc_window_and_buffers():
         train(model, t)
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         snapshots.append(Snapshot(t, t, weights_of(model), buffers))
-    run = Run(layout_of(model), MemoryTrajectory(snapshots), 8, 3, CPU, lambda _: torch.Generator().manual_seed(0))
+    run = Run(layout_of(model), MemoryTrajectory.of(snapshots), 8, 3, CPU, lambda _: torch.Generator().manual_seed(0))
     method = CMDPosthoc(2, 40, first=3, model_buffers=True)
     assert method.needs(8) == (3, 8)
     assert method.proposes_buffers

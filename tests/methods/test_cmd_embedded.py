@@ -1,21 +1,23 @@
-"""Embedded CMD against the formulas in float64, step by step, and its promises under torch's optimizers."""
+"""Embedded CMD against the algorithm in plain lines, and its promises under torch's optimizers."""
+
+import sys
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from baselines.cmd import EmbeddedCMD
-from baselines.cmd.branch import CMDEmbedded
-from baselines.cmd.embedding import RULES, optimizer_state
-from baselines.cmd.fit import fit
-from baselines.cmd.windows import MOVEMENTS, FreeFit, WarmUp
+from baselines.cmd import EmbeddedCMD, reference
+from baselines.cmd.embedded_choice import MOVEMENTS, FreeFit
+from baselines.cmd.embedded_rules import RULES, optimizer_state
+from baselines.cmd.posthoc import decompose
+from baselines.cmd_embedded import CMDEmbedded
 from harness.method import Branch, Snapshot
 from harness.planning.compose import Request
 from harness.planning.resolve import resolve
 from harness.problem.splits import load_split
+from harness.snapshots import MemoryTrajectory
 from harness.storage.tensors import read_state, write_state
-from harness.storage.trajectory import MemoryTrajectory
 from harness.training.clock import Clock
 from harness.training.loop import Trainer
 from harness.training.session import BranchSession
@@ -116,63 +118,64 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def line(w_T, x_T):
-    """Least squares of one weight on its reference: slope, intercept."""
-    a = np.cov(w_T, x_T, ddof=0)[0, 1] / np.var(x_T)
-    return a, w_T.mean() - a * x_T.mean()
+class PlainSGD:
+    """Epochs of SGD in float64; between steps the weights in `embedded` are kept to their constraint by a rule."""
 
+    def __init__(self, problem, lr, decay=0.0, rule=None):
+        self.problem, self.lr, self.decay, self.rule = problem, lr, decay, rule
+        self.embedded = {}
+        self.step = 0
 
-def slow_embedding(problem, mode_N, reference_M, rule, epochs, lr, decay):
-    """The specification in loops over weights, float64, plain SGD: theta and the embedded weights after each epoch."""
-    theta = Tensors().theta().detach().double().numpy().copy()
-    history, frozen, last, result, step = [], {}, None, [], 0
-    reference_of = [int(reference_M[m]) for m in mode_N]
-    for t in range(1, epochs + 1):
+    def __call__(self, theta_N):
         for _ in range(STEPS):
-            g = problem.gradient(theta, step) + decay * theta
-            step += 1
-            moved = theta - lr * g
-            for x in reference_M:
-                followers = [i for i in frozen if reference_of[i] == x]
-                v = 1 + sum(frozen[i][0] ** 2 for i in followers)
-                if rule == "chain":
-                    moved[x] = theta[x] - lr * (g[x] + sum(frozen[i][0] * g[i] for i in followers)) / v
-                if rule == "projected":
-                    moved[x] = (moved[x] + sum(frozen[i][0] * (moved[i] - frozen[i][1]) for i in followers)) / v
-                for i in followers:
-                    moved[i] = frozen[i][0] * moved[x] + frozen[i][1]
-            theta = moved
-        history.append(theta.copy())
-        if t > SETTINGS["warmup"]:
-            rows_TN = np.array(history)
-            lines = {i: line(rows_TN[:, i], rows_TN[:, reference_of[i]]) for i in range(N)}
-            if last is None:
-                last = lines
-            elif t % SETTINGS["every"] == 0:
-                free = [i for i in range(N) if i not in (*frozen, *reference_M, *CONSTANT)]
-                free.sort(key=lambda i: np.hypot(*np.subtract(lines[i], last[i])))
-                for i in free[: int(SETTINGS["percent"] * N / 100)]:
-                    frozen[i] = lines[i]
-                    theta[i] = frozen[i][0] * theta[reference_of[i]] + frozen[i][1]
-                last = lines
-        result.append((theta.copy(), set(frozen)))
-    return result
+            g_N = self.problem.gradient(theta_N, self.step) + self.decay * theta_N
+            self.step += 1
+            theta_N = self.keep(theta_N, g_N) if self.rule else theta_N - self.lr * g_N
+        return theta_N
+
+    def keep(self, theta_N, g_N):
+        moved_N = theta_N - self.lr * g_N
+        for x in {followed for *_, followed in self.embedded.values()}:
+            lines = {i: (a, b) for i, (a, b, followed) in self.embedded.items() if followed == x}
+            v = 1 + sum(a**2 for a, _ in lines.values())
+            if self.rule == "chain":
+                moved_N[x] = theta_N[x] - self.lr * (g_N[x] + sum(a * g_N[i] for i, (a, _) in lines.items())) / v
+            if self.rule == "projected":
+                moved_N[x] = (moved_N[x] + sum(a * (moved_N[i] - b) for i, (a, b) in lines.items())) / v
+            for i, (a, b) in lines.items():
+                moved_N[i] = a * moved_N[x] + b
+        return moved_N
+
+
+def assert_is_the_reference(loop, sgd):
+    """Twelve epochs with three windows of 6 weights each: which are embedded when, and where every weight then is."""
+    start_N = loop.theta().double().numpy()
+    moving_K = np.setdiff1d(np.arange(N), CONSTANT)
+    plan = [SETTINGS[name] for name in ("warmup", "every", "percent")]
+    for theta_N, embedded in reference.embedded(start_N, sgd, 12, SETTINGS["modes"], moving_K, *plan):
+        sgd.embedded = embedded
+        loop.epoch()
+        assert loop.cmd.embedded == len(embedded)
+        if embedded:
+            assert loop.cmd.embedding.index_E.tolist() == sorted(embedded)
+        np.testing.assert_allclose(loop.theta().numpy(), theta_N, atol=1e-5)
+    assert len(embedded) == 18
+    assert not embedded.keys() & {*loop.cmd.reference_M.tolist(), *CONSTANT}
+
+
+def test_is_the_published_algorithm_where_an_epoch_is_one_step(monkeypatch):
+    """Everything is trained, and embedded weights are overwritten at the end of the epoch."""
+    monkeypatch.setattr(sys.modules[__name__], "STEPS", 1)
+    loop = Loop(rule="reference")
+    assert_is_the_reference(loop, PlainSGD(loop.problem, 0.03))
 
 
 @pytest.mark.parametrize(("optimizer", "decay"), [("sgd", 0.0), ("sgd_decay", 0.1)])
 @pytest.mark.parametrize("rule", RULES)
-def test_follows_the_formulas_in_loops(rule, optimizer, decay):
-    """Three windows of 6 weights each, with the right ones embedded and every weight where it must be."""
-    loop = Loop(optimizer, rule=rule).run(6)
-    mode_N, reference_M = loop.cmd.free.online.mode_N.tolist(), loop.cmd.reference_M.tolist()
-    expected = slow_embedding(loop.problem, mode_N, reference_M, rule, 12, 0.03, decay)
-    np.testing.assert_allclose(loop.theta().numpy(), expected[5][0], atol=1e-5)
-    for theta_N, embedded in expected[6:]:
-        loop.epoch()
-        assert set(loop.cmd.embedding.index_E.tolist()) == embedded
-        np.testing.assert_allclose(loop.theta().numpy(), theta_N, atol=1e-5)
-    assert loop.cmd.embedded == 18
-    assert not embedded & {*reference_M, *CONSTANT}
+def test_follows_the_rules_in_loops(rule, optimizer, decay):
+    """The constraint after every step of an epoch, by formulas over single weights."""
+    loop = Loop(optimizer, rule=rule)
+    assert_is_the_reference(loop, PlainSGD(loop.problem, 0.03, decay, rule))
 
 
 class Constraint:
@@ -196,8 +199,8 @@ class Constraint:
                 int(cmd.reference_M[group % len(cmd.reference_M)]),
             )
             assert self.line_of.setdefault(i, coefficients) == coefficients
-            a, wbar, mu, reference = coefficients
-            gap = abs(theta_N[i] - (wbar + a * (theta_N[reference] - mu)))
+            a, wbar, mu, followed = coefficients
+            gap = abs(theta_N[i] - (wbar + a * (theta_N[followed] - mu)))
             assert gap <= 1e-6 * max(1, abs(theta_N[i]))
             self.checks += 1
         assert not {i for *_, i in self.line_of.values()} & self.line_of.keys()
@@ -304,8 +307,8 @@ def random_walks(seed, T=9):
 
 def free_fit(rows_TN, movement, warmup=5):
     snapshots = tuple(Snapshot(t, t, torch.from_numpy(row_N), {}) for t, row_N in enumerate(rows_TN, start=1))
-    window = WarmUp(snapshots[:warmup])
-    free = FreeFit(fit(window, 3, torch.arange(2, N)), window, movement, 1 << 20)
+    window = MemoryTrajectory.of(snapshots[:warmup])
+    free = FreeFit(decompose(window, 3, torch.arange(2, N)), window, movement, 1 << 20)
     for snapshot in snapshots[warmup:]:
         free.update(snapshot.theta_N)
     return free
@@ -319,7 +322,7 @@ def test_movement_of_the_coefficients(movement):
     movement_N = free.movement().numpy()
     for i in range(2, N):
         x_T, w_T = rows_TN[:, int(free.online.reference_M[int(free.online.mode_N[i])])], rows_TN[:, i]
-        (a0, b0), (a1, b1) = line(w_T[:5], x_T[:5]), line(w_T, x_T)
+        (a0, b0), (a1, b1) = np.polyfit(x_T[:5], w_T[:5], 1), np.polyfit(x_T, w_T, 1)
         expected = np.hypot(a1 - a0, b1 - b0)
         if movement == "scale_free":
             change = (a1 * x_T.mean() + b1) - (a0 * x_T.mean() + b0)
@@ -426,7 +429,7 @@ class Harnessed:
             self.trainer.train_epoch()
             live = self.trainer.snapshot()
             snapshots.append(Snapshot(live.t, live.step, live.theta_N.clone(), {}))
-        trajectory = MemoryTrajectory(snapshots)
+        trajectory = MemoryTrajectory.of(snapshots)
         self.session = BranchSession(self.trainer, self.method.branch(6), trajectory, Clock(CPU), "full")
         self.method.begin(self.session)
 
@@ -475,8 +478,8 @@ def test_brancher_starts_at_the_end_of_the_warm_up():
         ({"modes": 5, "samples": 4}, "modes must be at most samples = 4, got 5"),
         ({"warmup": 1}, "warmup must be at least 2, got 1"),
         ({"every": 0}, "every must be at least 1, got 0"),
-        ({"percent": 0}, "percent must be a finite number above 0, got 0"),
-        ({"percent": 100.5}, "percent must be at most 100, got 100.5"),
+        ({"percent": 0}, "percent must be above 0 and at most 100, got 0"),
+        ({"percent": 100.5}, "percent must be above 0 and at most 100, got 100.5"),
         ({"percent_of": "some"}, "percent_of must be one of all, remaining, got 'some'"),
         ({"rule": "none"}, "rule must be one of projected, chain, reference, got 'none'"),
         ({"movement": "far"}, "movement must be one of coefficients, scale_free, got 'far'"),

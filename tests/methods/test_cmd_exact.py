@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines.cmd import CMD
-from baselines.cmd.clustering import references
-from baselines.cmd.projection import block_width
-from baselines.cmd.recursion import OnlineFit
+from baselines.cmd.clustering import find_modes
+from baselines.cmd.online_recursion import OnlineFit
+from baselines.cmd.regression import block_width
 
 CPU = torch.device("cpu")
 KINDS = ("moving", "constant", "copy", "opposite", "tiny", "huge", "late", "outlier")
@@ -81,7 +81,7 @@ def assert_exact(cmd, W_TN):
     assert (cmd.a_N.numpy()[still_N] == 0).all()
     moving_references = [m for m, r in enumerate(reference_M) if not still_N[r]]
     assert modes[reference_M[moving_references]].tolist() == moving_references
-    assert int(cmd.model.size_M.sum()) == (~still_N).sum()
+    assert int(cmd.size_M.sum()) == (~still_N).sum()
     X_TN, W64_TN = centred(W_TN), W_TN.double().numpy()
     mean_N = W64_TN[0] + (W64_TN - W64_TN[0]).mean(0)
     std_N = np.sqrt((X_TN**2).mean(0))
@@ -101,7 +101,7 @@ def test_any_trajectory_is_fitted_as_defined(W_TN, M):
     everything = list(range(W_TN.shape[1]))
     cmd = CMD.fit(W_TN, min(M, len(everything)), sample_K=everything)
     assert_exact(cmd, W_TN)
-    distinct = len(references(torch.from_numpy(centred(W_TN)), len(everything)))
+    distinct = len(find_modes(torch.from_numpy(centred(W_TN)), len(everything))[1])
     assert len(cmd.reference_M) <= min(M, distinct)
 
 
@@ -143,7 +143,7 @@ def test_an_empty_mode_is_looped_over():
     assert cmd.reference_M.tolist().index(9) == moving
     others = [i for i in range(30) if i != 4]
     assert cmd.mode_N[others].tolist() == [moving] * 29
-    assert cmd.model.size_M.tolist()[moving] == 29
+    assert cmd.size_M.tolist()[moving] == 29
     assert cmd.reconstruct(2)[4] == 0.25
 
 
@@ -162,7 +162,7 @@ def test_the_bits_depend_on_neither_threads_nor_budget():
         torch.set_num_threads(threads)
     for other in fits[1:]:
         for name in ("wbar_N", "a_N", "mode_N", "rho_N"):
-            assert torch.equal(getattr(other.model, name), getattr(fits[0].model, name)), name
+            assert torch.equal(getattr(other, name), getattr(fits[0], name)), name
 
 
 def test_forgetting_is_weighted_least_squares():
@@ -171,7 +171,7 @@ def test_forgetting_is_weighted_least_squares():
     W_TN = torch.tensor((rng.normal(size=(18, 2)).cumsum(0) @ rng.normal(size=(2, 12))).astype(np.float32))
     W_TN += 0.1 * torch.tensor(rng.normal(size=W_TN.shape).astype(np.float32))
     cmd = CMD.fit(W_TN[:7], 3, sample_K=list(range(12)))
-    online = OnlineFit.start(cmd.model, CPU, forgetting=0.8)
+    online = OnlineFit.start(cmd, CPU, forgetting=0.8)
     for row_N in W_TN[7:]:
         online.update(row_N)
     weight_T = 0.8 ** np.concatenate([np.full(7, 11.0), np.arange(10, -1, -1)])

@@ -8,7 +8,7 @@ import torch
 
 from baselines.cmd.sampling import constant_weights, draw, sample_weights, stratified_counts
 from harness.method import Layout, Snapshot
-from harness.storage.trajectory import MemoryTrajectory
+from harness.snapshots import MemoryTrajectory
 
 NONE = torch.empty(0, dtype=torch.int64)
 
@@ -99,7 +99,7 @@ def test_a_seed_repeats_and_another_differs():
 @pytest.mark.parametrize("max_bytes", [1, 100, 1 << 20])
 def test_constant_weights_equal_their_first_value_throughout(max_bytes):
     rows_TN = np.random.default_rng(0).integers(0, 2, size=(5, 60)).astype(np.float32)
-    snapshots = MemoryTrajectory([Snapshot(t, t, torch.from_numpy(row_N), {}) for t, row_N in enumerate(rows_TN)])
+    snapshots = MemoryTrajectory.of([Snapshot(t, t, torch.from_numpy(row_N), {}) for t, row_N in enumerate(rows_TN)])
     expected = np.flatnonzero((rows_TN == rows_TN[0]).all(0))
     assert len(expected) > 0
     assert constant_weights(snapshots, None, max_bytes).tolist() == expected.tolist()

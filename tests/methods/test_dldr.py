@@ -9,13 +9,13 @@ from quadratic import QuadraticSession
 
 from baselines.p_bfgs import PBFGS
 from baselines.p_sgd import PSGD
-from baselines.snapshots import Rows
 from baselines.subspace import Subspace
 from baselines.twa import TWA
 from harness.method import Branch
 from harness.planning.compose import Request
 from harness.planning.resolve import resolve
 from harness.problem.splits import load_split
+from harness.snapshots import MemoryTrajectory
 from harness.storage.tensors import read_state, write_state
 from harness.training.clock import Clock, Counts
 from harness.training.loop import Trainer
@@ -59,7 +59,7 @@ def begun(warmed, method, epochs=8):
         trainer.load_state_dict(end)
         trainer.counts = Counts()
     first, last = method.needs(epochs)
-    trajectory = Rows(snapshots_TN).window(first, last)
+    trajectory = MemoryTrajectory(snapshots_TN).window(first, last)
     session = BranchSession(trainer, branch, trajectory, Clock(CPU), method.gradient_space)
     method.begin(session)
     session.begun = True

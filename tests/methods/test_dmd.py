@@ -7,9 +7,9 @@ import torch
 from baselines.dmd import DMD
 from baselines.dmd.dynamics import geometric_sums
 from baselines.dmd.rank import by_energy, by_threshold, carried
-from baselines.snapshots import Rows
 from harness.method import Layout, Snapshot
-from harness.storage.trajectory import MemoryTrajectory, StoredTrajectory, write_snapshot
+from harness.snapshots import MemoryTrajectory
+from harness.storage.trajectory import StoredTrajectory, write_snapshot
 
 CPU = torch.device("cpu")
 N = 400
@@ -361,7 +361,7 @@ def test_all_ways_to_give_snapshots_agree_to_the_last_bit(tmp_path):
     snapshots = [Snapshot(t, t, torch.from_numpy(row_N), {}) for t, row_N in enumerate(W_TN)]
     for snapshot in snapshots:
         write_snapshot(tmp_path, snapshot)
-    given = [W_TN, torch.from_numpy(W_TN), MemoryTrajectory(snapshots), StoredTrajectory(tmp_path, CPU)]
+    given = [W_TN, torch.from_numpy(W_TN), MemoryTrajectory.of(snapshots), StoredTrajectory(tmp_path, CPU)]
     fits = [DMD.fit(one, 4, max_bytes=4 * 9 * 64) for one in given]
     for other in fits[1:]:
         assert torch.equal(other.eigenvalues, fits[0].eigenvalues)
@@ -390,7 +390,7 @@ def test_nothing_of_the_size_of_the_weights_is_kept():
         (walk(), {"energy": 0.0}, "energy must be above 0 and at most 1, got 0.0"),
         (walk(), {"energy": 1.01}, "energy must be above 0 and at most 1, got 1.01"),
         (walk(), {"energy": float("nan")}, "energy must be above 0 and at most 1, got nan"),
-        (walk(), {"offset": "mean"}, "offset must be constant, first or none, got 'mean'"),
+        (walk(), {"offset": "mean"}, "offset must be one of constant, first, none, got 'mean'"),
     ],
 )
 def test_bad_input(snapshots, options, message):
@@ -399,7 +399,7 @@ def test_bad_input(snapshots, options, message):
 
 
 def test_bad_questions():
-    dmd = DMD.fit(Rows(walk(4), (1, 2, 3, 4)), 1)
+    dmd = DMD.fit(MemoryTrajectory(walk(4), (1, 2, 3, 4)), 1)
     with pytest.raises(ValueError, match="h must be at least 0, got -1"):
         dmd.forecast(-1)
     with pytest.raises(ValueError, match=r"t must be one of the 4 snapshots 1\.\.4, got 0"):

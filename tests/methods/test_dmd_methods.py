@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from baselines.cmd import CMD
-from baselines.dmd import DMD, DMDForecast, DMDJumps, DMDOfReferences, DMDReconstruction
-from baselines.snapshots import Rows
+from baselines.cmd_dmd import DMDOfReferences
+from baselines.dmd import DMD
+from baselines.dmd_forecast import DMDForecast
+from baselines.dmd_jumps import DMDJumps
+from baselines.dmd_reconstruction import DMDReconstruction
 from harness.method import Branch, Layout, Run, Snapshot
-from harness.storage.trajectory import MemoryTrajectory
+from harness.snapshots import MemoryTrajectory
 
 CPU = torch.device("cpu")
 N, EPOCHS, WARMUP = 300, 12, 6
@@ -25,18 +28,30 @@ def snapshots():
     return [Snapshot(t, t, row_N, {}) for t, row_N in enumerate(torch.tensor(W_TN, dtype=torch.float32))]
 
 
-class Present(MemoryTrajectory):
+class Present:
     """Snapshots that come one by one, each read from a window made before it came."""
 
     def __init__(self, seen, first=0, last=EPOCHS):
         self.seen, self.first, self.last = seen, first, last
 
+    def now(self):
+        return MemoryTrajectory.of([snapshot for snapshot in self.seen if self.first <= snapshot.t <= self.last])
+
+    def __len__(self):
+        return len(self.now())
+
     @property
-    def _snapshots(self):
-        return [snapshot for snapshot in self.seen if self.first <= snapshot.t <= self.last]
+    def ts(self):
+        return self.now().ts
+
+    def __getitem__(self, index):
+        return self.now()[index]
 
     def window(self, first, last):
         return Present(self.seen, first, last)
+
+    def blocks(self, max_bytes):
+        return self.now().blocks(max_bytes)
 
 
 def run_of(trajectory):
@@ -103,21 +118,21 @@ def test_references_are_forecast_and_decoded_through_a_and_b():
     mode_N = cmd.mode_N.long()
     for t in (WARMUP + 1, WARMUP + 3, EPOCHS):
         x_M = ahead.forecast(t - WARMUP - 1).double()
-        expected_N = cmd.model.wbar_N + cmd.a_N * (x_M - x_TM.mean(0))[mode_N]
+        expected_N = cmd.wbar_N + cmd.a_N * (x_M - x_TM.mean(0))[mode_N]
         torch.testing.assert_close(proposals[t].theta_N, expected_N.float(), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(
             proposals[t].theta_N, (cmd.a_N * x_M[mode_N] + cmd.b_N).float(), rtol=1e-4, atol=1e-4
         )
     tables = method.tables()
-    assert set(tables) == {"modes", "layers", "eigenvalues", "fit"}
+    assert set(tables) == {"modes", "layers", "rho", "eigenvalues", "fit"}
     assert len(tables["eigenvalues"]) == 2
 
 
 def test_reconstruction_is_of_the_whole_run_without_its_beginning():
     shown = snapshots()
     method = DMDReconstruction(rank=3)
-    method.fit(run_of(MemoryTrajectory(shown)))
-    whole = DMD.fit(Rows(torch.stack([s.theta_N for s in shown[1:]]), tuple(range(1, EPOCHS + 1))), 3)
+    method.fit(run_of(MemoryTrajectory.of(shown)))
+    whole = DMD.fit(MemoryTrajectory(torch.stack([s.theta_N for s in shown[1:]]), tuple(range(1, EPOCHS + 1))), 3)
     for t in (1, 5, EPOCHS):
         assert torch.equal(method.reconstruct(t).theta_N, whole.reconstruct(t))
     with pytest.raises(ValueError, match="t must be one of"):
@@ -152,7 +167,7 @@ class Scripted:
         self.t = warmup + 1
         self.resets, self.probed = 0, []
         rows = [self.at(t).float() for t in range(1, warmup + 2)]
-        self.trajectory = MemoryTrajectory([Snapshot(t, t, row_N, {}) for t, row_N in enumerate(rows, start=1)])
+        self.trajectory = MemoryTrajectory.of([Snapshot(t, t, row_N, {}) for t, row_N in enumerate(rows, start=1)])
         self.theta_N = rows[-1].clone()
 
     def at(self, t):
@@ -273,7 +288,7 @@ def test_where_the_branch_leaves_and_what_it_reads():
         ({"rank": 0}, "rank must be a whole number of at least 1, energy or gavish_donoho, got 0"),
         ({"warmup": 4, "rank": 4}, "rank must be at most 3, what 5 snapshots span, got 4"),
         ({"energy": 1.5}, "energy must be above 0 and at most 1, got 1.5"),
-        ({"offset": "mean"}, "offset must be constant, first or none, got 'mean'"),
+        ({"offset": "mean"}, "offset must be one of constant, first, none, got 'mean'"),
         ({"clip": "no"}, "clip must be true or false, got 'no'"),
     ],
 )

@@ -8,7 +8,7 @@ from harness.conformance.brancher import Branching
 from harness.conformance.tiny import as_in_a_job, find_subject
 from harness.method import Branch, Layout, Snapshot
 from harness.randomness import generator
-from harness.storage.trajectory import MemoryTrajectory
+from harness.snapshots import MemoryTrajectory
 
 SPEED_N = torch.tensor([0.0, 3.0, -1.0, 2.0, 0.0, 5.0, -4.0, 6.0])
 """by which each weight moves in a step; two never do"""
@@ -23,7 +23,7 @@ class Motion:
         self.epochs = epochs
         self.layout = Layout(("weights",), ((N,),))
         self.branch = Branch(WARMUP + 1, WARMUP + 1, epochs - WARMUP - 1)
-        self.trajectory = MemoryTrajectory([Snapshot(t, t, STEPS * t * SPEED_N, {}) for t in range(1, WARMUP + 2)])
+        self.trajectory = MemoryTrajectory.of([Snapshot(t, t, STEPS * t * SPEED_N, {}) for t in range(1, WARMUP + 2)])
         self.theta_N = STEPS * self.branch.prefix * SPEED_N
         self.t = self.branch.prefix
 
@@ -91,7 +91,7 @@ def test_percent_of_the_remaining_weights():
 
 def test_a_weight_that_first_moves_after_the_warmup_may_be_frozen():
     session, method = Motion(), Frozen("least_moved", warmup=WARMUP, every=4, percent=100.0, spared=0)
-    session.trajectory = MemoryTrajectory([Snapshot(t, t, session.theta_N, {}) for t in range(1, WARMUP + 2)])
+    session.trajectory = MemoryTrajectory.of([Snapshot(t, t, session.theta_N, {}) for t in range(1, WARMUP + 2)])
     trained(method, 1, session)
     assert method.frozen == MOVING
 
@@ -121,8 +121,8 @@ def test_as_many_weights_train_as_under_embedded_cmd(choice):
         ({"choice": "slowest"}, "choice must be one of random, least_moved, got 'slowest'"),
         ({"warmup": 1}, "warmup must be at least 2, got 1"),
         ({"every": 0}, "every must be at least 1, got 0"),
-        ({"percent": 101}, "percent must be at most 100, got 101"),
-        ({"percent": 0}, "percent must be a finite number above 0, got 0"),
+        ({"percent": 101}, "percent must be above 0 and at most 100, got 101"),
+        ({"percent": 0}, "percent must be above 0 and at most 100, got 0"),
         ({"percent_of": "some"}, "percent_of must be one of all, remaining, got 'some'"),
         ({"spared": -1}, "spared must be at least 0, got -1"),
     ],

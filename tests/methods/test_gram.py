@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from baselines.gram import combine, gram
-from baselines.snapshots import Rows
 from harness.method import Snapshot
-from harness.storage.trajectory import MemoryTrajectory, StoredTrajectory, write_snapshot
+from harness.snapshots import MemoryTrajectory
+from harness.storage.trajectory import StoredTrajectory, write_snapshot
 
 T, N = 7, 1003
 
@@ -24,12 +24,12 @@ def W_TN():
 def test_products_and_combinations_equal_the_whole_matrix(W_TN, shift, max_bytes):
     X_TN = W_TN.double().numpy()
     X_TN = X_TN - X_TN[0] if shift else X_TN
-    G_TT = gram(Rows(W_TN), shift, max_bytes).numpy()
+    G_TT = gram(MemoryTrajectory(W_TN), shift, max_bytes).numpy()
     np.testing.assert_allclose(G_TT, X_TN @ X_TN.T, rtol=1e-12, atol=1e-14 * np.abs(X_TN @ X_TN.T).max())
     assert (G_TT == G_TT.T).all()
     c_KT = torch.tensor(np.random.default_rng(1).standard_normal((3, T)))
     np.testing.assert_allclose(
-        combine(Rows(W_TN), c_KT, shift, max_bytes).numpy(), c_KT.numpy() @ X_TN, rtol=2e-6, atol=1e-8
+        combine(MemoryTrajectory(W_TN), c_KT, shift, max_bytes).numpy(), c_KT.numpy() @ X_TN, rtol=2e-6, atol=1e-8
     )
 
 
@@ -38,11 +38,11 @@ def test_memory_and_files_give_the_same_bits(W_TN, tmp_path):
     for snapshot in snapshots:
         write_snapshot(tmp_path, snapshot)
     c_KT = torch.rand(2, T, dtype=torch.float64)
-    memory, stored = MemoryTrajectory(snapshots), StoredTrajectory(tmp_path, torch.device("cpu"))
+    memory, stored = MemoryTrajectory.of(snapshots), StoredTrajectory(tmp_path, torch.device("cpu"))
     assert torch.equal(gram(memory, True, 4000), gram(stored, True, 4000))
     assert torch.equal(combine(memory, c_KT, True, 4000), combine(stored, c_KT, True, 4000))
 
 
 def test_no_weights_are_refused():
     with pytest.raises(ValueError, match="at least 1 weight"):
-        gram(Rows(torch.empty(3, 0)), True)
+        gram(MemoryTrajectory(torch.empty(3, 0)), True)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.linalg import subspace_angles
 
-from baselines.snapshots import Rows
 from baselines.subspace import Coordinates, Subspace, orthonormalise
+from harness.snapshots import MemoryTrajectory
 
 T, N, D = 13, 3001, 8
 
@@ -74,7 +74,7 @@ def test_blocks_do_not_matter(max_bytes):
     W_TN = snapshots(1e-2)[:, :211]
     for made, whole in (
         (Subspace.fit(W_TN, D, max_bytes), Subspace.fit(W_TN, D)),
-        (Subspace.span(Rows(W_TN), max_bytes), Subspace.span(W_TN)),
+        (Subspace.span(MemoryTrajectory(W_TN), max_bytes), Subspace.span(W_TN)),
     ):
         assert largest_angle(made.P_DN, whole.P_DN.double().numpy()) < 1e-6
         torch.testing.assert_close(made.singular_values, whole.singular_values, rtol=1e-9, atol=1e-9)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from command import here
 
-from baselines.cmd import CMDPosthoc
+from baselines.cmd_posthoc import CMDPosthoc
 from harness.config import DatasetConfig, ModelConfig
 from harness.method import Layout, Run, Snapshot
 from harness.problem.models import build_model
@@ -16,9 +16,10 @@ from harness.randomness import generator
 from harness.report import decomposition
 from harness.report.decomposition import clustered_order, decompose, random_walks
 from harness.report.drawing import STYLE, draw_correlation, draw_layers, grouped, shown_modes
+from harness.snapshots import MemoryTrajectory
 from harness.storage.files import write_json
 from harness.storage.store import Store
-from harness.storage.trajectory import MemoryTrajectory, StoredTrajectory, snapshot_path, write_snapshot
+from harness.storage.trajectory import StoredTrajectory, snapshot_path, write_snapshot
 from harness.training.flat_model import FlatModel
 
 T = 8
@@ -26,7 +27,7 @@ LAYOUT = Layout(("stem.weight", "stem.bias", "frozen.weight", "head.weight"), ((
 
 
 def trajectory(W_TN):
-    return MemoryTrajectory([Snapshot(t, t, row, {}) for t, row in enumerate(W_TN, start=1)])
+    return MemoryTrajectory.of([Snapshot(t, t, row, {}) for t, row in enumerate(W_TN, start=1)])
 
 
 def planted():

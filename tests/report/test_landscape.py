@@ -29,7 +29,7 @@ def plane():
     assert float(line @ zigzag) == 0
     scale_N = torch.tensor([1.0, 2, 3, 4, 5, 1, 2, 3], dtype=torch.float64)
     W_TN = torch.cat([line[:, None].expand(T, 5), zigzag[:, None].expand(T, 3)], 1) * scale_N + 10
-    model = CMD.fit(W_TN.float(), modes=2, samples=8, seed=0).model
+    model = CMD.fit(W_TN.float(), modes=2, samples=8, seed=0)
     return Plane.of(model, tuple(range(1, T + 1))), W_TN
 
 
@@ -54,7 +54,7 @@ def test_the_grid_holds_the_path_with_a_margin(plane):
 def test_one_mode_spans_no_plane():
     line = torch.arange(T, dtype=torch.float32)[:, None] * torch.ones(4)
     with pytest.raises(ValueError, match="a landscape needs 2 modes, CMD found 1"):
-        Plane.of(CMD.fit(line, modes=1, samples=4, seed=0).model, tuple(range(T)))
+        Plane.of(CMD.fit(line, modes=1, samples=4, seed=0), tuple(range(T)))
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ from harness.method import Snapshot
 from harness.report import printing
 from harness.report.unexplained import unexplained
 from harness.report.written import write_csv, write_errors
+from harness.snapshots import MemoryTrajectory
 from harness.storage.files import write_json
-from harness.storage.trajectory import MemoryTrajectory
 
 ROW = {"model": "net", "dataset": "digits", "optimizer": "sgd", "seed": 0}
 
 
 def trajectory(W_TN):
-    return MemoryTrajectory([Snapshot(t, t, row, {}) for t, row in enumerate(W_TN.float(), start=1)])
+    return MemoryTrajectory.of([Snapshot(t, t, row, {}) for t, row in enumerate(W_TN.float(), start=1)])
 
 
 # Three motions over four snapshots, orthogonal to each other and of mean 0, each of squared length 4.
@@ -26,7 +26,7 @@ WALSH_4 = torch.tensor([[1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]], dtype=t
 
 
 def shares(W_TN, modes):
-    model = CMD.fit(W_TN.float(), modes=modes, samples=W_TN.shape[1], seed=0).model
+    model = CMD.fit(W_TN.float(), modes=modes, samples=W_TN.shape[1], seed=0)
     table, _ = unexplained(trajectory(W_TN), model)
     return {(fit, dimension): share for fit, dimension, share in table.itertuples(index=False)}
 

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from harness.method import Snapshot
+from harness.snapshots import MemoryTrajectory, block_bounds
 from harness.storage.files import CorruptFile
 from harness.storage.trajectory import (
-    MemoryTrajectory,
     StoredTrajectory,
-    block_bounds,
     read_snapshot,
     snapshot_path,
     stored_ts,
@@ -42,7 +41,7 @@ def test_stored_snapshot_is_what_was_written(folder, snapshots):
 
 @pytest.mark.parametrize("max_bytes", [1, 96, 200, 1 << 20])
 def test_blocks_over_memory_and_files_agree_and_tile_the_weights(folder, snapshots, max_bytes):
-    memory = list(MemoryTrajectory(snapshots).blocks(max_bytes))
+    memory = list(MemoryTrajectory.of(snapshots).blocks(max_bytes))
     stored = list(StoredTrajectory(folder, CPU).blocks(max_bytes))
     assert [b[:2] for b in memory] == [b[:2] for b in stored]
     assert all(torch.equal(a[2], b[2]) for a, b in zip(memory, stored, strict=True))
@@ -69,7 +68,7 @@ def test_window_follows_the_present_and_never_exceeds_it(folder, snapshots):
     assert window.ts == (1, 2, 3)
     assert window.window(2, 9).ts == (2, 3)
     assert window[-1].t == 3
-    assert MemoryTrajectory(snapshots).window(1, 3).ts == (1, 2, 3)
+    assert MemoryTrajectory.of(snapshots).window(1, 3).ts == (1, 2, 3)
 
 
 def test_stored_ts_ignores_what_was_set_aside(folder):

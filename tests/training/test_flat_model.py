@@ -69,5 +69,5 @@ def test_what_does_not_fit_is_refused():
         flat.load(buffers={"norm.running_mean": torch.zeros(3)})
     with pytest.raises(ValueError, match=r"scale must be float32, got torch\.float64"):
         FlatModel(nn.ParameterDict({"scale": nn.Parameter(torch.tensor(1.0, dtype=torch.float64))}))
-    with pytest.raises(ValueError, match="no trainable parameters"):
+    with pytest.raises(ValueError, match="model must have at least 1 trainable weight, got 0"):
         FlatModel(nn.Identity())

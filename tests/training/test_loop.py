@@ -12,8 +12,8 @@ from harness.method import Branch, Proposal
 from harness.planning.compose import Request
 from harness.planning.resolve import resolve
 from harness.problem.splits import load_split
+from harness.snapshots import MemoryTrajectory
 from harness.storage.tensors import digest_tensor, read_state, write_state
-from harness.storage.trajectory import MemoryTrajectory
 from harness.training.clock import Clock
 from harness.training.evaluate import Evaluator
 from harness.training.loop import Diverged, Trainer
@@ -156,7 +156,7 @@ def test_without_the_handle_there_is_no_test_split(images):
 @pytest.fixture
 def session(images):
     trainer = trainer_of(images, "model.test_resnet.drop_rate=0.5")
-    return BranchSession(trainer, Branch(0, 0, 6), MemoryTrajectory([]), Clock(CPU), "full")
+    return BranchSession(trainer, Branch(0, 0, 6), MemoryTrajectory.of([]), Clock(CPU), "full")
 
 
 def test_one_batch_means_the_same_function_at_every_point(session):

@@ -9,7 +9,7 @@ from harness.config import ConfigError
 from harness.planning.methods import method_config
 from harness.tune.space import Space, make_space
 
-CMD = {"_target_": "baselines.cmd.online.CMDOnline", "modes": 5, "samples": 500, "warmup": 3}
+CMD = {"_target_": "baselines.cmd_online.CMDOnline", "modes": 5, "samples": 500, "warmup": 3}
 WARMUP = {"type": "int", "low": 2, "high": 40}
 
 

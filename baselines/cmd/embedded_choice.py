@@ -10,46 +10,19 @@ Shape suffixes: N weights, F free weights (references among them), T snapshots, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from baselines.cmd.fit import CMDModel, spread
-from baselines.cmd.recursion import OnlineFit
-from harness.method import Snapshot, Trajectory
+from baselines.cmd.online_recursion import OnlineFit
+from baselines.cmd.posthoc import CMD
+from baselines.cmd.regression import spread
+from harness.method import Trajectory
 
 Movement = Literal["coefficients", "scale_free"]
 MOVEMENTS: tuple[Movement, ...] = get_args(Movement)
-
-
-@dataclass(frozen=True)
-class WarmUp:
-    """The snapshots of a warm-up in memory: a `Trajectory` of weights alone."""
-
-    snapshots: tuple[Snapshot, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.snapshots)
-
-    @property
-    def ts(self) -> tuple[int, ...]:
-        return tuple(snapshot.t for snapshot in self.snapshots)
-
-    def __getitem__(self, index: int) -> Snapshot:
-        return self.snapshots[index]
-
-    def window(self, first: int, last: int) -> WarmUp:
-        return WarmUp(tuple(snapshot for snapshot in self.snapshots if first <= snapshot.t <= last))
-
-    def blocks(self, max_bytes: int) -> Iterator[tuple[int, int, Tensor]]:
-        N = self.snapshots[0].theta_N.numel()
-        width = max(1, max_bytes // (4 * len(self)))
-        for start in range(0, N, width):
-            stop = min(start + width, N)
-            yield start, stop, torch.stack([snapshot.theta_N[start:stop] for snapshot in self.snapshots])
 
 
 def variation(trajectory: Trajectory, max_bytes: int) -> tuple[Tensor, Tensor]:
@@ -67,10 +40,10 @@ def variation(trajectory: Trajectory, max_bytes: int) -> tuple[Tensor, Tensor]:
 class FreeFit:
     """Online CMD of the weights that are not embedded, with what their choice needs."""
 
-    def __init__(self, model: CMDModel, warmup: Trajectory, movement: Movement, max_bytes: int) -> None:
-        device = model.wbar_N.device
-        self.free_N = torch.ones_like(model.wbar_N, dtype=torch.bool)
-        self.online = OnlineFit.start(model, device)
+    def __init__(self, cmd: CMD, warmup: Trajectory, movement: Movement, max_bytes: int) -> None:
+        device = cmd.wbar_N.device
+        self.free_N = torch.ones_like(cmd.wbar_N, dtype=torch.bool)
+        self.online = OnlineFit.start(cmd, device)
         moved_N, squares_N = variation(warmup, max_bytes)
         self.moved_F = moved_N.to(device)
         """not constant since the start of the warm-up"""
@@ -97,7 +70,7 @@ class FreeFit:
         """How far each free weight's coefficients are from where they were at the last window: (F,) float32."""
         online = self.online
         da_F = online.a_N - self.last_a_F
-        # Of the model at x = mu, in differences: a and b themselves cancel where mu is large.
+        # The change of the model at x = mu, in differences: a and b themselves cancel where mu is large.
         drift_F = self.last_a_F * spread(online.mu_M - self.last_mu_M, online.mode_N)
         change_F = online.wbar_N - self.last_wbar_F - drift_F
         if self.squares_F is None:

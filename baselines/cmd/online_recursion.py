@@ -1,8 +1,7 @@
-"""Online CMD: the least-squares fit of every weight on its reference, one snapshot at a time, in O(N).
+"""The recursion of online CMD: the least-squares fit of every weight on its reference, one snapshot at a time.
 
-Brokman et al. (ICLR 2024), in the equivalent centred form of Welford's recursion, which keeps no sums of raw values.
-Nothing of the past is kept but means and covariances. With a forgetting factor below 1 (ours) the fit is weighted: a
-snapshot counts `forgetting` ** k after k later ones.
+Brokman et al. (ICLR 2024), in the equivalent centred form of Welford's recursion, which keeps no sums of raw values:
+nothing of the past is kept but means and covariances. With a forgetting factor below 1 (ours) the fit is weighted.
 
 Shape suffixes: N weights, M modes.
 """
@@ -10,19 +9,35 @@ Shape suffixes: N weights, M modes.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from baselines.cmd.fit import CMDModel, decode, pieces, spread
-from baselines.cmd.threads import results, workers
+from baselines.cmd.posthoc import CMD, check_modes
+from baselines.cmd.regression import by_pieces, decode, spread
+from baselines.parameters import check_bool, check_share
+from baselines.warmup import check_warmup
+
+
+def check_online(
+    modes: int, samples: int, warmup: int, include_initial: bool, forgetting: float, model_buffers: bool
+) -> None:
+    """What online CMD asks of its parameters in anyone's loop and in the harness; ValueError."""
+    check_modes(modes, samples)
+    check_warmup(warmup)
+    check_bool("include_initial", include_initial)
+    check_share("forgetting", forgetting)
+    check_bool("model_buffers", model_buffers)
 
 
 @dataclass
 class OnlineFit:
-    """The state of online CMD; vectors over N are on the device of the snapshots, the rest float64 on the CPU."""
+    """The least-squares fit of every weight on its reference, one snapshot at a time, in O(N).
+
+    A snapshot counts `forgetting` ** k after k later ones. Vectors over N lie on the device of the snapshots, the rest
+    is float64 on the CPU.
+    """
 
     wbar_N: Tensor
     C_N: Tensor
@@ -39,15 +54,15 @@ class OnlineFit:
     forgetting: float = 1.0
 
     @classmethod
-    def start(cls, model: CMDModel, device: torch.device, forgetting: float = 1.0) -> OnlineFit:
-        """Go on from a post-hoc fit of the warm-up, whose snapshots count alike; modes and references stay."""
-        S_M = ((model.references_TM - model.mu_M) ** 2).sum(0)
-        C_N = model.a_N * spread(S_M, model.mode_N)
-        n = float(len(model.references_TM))
-        x_M = model.references_TM[-1].clone()
-        wbar_N, mode_N = model.wbar_N.to(device, copy=True), model.mode_N.to(device, copy=True)
-        mu_M = model.mu_M.clone()
-        return cls(wbar_N, C_N.to(device), mode_N, model.reference_M.clone(), n, mu_M, S_M, x_M, forgetting)
+    def start(cls, cmd: CMD, device: torch.device, forgetting: float = 1.0) -> OnlineFit:
+        """Go on from post-hoc CMD of the warm-up, whose snapshots count alike; modes and references stay."""
+        S_M = ((cmd.references_TM - cmd.mu_M) ** 2).sum(0)
+        C_N = cmd.a_N * spread(S_M, cmd.mode_N)
+        n = float(len(cmd.references_TM))
+        x_M = cmd.references_TM[-1].clone()
+        wbar_N, mode_N = cmd.wbar_N.to(device, copy=True), cmd.mode_N.to(device, copy=True)
+        mu_M = cmd.mu_M.clone()
+        return cls(wbar_N, C_N.to(device), mode_N, cmd.reference_M.clone(), n, mu_M, S_M, x_M, forgetting)
 
     def update(self, theta_N: Tensor) -> None:
         """Take in the next snapshot."""
@@ -57,12 +72,10 @@ class OnlineFit:
         self.mu_M += d_M / self.n
         self.S_M.mul_(self.forgetting).add_(d_M * (self.x_M - self.mu_M))
         d32_M = d_M.to(theta_N.device, torch.float32)
-        cut = list(pieces(len(theta_N)))
-        with workers(theta_N.device, len(cut)) as submit:
-            results([submit(partial(self._piece, theta_N, d32_M, piece)) for piece in cut])
+        by_pieces(lambda piece: self._update_piece(theta_N, d32_M, piece), len(theta_N), theta_N.device)
 
     @torch.no_grad()
-    def _piece(self, theta_N: Tensor, d32_M: Tensor, piece: slice) -> None:
+    def _update_piece(self, theta_N: Tensor, d32_M: Tensor, piece: slice) -> None:
         """Mean and covariance of some weights: C += d (w - new mean), where w - new mean = (1 - 1/n)(w - mean)."""
         change = theta_N[piece] - self.wbar_N[piece]
         self.wbar_N[piece].add_(change, alpha=1 / self.n)

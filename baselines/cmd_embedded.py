@@ -1,6 +1,6 @@
 """Embedded CMD as the harness runs it: a brancher from the end of the base's warm-up.
 
-Brokman et al., Enhancing Neural Training via a Correlated Dynamics Model (ICLR 2024); see `embedded`.
+Brokman et al., Enhancing Neural Training via a Correlated Dynamics Model (ICLR 2024); see `cmd.embedded`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from baselines.cmd.embedded import EmbeddedCMD, PercentOf, check_embedding
-from baselines.cmd.embedding import Rule
-from baselines.cmd.windows import Movement
-from baselines.warmup import branch_after_warmup
+from baselines.cmd.embedded import EmbeddedCMD, check_embedded
+from baselines.cmd.embedded_choice import Movement
+from baselines.cmd.embedded_rules import Rule
+from baselines.warmup import PercentOf, branch_after_warmup
 from harness.method import Branch, Brancher, Session, State
 
 
@@ -37,7 +37,7 @@ class CMDEmbedded(Brancher):
     movement: Movement = "coefficients"
 
     def __post_init__(self) -> None:
-        check_embedding(**self._settings())
+        check_embedded(**self._settings())
 
     def _settings(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}

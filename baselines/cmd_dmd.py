@@ -16,16 +16,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from baselines.cmd.fit import decode
-from baselines.cmd.posthoc import check_modes, fit_run
-from baselines.cmd.report import ModeReport
+from baselines.cmd.modes import ModeReport
+from baselines.cmd.posthoc import check_modes, decompose_run
+from baselines.cmd.regression import decode
 from baselines.dmd.decomposition import finite_gram
 from baselines.dmd.dynamics import Dynamics
 from baselines.dmd.rank import Offset, check_rank, check_rank_fits
 from baselines.parameters import check_bool
-from baselines.snapshots import Rows
 from baselines.warmup import check_warmup, warmup_snapshots
 from harness.method import Observer, Proposal, Run, Snapshot, State
+from harness.snapshots import MemoryTrajectory
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,14 @@ class DMDOfReferences(Observer):
     def observe(self, snapshot: Snapshot) -> None:
         self.t = snapshot.t
         if snapshot.t == self.warmup + 1:
-            model = fit_run(self.run, self.run.trajectory.window(1, snapshot.t), self.modes, self.samples)
-            self.report = ModeReport.of(model, self.run.layout)
-            self._take(Decoder(model.wbar_N, model.a_N, model.mode_N, model.references_TM))
+            cmd = decompose_run(self.run, self.run.trajectory.window(1, snapshot.t), self.modes, self.samples)
+            self.report = ModeReport.of(cmd, self.run.layout)
+            self._take(Decoder(cmd.wbar_N, cmd.a_N, cmd.mode_N, cmd.references_TM))
 
     def _take(self, decoder: Decoder) -> None:
         self.decoder = decoder
         references_TM = decoder.references_TM
-        gram_TT = finite_gram(Rows(references_TM), self.offset)
+        gram_TT = finite_gram(MemoryTrajectory(references_TM), self.offset)
         self.dynamics = Dynamics.fit(gram_TT, references_TM.shape[1], self.rank, self.energy, self.offset)
 
     def propose(self) -> Proposal | None:

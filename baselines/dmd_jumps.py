@@ -20,9 +20,9 @@ from torch import Tensor
 from baselines.dmd.decomposition import DMD
 from baselines.dmd.rank import Offset, check_rank, check_rank_fits
 from baselines.parameters import check_bool, check_whole
-from baselines.snapshots import Rows
 from baselines.warmup import branch_after_warmup, check_warmup
 from harness.method import Branch, Brancher, Session, State, Trajectory
+from harness.snapshots import MemoryTrajectory
 
 COLUMNS = ("epoch", "loss_before", "loss_after", "accepted", "rank_asked", "rank", "largest_modulus", "residual")
 
@@ -73,7 +73,7 @@ class DMDJumps(Brancher):
         if not self.jumps:
             self._try(session, session.trajectory.window(1, self.warmup + 1))
         elif self.seen == len(self.seen_TN):
-            self._try(session, Rows(self.seen_TN))
+            self._try(session, MemoryTrajectory(self.seen_TN))
         session.train_epoch()
         self._see(session.theta_N)
 

@@ -1,0 +1,81 @@
+"""Post-hoc CMD as the harness runs it: a reconstruction of the whole run.
+
+Brokman et al., Enhancing Neural Training via a Correlated Dynamics Model (ICLR 2024); the method is `baselines.cmd`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from baselines.cmd.analysis import analysis, two_mode_plane
+from baselines.cmd.buffers import split
+from baselines.cmd.modes import ModeReport
+from baselines.cmd.posthoc import check_length, check_modes, decompose_run
+from baselines.parameters import check_bool, check_whole
+from harness.method import Plane, Proposal, Reconstruction, Run, State
+
+
+@dataclass(eq=False)
+class CMDPosthoc(Reconstruction):
+    """CMD of w(first..T), or w(0..T) with `include_initial`: `modes` references out of `samples` clustered weights.
+
+    ValueError where modes is below 1 or above samples, or the run gives fewer than 3 snapshots.
+    """
+
+    modes: int = 10
+    samples: int = 1000
+    include_initial: bool = False
+    first: int = 1
+    model_buffers: bool = False
+
+    def __post_init__(self) -> None:
+        check_modes(self.modes, self.samples)
+        check_bool("include_initial", self.include_initial)
+        check_whole("first", self.first, 0)
+        check_bool("model_buffers", self.model_buffers)
+        if self.include_initial and self.first > 1:
+            raise ValueError(f"first must be 0 or 1 where include_initial is true, got {self.first}")
+
+    @property
+    def proposes_buffers(self) -> bool:  # type: ignore[override]
+        return self.model_buffers
+
+    def needs(self, epochs: int) -> tuple[int, int]:
+        first = 0 if self.include_initial else self.first
+        check_length(epochs + 1 - first)
+        return first, epochs
+
+    def memory_floats(self, N: int) -> int:
+        """Mean, slope, correlation, and the modes' labels at one byte."""
+        return 3 * N + N // 4
+
+    def fit(self, run: Run) -> None:
+        self.run = run
+        self.window = run.trajectory.window(*self.needs(run.epochs))
+        self.cmd = decompose_run(run, self.window, self.modes, self.samples, self.model_buffers)
+        self.report = ModeReport.of(self.cmd, run.layout)
+
+    def reconstruct(self, t: int) -> Proposal:
+        ts = self.cmd.ts
+        if t not in ts:
+            raise ValueError(f"t must be in {ts[0]}..{ts[-1]}, got {t}")
+        theta_E = self.cmd.reconstruct(t)
+        if not self.model_buffers:
+            return Proposal(theta_E)
+        return split(theta_E, self.run.layout.N, self.window[ts.index(t)].buffers)
+
+    def scalars(self) -> dict[str, float]:
+        return self.report.scalars()
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Modes, layers, correlations against a surrogate, the sample, weights over time and what fits leave over."""
+        return self.report.tables(self.run.layout) | analysis(self.cmd, self.report, self.window, self.run)
+
+    def plane(self) -> Plane | None:
+        """The loss over the references of the two largest modes."""
+        return two_mode_plane(self.cmd, self.run.layout.N)
+
+    def fitted(self) -> State:
+        return {"ts": list(self.cmd.ts), **self.cmd.tensors()}
