@@ -18,12 +18,12 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-
 from harness.report.html import write_page
 from harness.report.looks import KNOWN
 from harness.report.summary import results
-from harness.report.warnings import warnings
 from harness.report.written import write_tables
+
+from harness.report.warnings import warnings
 from harness.results.frame import gather, read_plan
 from harness.storage.files import write_json
 from harness.storage.store import Record, Store

@@ -122,6 +122,25 @@ class Proposal:
     buffers: Buffers | None = None
 
 
+@dataclass(frozen=True)
+class Plane:
+    """A plane of weights that a fitted method singles out, for the loss landscape of the report.
+
+    The point (u, v) stands for the weights `origin_N + u axes_2N[0] + v axes_2N[1]`; `path_T2` is the path of training
+    in these coordinates at the epochs `ts`, and `labels` name the two axes.
+    """
+
+    origin_N: Tensor
+    axes_2N: Tensor
+    path_T2: Tensor
+    ts: tuple[int, ...]
+    labels: tuple[str, str]
+
+    def theta(self, u: float, v: float) -> Tensor:
+        """The float32 weights of a point, (N,)."""
+        return (self.origin_N + u * self.axes_2N[0] + v * self.axes_2N[1]).float()
+
+
 class Method(ABC):
     """What all three kinds may declare and report."""
 
@@ -148,8 +167,15 @@ class Method(ABC):
         return {}
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Tables at the end of the run, such as the size of every mode."""
+        """Tables at the end of the run, such as the size of every mode.
+
+        The report draws its figures from tables of certain names and columns (`harness.report.figures.registry`).
+        """
         return {}
+
+    def plane(self) -> Plane | None:
+        """A plane to draw the loss over, once fitted; None where the method has none. Asked of reconstructions."""
+        return None
 
     def fitted(self) -> State:
         """What was fitted, at the end of the run, for who asks for it (`save=final`); empty where nothing is."""

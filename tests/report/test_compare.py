@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from command import here
 from frames import cells, frame_of, write_suite
-
-from harness.config import ConfigError
 from harness.report.columns import Choice
 from harness.report.compare import compare, printed
 from harness.report.published import published
+
+from harness.config import ConfigError
 from harness.storage.store import Store
 
 RESNET = {"model": "resnet18", "dataset": "cifar10", "optimizer": "sgd_momentum"}

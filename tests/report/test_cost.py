@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from harness.report.cost import at_budget, budget_markdown, budgets, check_budget, cost_markdown, costs, write_budget
 
 from harness.config import ConfigError
-from harness.report.cost import at_budget, budget_markdown, budgets, check_budget, cost_markdown, costs, write_budget
 from harness.storage.store import Store
 
 EPOCH = 1000

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from command import here
-
 from harness.report.drawing import STYLE
 from harness.report.eigenvalues import EDGE, draw_eigenvalues
+
 from harness.storage.files import write_json
 from harness.storage.store import Store
 

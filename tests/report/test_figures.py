@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 import torch
 from command import here
+from harness.report.decomposition import clustered_order, decompose, random_walks
+from harness.report.drawing import STYLE, draw_correlation, draw_layers, grouped, shown_modes
 
 from baselines.cmd import CMDPosthoc
 from harness.config import DatasetConfig, ModelConfig
@@ -14,8 +16,6 @@ from harness.method import Layout, Run, Snapshot
 from harness.problem.models import build_model
 from harness.randomness import generator
 from harness.report import decomposition
-from harness.report.decomposition import clustered_order, decompose, random_walks
-from harness.report.drawing import STYLE, draw_correlation, draw_layers, grouped, shown_modes
 from harness.storage.files import write_json
 from harness.storage.store import Store
 from harness.storage.trajectory import MemoryTrajectory, StoredTrajectory, snapshot_path, write_snapshot

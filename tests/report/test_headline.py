@@ -2,7 +2,6 @@
 
 import pandas as pd
 from frames import cells, frame_of
-
 from harness.report.headline import headline, joined
 from harness.report.summary import results
 

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from harness.report.landscape import Kept, Plane, draw_landscapes
 
 from baselines.cmd import CMD
 from harness.report import landscape
-from harness.report.landscape import Kept, Plane, draw_landscapes
 from harness.results.frame import read_plan
 from harness.storage.files import write_json
 from harness.storage.store import Store

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from frames import cells, frame_of, history_of
-
 from harness.report.progress import areas, curves, mean_height, profiles, target_of, time_to_target
 
 CURVES = {

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 from frames import cells, frame_of
+from harness.report.ranks import average_ranks, friedman, nemenyi, pairwise, rankings, shared_ranks
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import f, friedmanchisquare, rankdata
 
-from harness.report.ranks import average_ranks, friedman, nemenyi, pairwise, rankings, shared_ranks
 from harness.report.stats import ALPHA
 
 ROW = ("net", "digits", "sgd")

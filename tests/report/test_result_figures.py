@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from frames import cells, frame_of, history_of
-
-from harness.report import resultdrawing
 from harness.report.curvedata import curve_table
 from harness.report.gallery import KINDS
 from harness.report.html import FIRST, curve_data, shown_first
 from harness.report.looks import DASHES, KNOWN, LINES, MARKERS, POINTS, look
 from harness.report.resultfigures import draw_results
-from harness.report.stats import pairs
 from harness.report.summary import results
+
+from harness.report import resultdrawing
+from harness.report.stats import pairs
 
 
 def compared(frame):

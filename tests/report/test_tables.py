@@ -9,17 +9,17 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
+from harness.report.columns import Choice
+from harness.report.rendering import Printed
+from harness.report.summary import results, summary
+from harness.report.terminal import terminal_table
+from harness.report.written import write_tables
 from rich.console import Console
 
 from harness.config import ConfigError
 from harness.report import printing
-from harness.report.columns import Choice
-from harness.report.rendering import Printed
-from harness.report.summary import results, summary
 from harness.report.tables import differences, entries, marks, statistics
-from harness.report.terminal import terminal_table
 from harness.report.warnings import unfinished
-from harness.report.written import write_tables
 
 ROW = ("test_resnet", "digits", "sgd_50%")
 COUNTS = (

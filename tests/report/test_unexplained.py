@@ -5,12 +5,12 @@ import json
 import pandas as pd
 import pytest
 import torch
+from harness.report.unexplained import unexplained
+from harness.report.written import write_csv, write_errors
 
 from baselines.cmd import CMD
 from harness.method import Snapshot
 from harness.report import printing
-from harness.report.unexplained import unexplained
-from harness.report.written import write_csv, write_errors
 from harness.storage.files import write_json
 from harness.storage.trajectory import MemoryTrajectory
 
