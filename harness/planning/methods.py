@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,15 @@ from harness.method import Brancher, Method, Observer, Reconstruction
 
 RESERVED = ("_target_", "batchnorm", "search", "fast")
 OWN_PACKAGES = ("baselines",)
+
+
+def make_importable(folders: Iterable[Path]) -> None:
+    """Let the modules in folders given by --config-dir be imported; ConfigError where one is no folder."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir must be a folder, got {folder}")
+        if str(folder.resolve()) not in sys.path:
+            sys.path.append(str(folder.resolve()))
 
 
 def check_allowed(key: str, target: str, folders: Iterable[Path], packages: Iterable[str] = OWN_PACKAGES) -> None:

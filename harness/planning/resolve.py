@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -43,7 +42,7 @@ from harness.planning.compose import (
     lay,
     load_yaml,
 )
-from harness.planning.methods import check_allowed, check_fits, method_config
+from harness.planning.methods import check_allowed, check_fits, make_importable, method_config
 from harness.planning.tuned import lay_tuned
 from harness.problem.datasets import check_sizes
 from harness.problem.optimizers import check_optimizer, schedule
@@ -240,11 +239,7 @@ def _methods(values: Values, epochs: int, config_dirs: tuple[Path, ...]) -> tupl
 
 def resolve(request: Request, command: str) -> Study:
     """The validated study that the command line asks for; ConfigError in one line where it cannot be."""
-    for folder in request.config_dirs:
-        if not folder.is_dir():
-            raise ConfigError(f"--config-dir must be a folder, got {folder}")
-        if str(folder.resolve()) not in sys.path:
-            sys.path.append(str(folder.resolve()))
+    make_importable(request.config_dirs)
     values, suite, spoken, choices = compose_values(request)
     _check_top(values)
     _drop_unchosen(values, request.config_dirs)

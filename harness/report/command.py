@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config import ConfigError, check_choice
+from harness.planning.methods import make_importable
 from harness.report.page.write import write_page
 from harness.report.stats.budget import at_budget, budgets, check_budget
 from harness.report.stats.compare import compare
@@ -72,6 +73,7 @@ class Options:
             values[key] = value
         check_choice("tables.metric", values["tables.metric"], METRICS)
         check_choice("figures", values["figures"], FIGURES)
+        make_importable(config_dirs)
         return cls(
             suite=values["suite"],
             root=Path(values["results_dir"]),

@@ -7,17 +7,17 @@ and `<model>-<dataset>-<optimizer>-<method>.json` says of which cells they are. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from harness.report.figures.files import ENDINGS, draw_to, write_data
+from harness.report.figures.files import ENDINGS, draw_to
 from harness.report.figures.registry import FIGURES, LANDSCAPE, MethodFigure, ResultFigure
 from harness.report.figures.style import Labels
 from harness.report.stats.means import ALL, Row, of_row
 from harness.report.stats.summary import Results
+from harness.report.tables.write import write_csv
 from harness.results.columns import ROW, ROW_METHOD
 from harness.results.method_tables import MethodTables, first_with
 from harness.storage.files import write_json
@@ -62,7 +62,7 @@ def _draw_results(found: Results, row: Row, folder: Path, drawn: set[str]) -> It
             yield f"figures: {data}"
         elif len(data):
             name = f"{SUITE if whole else '-'.join(row)}-{kind.name}"
-            write_data(data, folder / name)
+            write_csv(data, folder / f"{name}.csv")
             draw_to(folder / name, kind.draw, data, labels, f"from {name}.csv")
             drawn.add(name)
 
@@ -80,11 +80,15 @@ def _draw_method(
         if chosen is None:
             continue
         cell, lacking = chosen
-        lacking = lacking or _draw_tables(kind, MethodTables(store, cell["cell_key"]), row, cell, folder / stem)
-        if lacking is not None:
-            yield f"{title} {kind.name} not drawn, {lacking}"
+        tables = lacking or _read(MethodTables(store, cell["cell_key"]), kind)
+        labels = Labels(f"{', '.join([*row, method])}, seed {cell['seed']}")
+        wrong = _draw_tables(kind, tables, labels, folder / f"{stem}-{kind.name}", f"cell {cell['cell_key']}")
+        if wrong is not None or isinstance(tables, str):
+            yield f"{title} {kind.name} not drawn, {wrong}"
             continue
-        drawn |= {f"{stem}-{name}" for name in (kind.name, *kind.tables)}
+        for name, table in tables.items():
+            write_csv(table, folder / f"{stem}-{name}.csv")
+            drawn.add(f"{stem}-{name}")
         origins[kind.name] = {name: cell[name] for name in ("cell_key", "base_key", "seed")}
     if origins:
         write_json(folder / f"{stem}.json", dict(zip(ROW_METHOD, [*row, method], strict=True)) | {"figures": origins})
@@ -93,45 +97,44 @@ def _draw_method(
         yield f"{title} {', '.join(origins)} of seed {seeds}"
 
 
-def _draw_tables(kind: MethodFigure, own: MethodTables, row: Row, cell: dict[str, Any], stem: Path) -> str | None:
-    """Draw a figure from the tables of one cell; what is wrong with these, in words, where it cannot be drawn."""
-    labels = Labels(f"{', '.join([*row, str(cell['method'])])}, seed {cell['seed']}")
-    path = stem.with_name(f"{stem.name}-{kind.name}")
-    tables = _read(own, kind)
-    if isinstance(tables, str):
-        return tables
-    try:
-        draw_to(path, kind.draw, tables, labels, f"cell {cell['cell_key']}")
-    except (ValueError, TypeError, KeyError) as error:
-        return f"{error}"
-    for name, table in tables.items():
-        write_data(table, stem.with_name(f"{stem.name}-{name}"))
-    return None
-
-
 def _draw_together(store: Store, row: Row, cells: pd.DataFrame, folder: Path, drawn: set[str]) -> Iterator[str]:
     """Draw the figures that all methods and seeds of a row share."""
     for kind in FIGURES:
         if not isinstance(kind, MethodFigure) or not kind.together:
             continue
-        parts = []
+        parts, title = [], f"figures: {' '.join(row)}:"
         for cell in cells[cells["status"] == "done"].to_dict("records"):
             own = MethodTables(store, cell["cell_key"])
-            if own.has(kind.name):
-                found = _read(own, kind)
-                if isinstance(found, str):
-                    origin = f"{kind.name} of {cell['method']} seed {cell['seed']}"
-                    yield f"figures: {' '.join(row)}: {origin} not drawn, {found}"
-                else:
-                    parts.append(found[kind.name].assign(**{name: cell[name] for name in ORIGIN}))
-        if parts:
-            table, name = pd.concat(parts, ignore_index=True), "-".join([*row, kind.name])
-            table = table[["method", "seed", *(column for column in table if column not in ORIGIN), "cell_key"]]
-            write_data(table, folder / name)
-            keys = " ".join(dict.fromkeys(table["cell_key"]))
-            draw_to(folder / name, kind.draw, {kind.name: table}, Labels(", ".join(row)), f"cells {keys}")
-            drawn.add(name)
-            yield f"figures: {' '.join(row)}: {len(table)} {kind.name} of {', '.join(dict.fromkeys(table['method']))}"
+            found = _read(own, kind) if own.has(kind.name) else {}
+            if isinstance(found, str):
+                yield f"{title} {kind.name} of {cell['method']} seed {cell['seed']} not drawn, {found}"
+            elif found:
+                parts.append(found[kind.name].assign(**{name: cell[name] for name in ORIGIN}))
+        if not parts:
+            continue
+        table, path = pd.concat(parts, ignore_index=True), folder / "-".join([*row, kind.name])
+        table = table[["method", "seed", *(column for column in table if column not in ORIGIN), "cell_key"]]
+        keys = " ".join(dict.fromkeys(table["cell_key"]))
+        wrong = _draw_tables(kind, {kind.name: table}, Labels(", ".join(row)), path, f"cells {keys}")
+        if wrong is not None:
+            yield f"{title} {kind.name} not drawn, {wrong}"
+            continue
+        write_csv(table, path.with_name(f"{path.name}.csv"))
+        drawn.add(path.name)
+        yield f"{title} {len(table)} {kind.name} of {', '.join(dict.fromkeys(table['method']))}"
+
+
+def _draw_tables(
+    kind: MethodFigure, tables: Mapping[str, pd.DataFrame] | str, labels: Labels, path: Path, origin: str
+) -> str | None:
+    """Draw a figure of methods' tables; what is wrong with these, in words, where it cannot be drawn."""
+    if isinstance(tables, str):
+        return tables
+    try:
+        draw_to(path, kind.draw, tables, labels, origin)
+    except (ValueError, TypeError, LookupError) as error:  # whatever a user's own table holds
+        return f"{error}"
+    return None
 
 
 def _read(own: MethodTables, kind: MethodFigure) -> dict[str, pd.DataFrame] | str:

@@ -1,4 +1,4 @@
-"""The files of a figure: a PNG, a PDF and the CSV of every table that it shows, each whole or not at all."""
+"""The images of a figure, a PNG and a PDF, each whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import matplotlib as mpl
-import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.report.figures.style import STYLE, Labels
 from harness.storage.files import replacing
 
 ENDINGS = ("png", "pdf", "csv")
+"""of the files of a figure: two images and the table that it shows"""
 Data = TypeVar("Data")
 
 
@@ -31,9 +31,3 @@ def draw_to(path: Path, draw: Callable[[Data, Labels], Figure], data: Data, labe
         for kind, values in metadata.items():
             with replacing(path.with_name(f"{path.name}.{kind}")) as temporary:
                 figure.savefig(temporary, format=kind, metadata=values)
-
-
-def write_data(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as `<path>.csv` with nine significant digits, more than a float32 has."""
-    with replacing(path.with_name(f"{path.name}.csv")) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.9g")

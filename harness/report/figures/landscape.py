@@ -26,9 +26,10 @@ from harness.planning.methods import check_allowed, load_class, make_method
 from harness.problem.datasets import load_split
 from harness.problem.models import build_model
 from harness.randomness import generator
-from harness.report.figures.files import draw_to, write_data
+from harness.report.figures.files import draw_to
 from harness.report.figures.registry import LANDSCAPE
 from harness.report.figures.style import LINE, WIDTH, Labels
+from harness.report.tables.write import write_csv
 from harness.results.columns import ROW_METHOD
 from harness.results.load_model import base_from_record
 from harness.storage.files import CorruptFile
@@ -53,19 +54,20 @@ def draw_landscapes(
     Of a method's finished seeds it is the lowest with all its snapshots. Points of an earlier, interrupted drawing of
     the same cell are taken up. `config_dirs` hold a user's own methods.
     """
-    done, any_plane = frame[frame["status"] == "done"], False
+    done, planes = frame[frame["status"] == "done"], 0
     for names, cells in done.groupby(ROW_METHOD, sort=False):
         title = f"landscape: {' '.join(map(str, names))}:"
         try:
             found = _with_snapshots(store, list(cells.sort_values("seed", kind="stable")["cell_key"]), config_dirs)
             if found is None:
                 continue
-            any_plane = True
+            planes += 1
             path = folder / "-".join([*map(str, names), LANDSCAPE])
             yield from (f"{title} {line}" for line in _draw(store, *found, points, path))
         except (CorruptFile, ConfigError, ValueError) as error:
+            planes += 1
             yield f"{title} not drawn, {error}"
-    if not any_plane:
+    if planes == 0:
         yield "landscape: none is drawn, no finished method of this suite gives a plane"
 
 
@@ -112,8 +114,7 @@ def _trajectory_folder(store: Store, record: Record) -> Path:
 
 def _draw(store: Store, record: Record, method: Reconstruction, points: int, path: Path) -> Iterator[str]:
     """Fit the method, evaluate what is not known of its plane, and draw it."""
-    base = base_from_record(record)
-    first, last = method.needs(base.epochs) or (0, base.epochs)
+    first, last = method.needs(record["config"]["base"]["epochs"]) or (0, None)
     window = StoredTrajectory(_trajectory_folder(store, record), torch.device("cpu"), first, last)
     end = window[len(window) - 1]
     method.fit(_run(record, window, end))
@@ -204,7 +205,7 @@ class Kept:
         """Write all points as a CSV in the place of those kept one by one, and return them."""
         lines = [(u, v, loss, *self.identity.values()) for (u, v), loss in sorted(known.items())]
         table = pd.DataFrame(lines, columns=["u", "v", "val_loss", *IDENTITY])
-        write_data(table, self.whole.with_suffix(""))
+        write_csv(table, self.whole)
         self.partial.unlink(missing_ok=True)
         return table
 

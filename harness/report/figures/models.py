@@ -24,6 +24,8 @@ def draw_trajectories(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Fig
     """Trajectories of single weights: the base's own, and what models make of it."""
     weights = tables["trajectories"]
     models = [str(name) for name in weights.columns if name not in NAMED]
+    if not models:
+        raise ValueError("the table trajectories has no model of the weights beside base")
     chosen = list(weights.groupby("weight", sort=False))
     rows = -(-len(chosen) // 2)
     figure = Figure(figsize=(WIDTH, 0.6 + 1.15 * rows), layout="constrained")

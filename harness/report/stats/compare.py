@@ -34,7 +34,7 @@ class Comparison:
 
 
 def compare(frame: pd.DataFrame, other: str, suite: str, metric: str = "test_accuracy") -> Comparison:
-    """A frame compared with `other`: `published`, a CSV with the columns NUMBERS, a results folder, or a suite's folder.
+    """A frame compared with `other`: `published`, a CSV with columns NUMBERS, a results folder or a suite's folder.
 
     Columns of the table: model, dataset, optimizer, method, ours_mean, ours_std, ours_n, theirs_mean, theirs_std,
     theirs_n, difference (ours minus theirs); for folders also pairs, paired (mean difference of the pairs), low, high,
