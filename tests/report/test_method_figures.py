@@ -186,5 +186,5 @@ def test_what_cannot_be_drawn_is_one_line_each_and_drawn_figures_of_old_tables_g
     assert [line.partition(" not drawn, ")[0] for line in lines] == [
         f"figures: net digits sgd: mine: {name}" for name in ("errors", "layers", "rho")
     ]
-    assert lines[0].endswith("the table errors must have rows, got none")
+    assert lines[0].endswith("the table errors has no rows")
     assert files == {}

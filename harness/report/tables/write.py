@@ -46,8 +46,12 @@ def error_shares(store: Store, frame: pd.DataFrame) -> pd.DataFrame:
     for _, cells in frame.groupby(ROW_METHOD, sort=False):
         found = first_with(store, cells, {"errors": ERRORS})
         if found is not None and found[1] is None:
-            table = MethodTables(store, found[0]["cell_key"]).read("errors")
-            parts.append(table[list(ERRORS)].assign(**{name: found[0][name] for name in names}))
+            try:
+                table = MethodTables(store, found[0]["cell_key"]).read("errors")[list(ERRORS)]
+                numbers = table.astype({"dimension": "int64", "share": "float64"})
+            except ValueError:  # the figure of the same table says so
+                continue
+            parts.append(numbers.assign(**{name: found[0][name] for name in names}))
     return pd.concat(parts, ignore_index=True)[[*names, *ERRORS]] if parts else pd.DataFrame(columns=[*names, *ERRORS])
 
 
