@@ -12,7 +12,8 @@ from harness.config import ConfigError
 from harness.method import Plane, Proposal, Reconstruction, Snapshot
 from harness.report.figures import landscape
 from harness.report.figures.draw import draw_figures
-from harness.report.figures.landscape import Kept, draw_landscapes, grid, reconstruction
+from harness.report.figures.kept_points import KeptPoints
+from harness.report.figures.landscape import draw_landscapes, grid, reconstruction
 from harness.report.stats.summary import results
 from harness.storage.store import Store
 from harness.storage.trajectory import snapshot_path, write_snapshot
@@ -140,10 +141,10 @@ def test_a_finished_drawing_evaluates_nothing_and_another_grid_everything(store,
 
 def test_points_of_another_cell_are_not_taken_up(tmp_path):
     mine, other = ({"cell_key": key, "points": 3, "images": 512} for key in ("mine", "other"))
-    kept = Kept(tmp_path / "partial.csv", tmp_path / "whole.csv", other)
+    kept = KeptPoints(tmp_path / "partial.csv", tmp_path / "whole.csv", other)
     kept.add(0.5, -1.25, 0.75)
     assert kept.known() == {(0.5, -1.25): 0.75}
-    assert Kept(tmp_path / "partial.csv", tmp_path / "whole.csv", mine).known() == {}
+    assert KeptPoints(tmp_path / "partial.csv", tmp_path / "whole.csv", mine).known() == {}
 
 
 def test_without_its_snapshots_it_is_not_drawn(store):

@@ -8,9 +8,8 @@ stopped. Needs the data set.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,9 +26,9 @@ from harness.problem.datasets import load_split
 from harness.problem.models import build_model
 from harness.randomness import generator
 from harness.report.figures.files import draw_to
+from harness.report.figures.kept_points import KeptPoints
 from harness.report.figures.registry import LANDSCAPE
 from harness.report.figures.style import LINE, WIDTH, Labels
-from harness.report.tables.write import write_csv
 from harness.results.columns import ROW_METHOD
 from harness.results.load_model import base_from_record
 from harness.storage.files import CorruptFile
@@ -42,7 +41,6 @@ VAL_IMAGES = 512
 """images of the validation split's fixed order that a point is evaluated on"""
 MARGIN = 0.3
 """beyond the path, as a share of its width"""
-IDENTITY = ("cell_key", "points", "images")
 GONE = "the base's snapshots are gone; trajectory.keep=all keeps them"
 
 
@@ -63,7 +61,7 @@ def draw_landscapes(
                 continue
             planes += 1
             path = folder / "-".join([*map(str, names), LANDSCAPE])
-            yield from (f"{title} {line}" for line in _draw(store, *found, points, path))
+            yield from (f"{title} {line}" for line in _draw(*found, points, path))
         except (CorruptFile, ConfigError, ValueError) as error:
             planes += 1
             yield f"{title} not drawn, {error}"
@@ -73,19 +71,20 @@ def draw_landscapes(
 
 def _with_snapshots(
     store: Store, cell_keys: list[str], config_dirs: Sequence[Path]
-) -> tuple[Record, Reconstruction] | None:
-    """The first of one method's cells whose snapshots are there, with the method; None where it gives no plane.
+) -> tuple[Record, Reconstruction, StoredTrajectory] | None:
+    """The record of the first of a method's cells that has its snapshots, with the method and these.
 
-    ValueError where no cell has its snapshots.
+    None where the method gives no plane; ValueError where no cell has its snapshots.
     """
     for key in cell_keys:
         record = store.record(key)
         method = None if record is None else reconstruction(record, config_dirs)
         if record is None or method is None:
             return None
-        first, last = method.needs(record["config"]["base"]["epochs"]) or (0, -1)
-        if set(range(first, last + 1)) <= set(stored_ts(_trajectory_folder(store, record))):
-            return record, method
+        epochs, stored = record["config"]["base"]["epochs"], store.base_folder(record["base_key"]) / "trajectory"
+        first, last = method.needs(epochs) or (0, epochs)
+        if set(range(first, last + 1)) <= set(stored_ts(stored)):
+            return record, method, StoredTrajectory(stored, torch.device("cpu"), first, last)
     raise ValueError(GONE)
 
 
@@ -108,14 +107,8 @@ def reconstruction(record: Record, config_dirs: Sequence[Path]) -> Reconstructio
     return method
 
 
-def _trajectory_folder(store: Store, record: Record) -> Path:
-    return store.base_folder(record["base_key"]) / "trajectory"
-
-
-def _draw(store: Store, record: Record, method: Reconstruction, points: int, path: Path) -> Iterator[str]:
-    """Fit the method, evaluate what is not known of its plane, and draw it."""
-    first, last = method.needs(record["config"]["base"]["epochs"]) or (0, None)
-    window = StoredTrajectory(_trajectory_folder(store, record), torch.device("cpu"), first, last)
+def _draw(record: Record, method: Reconstruction, window: StoredTrajectory, points: int, path: Path) -> Iterator[str]:
+    """Fit the method on its snapshots, evaluate what is not known of its plane, and draw it."""
     end = window[len(window) - 1]
     method.fit(_run(record, window, end))
     plane = method.plane()
@@ -123,7 +116,7 @@ def _draw(store: Store, record: Record, method: Reconstruction, points: int, pat
         yield "not drawn, what was fitted spans no plane"
         return
     identity = {"cell_key": record["cell_key"], "points": points, "images": VAL_IMAGES}
-    kept = Kept(path.with_name(f".{path.name}.partial.csv"), path.with_name(f"{path.name}.csv"), identity)
+    kept = KeptPoints(path.with_name(f".{path.name}.partial.csv"), path.with_name(f"{path.name}.csv"), identity)
     known = kept.known()
     u_G, v_G = grid(plane, points)
     wanted = [(u, v) for v in v_G.tolist() for u in u_G.tolist() if (u, v) not in known]
@@ -168,46 +161,6 @@ def grid(plane: Plane, points: int) -> tuple[NDArray[np.float64], NDArray[np.flo
 def _axis(path_T: NDArray[np.float64], points: int) -> NDArray[np.float64]:
     margin = MARGIN * float(np.ptp(path_T))
     return np.linspace(path_T.min() - margin, path_T.max() + margin, points).round(6)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Points of one landscape: appended to `partial` one by one, moved to `whole` at the end."""
-
-    partial: Path
-    whole: Path
-    identity: dict[str, Any]
-
-    def known(self) -> dict[tuple[float, float], float]:
-        """Losses by point of the same landscape; another one's are dropped."""
-        found: dict[tuple[float, float], float] = {}
-        for path in (self.whole, self.partial):
-            try:
-                table = pd.read_csv(path, dtype="str", on_bad_lines="skip")
-                same = (table[list(IDENTITY)] == list(map(str, self.identity.values()))).all(axis=1)
-                points = table.loc[same, ["u", "v", "val_loss"]].astype("float64")
-            except (OSError, ValueError, KeyError):
-                continue
-            found |= {(u, v): loss for u, v, loss in points.to_numpy().tolist()}
-        return found
-
-    def add(self, u: float, v: float, loss: float) -> None:
-        """Keep one more point."""
-        self.partial.parent.mkdir(parents=True, exist_ok=True)
-        fresh = not self.partial.exists()
-        with open(self.partial, "a") as file:
-            if fresh:
-                file.write(",".join(["u", "v", "val_loss", *IDENTITY]))
-            # A line begins with its break, so that one that a killed process left unfinished spoils no other.
-            file.write("\n" + ",".join(map(str, [float(u), float(v), loss, *self.identity.values()])))
-
-    def finish(self, known: dict[tuple[float, float], float]) -> pd.DataFrame:
-        """Write all points as a CSV in the place of those kept one by one, and return them."""
-        lines = [(u, v, loss, *self.identity.values()) for (u, v), loss in sorted(known.items())]
-        table = pd.DataFrame(lines, columns=["u", "v", "val_loss", *IDENTITY])
-        write_csv(table, self.whole)
-        self.partial.unlink(missing_ok=True)
-        return table
 
 
 def _evaluator(record: Record) -> Evaluator:
