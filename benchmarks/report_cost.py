@@ -19,11 +19,11 @@ from unittest import mock
 
 import numpy as np
 
-from harness.report.html import write_page
-from harness.report.looks import KNOWN
-from harness.report.summary import results
+from harness.report.method_styles import KNOWN
+from harness.report.page.write import write_page
+from harness.report.stats.summary import results
+from harness.report.tables.write import write_tables
 from harness.report.warnings import warnings
-from harness.report.written import write_tables
 from harness.results.frame import gather, read_plan
 from harness.storage.files import write_json
 from harness.storage.store import Record, Store
@@ -142,7 +142,7 @@ def main() -> None:
         steps.done("statistics")
         summary = write_tables(found, store.suite_folder("synthetic") / "tables")
         steps.done("tables")
-        page = write_page(store, plan, found, history, summary, warnings(frame))
+        page = write_page(store, plan, found, summary, warnings(frame))
         steps.done("page")
         first = sum(path.stat().st_size for path in page.parent.iterdir() if path.is_file())
         total = f"{steps.total:6.1f} s ({steps.total_cpu:5.1f} s CPU)"

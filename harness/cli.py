@@ -161,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         if verb == "report":
             one.add_argument("--open", action="store_true", help="show the page in a browser, where there is a screen")
-        elif verb not in VIEWS:
+        if verb == "report" or verb not in VIEWS:
             one.add_argument(
                 "--config-dir",
                 action="append",
@@ -391,7 +391,7 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
 def _show(root: Path, suite: str, console: Console) -> int:
     """Write the views, print the table, and name what is not as it should be."""
     with _saying("making tables"):
-        from harness.report.terminal import terminal_table
+        from harness.report.tables.terminal import terminal_table
         from harness.report.views import write_views
         from harness.report.warnings import warnings
         from harness.storage.store import Store
@@ -408,10 +408,10 @@ def _show(root: Path, suite: str, console: Console) -> int:
 def _report(parsed: argparse.Namespace, command: str) -> int:
     with _saying("making tables, figures and page") as done_saying:
         from harness.report.command import Options, make_report, open_page, sentences
-        from harness.report.terminal import printed_table, terminal_table
+        from harness.report.tables.terminal import printed_table, terminal_table
         from harness.report.warnings import warnings
 
-        options, console = Options.of(parsed.overrides), _console()
+        options, console = Options.of(parsed.overrides, parsed.config_dir), _console()
 
         def say(text: str) -> None:
             done_saying()

@@ -123,18 +123,21 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Plane:
-    """Two directions in weight space with the run's path over them, for pictures of the loss.
+    """A plane of weights that a fitted method singles out, for the loss landscape of the report.
 
-    A point (u, v) stands for the weights `origin_N + u * axes_2N[0] + v * axes_2N[1]`.
+    The point (u, v) stands for the weights `origin_N + u axes_2N[0] + v axes_2N[1]`; `path_T2` is the path of training
+    in these coordinates at the epochs `ts`, and `labels` name the two axes.
     """
 
     origin_N: Tensor
     axes_2N: Tensor
     path_T2: Tensor
-    """float64 coordinates of the run after each epoch of `ts`"""
     ts: tuple[int, ...]
     labels: tuple[str, str]
-    """what the two axes are, for a figure"""
+
+    def theta(self, u: float, v: float) -> Tensor:
+        """The float32 weights of a point, (N,)."""
+        return (self.origin_N + u * self.axes_2N[0] + v * self.axes_2N[1]).float()
 
 
 class Method(ABC):
@@ -163,7 +166,10 @@ class Method(ABC):
         return {}
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Tables at the end of the run, such as the size of every mode."""
+        """Tables at the end of the run, such as the size of every mode.
+
+        The report draws its figures from tables of certain names and columns (`harness.report.figures.registry`).
+        """
         return {}
 
     def fitted(self) -> State:

@@ -4,17 +4,13 @@ import math
 
 import pandas as pd
 
-from harness.results.frame import FRAME_COLUMNS, validate
+from harness.results.columns import FRAME_COLUMNS, from_source
+from harness.results.frame import validate
 from harness.storage.files import write_json
 
 EPOCHS = 4
 IMAGES = 1000
 """gradients of an epoch"""
-SUMMARY = ("val_accuracy", "val_loss", "test_accuracy", "test_loss")
-COST = (
-    *("train_seconds", "method_seconds", "eval_seconds", "peak_memory_bytes", "epochs", "prefix_epochs"),
-    *("gradients_full", "gradients_subspace", "forward_passes", "trainable_fraction"),
-)
 
 
 def cells(method, accuracies, model="net", dataset="digits", optimizer="sgd", batchnorm=None, val=1.0):
@@ -94,8 +90,8 @@ def write_suite(store, groups, suite="quick"):
             "reason": None if done else "NaN loss",
             "traceback": None,
             "config": {"base": {"epochs": EPOCHS}},
-            "summary": {name: cell[name] for name in SUMMARY} if done else {},
-            "cost": {name: cell[name] for name in COST} if done else {},
+            "summary": {name: cell[name] for name in from_source("summary")} if done else {},
+            "cost": {name: cell[name] for name in from_source("cost")} if done else {},
             "threads": 1,
             "versions": {"torch": "2.14.0"},
             "machine": {"system": "Linux", "cores": 2},

@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -50,6 +51,15 @@ class FittedMethod:
     @property
     def name(self) -> str:
         return self.config.name
+
+
+def make_importable(folders: Iterable[Path]) -> None:
+    """Let the modules in folders given by --config-dir be imported; ConfigError where one is no folder."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir must be a folder, got {folder}")
+        if str(folder.resolve()) not in sys.path:
+            sys.path.append(str(folder.resolve()))
 
 
 def check_allowed(key: str, target: str, folders: Iterable[Path], packages: Iterable[str] = OWN_PACKAGES) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -40,7 +39,7 @@ from harness.planning.compose import (
     overlay,
 )
 from harness.planning.experiment import Experiment
-from harness.planning.methods import FittedMethod, check_allowed, resolved_method
+from harness.planning.methods import FittedMethod, check_allowed, make_importable, resolved_method
 from harness.planning.slots import finds_cuda
 from harness.planning.tuned import overlay_tuned
 from harness.planning.vocabulary import BaseEntry, FastEntry, TopLevel
@@ -214,18 +213,9 @@ def _methods(values: Values, epochs: int, config_dirs: tuple[Path, ...]) -> tupl
     return tuple(fitted)
 
 
-def _import_from(folders: Iterable[Path]) -> None:
-    """Let modules in the folders given by --config-dir be imported; ConfigError where one is no folder."""
-    for folder in folders:
-        if not folder.is_dir():
-            raise ConfigError(f"--config-dir must be a folder, got {folder}")
-        if str(folder.resolve()) not in sys.path:
-            sys.path.append(str(folder.resolve()))
-
-
 def resolve(request: Request, command: str) -> Experiment:
     """The validated experiment that the command line asks for; ConfigError in one line where it cannot be."""
-    _import_from(request.config_dirs)
+    make_importable(request.config_dirs)
     return validate(compose_values(request), request.config_dirs, command)
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from harness.config import TrackerConfig
-from harness.report.tables import METRICS, statistics
+from harness.report.stats.means import statistics
+from harness.results.columns import METRICS
 from harness.tracking.tracker import ArtifactFiles, RunEnd, RunInfo
 
 

@@ -7,23 +7,23 @@ import sys
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
-import pandas as pd
-
 from harness.config import ConfigError, check_choice
-from harness.report.compare import compare, printed
-from harness.report.cost import budgets, check_budget, write_budget
-from harness.report.headline import headline
-from harness.report.html import write_page
-from harness.report.printing import statistics
-from harness.report.rendering import Printed
-from harness.report.summary import Results
-from harness.report.tables import METRICS
+from harness.planning.methods import make_importable
+from harness.report.page.write import write_page
+from harness.report.stats.budget import at_budget, budgets, check_budget
+from harness.report.stats.compare import compare
+from harness.report.stats.headline import headline
+from harness.report.stats.summary import Results
+from harness.report.tables.budget import budget_tables
+from harness.report.tables.comparison import comparison_tables
+from harness.report.tables.printed import Printed, markdown
+from harness.report.tables.suite import statistics
+from harness.report.tables.write import error_shares, write_csv, write_errors, write_printed
 from harness.report.views import make_views
 from harness.report.warnings import warnings
-from harness.report.written import write_csv, write_errors, write_printed
+from harness.results.columns import METRICS
 from harness.results.frame import read_plan
 from harness.storage.store import Store
 
@@ -48,7 +48,7 @@ GRID = 61
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for, checked; column names are checked against the frame, later."""
+    """What was asked for, checked; the names of columns are checked against the frame, later."""
 
     suite: str
     root: Path
@@ -59,10 +59,12 @@ class Options:
     compare: str
     figures: bool
     landscape: int
+    config_dirs: tuple[Path, ...] = ()
+    """folders with a user's own methods, which landscapes fit anew"""
 
     @classmethod
-    def of(cls, overrides: Sequence[str]) -> Options:
-        """From `key=value` texts; ConfigError for another key or a value out of bounds."""
+    def of(cls, overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Options:
+        """The options in `key=value` texts; ConfigError for another key or a value out of bounds."""
         values = dict(DEFAULTS)
         for text in overrides:
             key, _, value = text.partition("=")
@@ -71,6 +73,7 @@ class Options:
             values[key] = value
         check_choice("tables.metric", values["tables.metric"], METRICS)
         check_choice("figures", values["figures"], FIGURES)
+        make_importable(config_dirs)
         return cls(
             suite=values["suite"],
             root=Path(values["results_dir"]),
@@ -81,6 +84,7 @@ class Options:
             compare=values["compare"],
             figures=values["figures"] == "all",
             landscape=_points(values["figures.landscape"]),
+            config_dirs=tuple(config_dirs),
         )
 
 
@@ -117,48 +121,40 @@ def make_report(options: Options, say: Say) -> Report:
     """Write all views of a suite and its page; `say` hears of every figure."""
     store = Store(options.root, say)
     plan = read_plan(store.root, options.suite)
-    folder = store.suite_folder(options.suite)
+    folder = store.suite_folder(options.suite) / "tables"
     views = make_views(store, options.suite, options.metric, options.target, options.columns)
-    tables: list[Printed] = []
+    found = views.found
+    chosen: list[Printed] = statistics(found, views.summary, views.choice) if options.columns else []
+    compared: list[Printed] = []
     texts: list[str] = []
-    if options.columns:
-        tables += statistics(views.found, views.summary, views.choice)
-    shown: list[Printed] = []
     if options.compare:
-        comparison = compare(views.found.frame, options.compare, options.suite, options.metric)
-        write_csv(comparison.table, folder / "tables" / "compare.csv")
-        shown = printed(comparison, views.choice)
-        write_printed(shown, folder / "tables", "compare")
-        tables += shown
+        comparison = compare(found.frame, options.compare, options.suite, options.metric)
+        write_csv(comparison.table, folder / "compare.csv")
+        compared = comparison_tables(comparison, views.choice)
+        write_printed(compared, folder, "compare")
         texts += comparison.notes
     if options.budget is not None:
-        frame, own = views.found.frame, budgets(store, views.found.frame, options.budget)
-        texts.append(write_budget(frame, views.history, own, folder / "tables"))
+        reached = at_budget(found.frame, found.history, budgets(store, found.frame, options.budget))
+        write_csv(reached, folder / "budget.csv")
+        write_printed(budget_tables(reached), folder, "budget")
+        texts.append(markdown(budget_tables(reached)))
+    write_errors(error_shares(store, found.frame), folder)
     if options.figures:
-        for line in draw(store, options, views.found, views.history):
+        for line in draw(store, options, found):
             say(line)
-        write_errors(folder / "figures", folder / "tables")
-    found_warnings = warnings(views.found.frame)
-    page = write_page(store, plan, views.found, views.history, views.summary, found_warnings, shown)
-    return Report(views.found, page, tables, texts)
+    page = write_page(store, plan, found, views.summary, warnings(found.frame), compared)
+    return Report(found, page, [*chosen, *compared], texts)
 
 
-def draw(store: Store, options: Options, found: Results, history: pd.DataFrame) -> Iterator[str]:
-    """All figures of a suite, one line for what the reader must know of each."""
-    from harness.report import eigenvalues
-    from harness.report.figures import draw_figures
-    from harness.report.resultfigures import draw_results
+def draw(store: Store, options: Options, found: Results) -> Iterator[str]:
+    """Draw all figures of a suite, with one line for what the reader must know of each."""
+    from harness.report.figures.draw import draw_figures
+    from harness.report.figures.landscape import draw_landscapes
 
     folder = store.suite_folder(options.suite) / "figures"
-    yield from chain(
-        draw_results(found, history, folder),
-        draw_figures(store, options.suite),
-        eigenvalues.draw_all(store, options.suite),
-    )
+    yield from draw_figures(store, found, folder)
     if options.landscape:
-        from harness.report.landscape import draw_landscapes
-
-        yield from draw_landscapes(store, options.suite, options.landscape)
+        yield from draw_landscapes(store, found.frame, folder, options.landscape, options.config_dirs)
 
 
 def open_page(page: Path, environment: Mapping[str, str] = os.environ) -> bool:

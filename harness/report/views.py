@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.report.columns import Choice
-from harness.report.summary import Results, results
-from harness.report.written import write_tables
+from harness.report.stats.summary import Results, results
+from harness.report.tables.columns import Choice
+from harness.report.tables.write import write_tables
 from harness.results.frame import gather, read_plan
 from harness.storage.files import replacing
 from harness.storage.store import Store
@@ -24,7 +24,6 @@ class Views:
     """What the files of a suite were written from."""
 
     found: Results
-    history: pd.DataFrame
     summary: pd.DataFrame
     choice: Choice
 
@@ -32,7 +31,10 @@ class Views:
 def make_views(
     store: Store, suite: str, metric: str = "test_accuracy", target: float | None = None, columns: str = ""
 ) -> Views:
-    """As `write_views`, with another metric, target or choice of columns; ConfigError where the latter are unknown."""
+    """Rewrite the files as `write_views` does, with another metric, target or choice of columns.
+
+    ConfigError where the columns are unknown.
+    """
     plan = read_plan(store.root, suite)
     folder = store.suite_folder(suite)
     frame, history = gather(store, plan)
@@ -42,4 +44,4 @@ def make_views(
     for name, view in (("history", history), ("frame", frame)):
         with replacing(folder / f"{name}.parquet") as temporary:
             view.to_parquet(temporary, index=False)
-    return Views(found, history, summary, choice)
+    return Views(found, summary, choice)

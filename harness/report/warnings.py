@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from harness.results.frame import ROW, UNFINISHED
+from harness.results.columns import ROW
+from harness.results.frame import UNFINISHED
 
 
 def warnings(frame: pd.DataFrame) -> list[str]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from harness.config import ConfigError, nearest
+from harness.results.columns import FRAME_COLUMNS, METRICS, from_source
 from harness.storage.store import STATUSES as RECORDED
 from harness.storage.store import Store
 
@@ -25,30 +26,6 @@ PLAN_SCHEMA = 1
 STATUSES = (*RECORDED, "left")
 UNFINISHED = ("failed", "diverged", "skipped", "left")
 """statuses without numbers, the gravest first"""
-ROW = ["model", "dataset", "optimizer"]
-"""what makes a row of a table: a base but for its seed"""
-
-_IDENTITY = {"model": "str", "dataset": "str", "optimizer": "str", "seed": "int64", "method": "str", "batchnorm": "str"}
-_SUMMARY = ("val_accuracy", "val_loss", "test_accuracy", "test_loss")
-_COST = (
-    "train_seconds",
-    "method_seconds",
-    "eval_seconds",
-    "peak_memory_bytes",
-    "epochs",
-    "prefix_epochs",
-    "gradients_full",
-    "gradients_subspace",
-    "forward_passes",
-    "trainable_fraction",
-)
-FRAME_COLUMNS: dict[str, str] = {
-    **_IDENTITY,
-    "status": "str",
-    **dict.fromkeys((*_SUMMARY, *_COST), "float64"),
-    **dict.fromkeys(("parameters", "device", "versions", "base_key", "cell_key", "run_id"), "str"),
-}
-"""columns in order with their dtypes; counts are float64 too, since they are NaN where a cell has no record"""
 
 
 def _text(value: dict[str, Any]) -> str:
@@ -57,14 +34,13 @@ def _text(value: dict[str, Any]) -> str:
 
 def _row(cell: dict[str, Any], record: dict[str, Any] | None) -> dict[str, Any]:
     """A cell of the plan with what its record holds."""
-    row = {name: cell[name] for name in (*_IDENTITY, "base_key", "cell_key")}
-    row["parameters"] = _text(cell["parameters"])
+    row = {name: cell[name] for name in from_source("plan")} | {"parameters": _text(cell["parameters"])}
     if record is None:
         return {**row, "status": "left"}
-    summary = {name: record["summary"].get(name) for name in _SUMMARY}
-    cost = {name: record["cost"].get(name) for name in _COST}
+    row |= {name: record.get(name) for name in from_source("record")}
     row["versions"] = _text({"traindyn" if name == "cmdbench" else name: v for name, v in record["versions"].items()})
-    return {**row, **summary, **cost, **{name: record.get(name) for name in ("status", "device", "run_id")}}
+    row |= {name: record["summary"].get(name) for name in from_source("summary")}
+    return row | {name: record["cost"].get(name) for name in from_source("cost")}
 
 
 def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
@@ -123,7 +99,7 @@ def validate(frame: pd.DataFrame) -> None:
     if len(unknown):
         status, key = unknown.iloc[0][["status", "cell_key"]]
         raise ConfigError(f"frame.status must be one of {', '.join(STATUSES)}, got {status!r} in cell {key}")
-    for name in ("val_accuracy", "test_accuracy"):
+    for name in (name for name, metric in METRICS.items() if metric.unit == "%"):
         outside = frame[frame[name].notna() & ~frame[name].between(0, 100)]
         if len(outside):
             value, key = outside.iloc[0][[name, "cell_key"]]

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from harness.report.drawing import LINE, MARK, STYLE, WALK, WIDTH
+from harness.report.figures.style import LINE, MARK, STYLE, WALK, WIDTH
 from harness.storage.files import write_bytes
 from harness.tune.results import importances, trials_frame
 from harness.tune.study import Search

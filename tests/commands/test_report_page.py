@@ -10,7 +10,7 @@ import pytest
 from command import here
 from frames import cells, write_suite
 
-from harness.report.drawing import STYLE
+from harness.report.figures.style import STYLE
 from harness.storage.store import Store
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

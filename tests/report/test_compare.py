@@ -8,9 +8,10 @@ from command import here
 from frames import cells, frame_of, write_suite
 
 from harness.config import ConfigError
-from harness.report.columns import Choice
-from harness.report.compare import compare, printed
-from harness.report.published import published
+from harness.report.stats.compare import compare
+from harness.report.stats.published import published
+from harness.report.tables.columns import Choice
+from harness.report.tables.comparison import comparison_tables
 from harness.storage.store import Store
 
 RESNET = {"model": "resnet18", "dataset": "cifar10", "optimizer": "sgd_momentum"}
@@ -64,7 +65,7 @@ def test_against_the_published_numbers():
     assert lines["cmd_online"]["difference"] == pytest.approx(92.5 - 92.43)
     assert "paired" not in comparison.table.columns
     assert "only here: resnet18 cifar10 sgd_momentum: twa" in comparison.notes
-    (table,) = printed(comparison, Choice())
+    (table,) = comparison_tables(comparison, Choice())
     assert table.texts.to_dict("records") == [
         {"method": "cmd_online", "ours": "92.50 ± 0.71", "theirs": "92.43 ± 0.34", "difference": "+0.07"}
     ]

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from harness.config import ConfigError
-from harness.report.cost import at_budget, budget_markdown, budgets, check_budget, cost_markdown, costs, write_budget
+from harness.report.stats.budget import at_budget, budgets, check_budget
+from harness.report.stats.cost import costs
+from harness.report.tables.budget import budget_tables
 from harness.storage.store import Store
 
 EPOCH = 1000
@@ -86,7 +88,6 @@ def test_costs_are_means_over_finished_seeds(frame):
     assert table["gradients_full"].tolist() == [4 * EPOCH, 2 * EPOCH]
     assert table["gradients_subspace"].tolist() == [0, 4 * EPOCH]
     assert table["forward_passes"].tolist() == [4 * EPOCH, 8 * EPOCH]
-    assert "| p_bfgs   | 2   | 4" in cost_markdown(costs(frame))
 
 
 def test_costs_of_nothing_done(frame):
@@ -99,9 +100,12 @@ def test_at_the_budget_of_the_base(frame, history):
     assert table["epoch"].to_dict() == {("base", 0): 4, ("base", 1): 4, ("p_bfgs", 0): 3, ("p_bfgs", 1): 3}
     assert table["val_accuracy"].tolist() == [70, 72, 80, 84]
     assert table["gradients"].tolist() == [4 * EPOCH] * 4
-    text = budget_markdown(table.reset_index())
-    assert "| base     | 71.00 ± 1.41 | 2   | 4.0     | 100 %" in text
-    assert "| p_bfgs   | 82.00 ± 2.83 | 2   | 3.0     | 100 %" in text
+    (printed,) = budget_tables(table.reset_index())
+    assert printed.title == "net, digits, sgd: 4,000 gradient evaluations"
+    assert printed.texts.to_numpy().tolist() == [
+        ["base", "71.00 ± 1.41", "2", "4.0", "100 %"],
+        ["p_bfgs", "82.00 ± 2.83", "2", "3.0", "100 %"],
+    ]
 
 
 def test_below_its_own_epochs_a_branch_has_its_base(frame, history):
@@ -111,12 +115,11 @@ def test_below_its_own_epochs_a_branch_has_its_base(frame, history):
     assert table.loc[("base", 1), "val_accuracy"] == 62
 
 
-def test_a_budget_below_the_first_evaluation_leaves_a_gap(frame, history, tmp_path):
-    text = write_budget(frame, history, dict.fromkeys(("base-0", "base-1"), 1), tmp_path)
-    assert "| base     | –       | 0" in text
-    stored = pd.read_csv(tmp_path / "budget.csv")
-    assert stored["val_accuracy"].isna().all()
-    assert len(stored) == 4
+def test_a_budget_below_the_first_evaluation_leaves_a_gap(frame, history):
+    table = at_budget(frame, history, dict.fromkeys(("base-0", "base-1"), 1))
+    assert table["val_accuracy"].isna().tolist() == [True] * 4
+    (printed,) = budget_tables(table)
+    assert printed.texts.iloc[0].tolist() == ["base", "–", "0", "–", "–"]
 
 
 def test_budgets_come_from_the_bases_records(frame, tmp_path):

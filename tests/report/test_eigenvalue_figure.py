@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from command import here
 
-from harness.report.drawing import STYLE
-from harness.report.eigenvalues import EDGE, draw_eigenvalues
+from harness.report.figures.eigenvalues import EDGE, draw_eigenvalues
+from harness.report.figures.style import STYLE, Labels
 from harness.storage.files import write_json
 from harness.storage.store import Store
 
@@ -81,7 +81,7 @@ def test_figures_of_another_plan_go(store):
 def test_points_lie_at_their_eigenvalue_and_beyond_the_edge_on_their_ray():
     far = 3 * np.exp(0.5j)
     table = pd.concat([eigenvalues(0.5, 1j).assign(method="dmd"), eigenvalues(far).assign(method="cmd_dmd")])
-    whole, close = draw_eigenvalues(table.reset_index(drop=True), "title").axes
+    whole, close = draw_eigenvalues({"eigenvalues": table.reset_index(drop=True)}, Labels("title")).axes
     for axes in (whole, close):
         (inner, outer) = (points.get_offsets() for points in axes.collections)
         np.testing.assert_allclose(inner, [[0.5, 0], [0, 1]])
@@ -97,7 +97,7 @@ def test_points_lie_at_their_eigenvalue_and_beyond_the_edge_on_their_ray():
 def test_the_close_up_shows_the_quarter_nearest_to_1():
     near = [0.9 + 0.02j, 0.9 - 0.02j]
     table = eigenvalues(*near, -0.5, -0.6, -0.7, -0.8, 0.1j, -0.1j).assign(method="dmd")
-    close = draw_eigenvalues(table, "title").axes[1]
+    close = draw_eigenvalues({"eigenvalues": table}, Labels("title")).axes[1]
     (low, high), (bottom, top) = close.get_xlim(), close.get_ylim()
     assert low < 0.9 < 1 < high
     assert bottom < -0.02 < 0.02 < top

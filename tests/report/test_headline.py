@@ -3,8 +3,8 @@
 import pandas as pd
 from frames import cells, frame_of
 
-from harness.report.headline import headline, joined
-from harness.report.summary import results
+from harness.report.stats.headline import headline, joined
+from harness.report.stats.summary import results
 
 EMPTY = pd.DataFrame({"cell_key": pd.Series(dtype="str"), "epoch": pd.Series(dtype="int64")})
 

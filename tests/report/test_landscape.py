@@ -1,4 +1,4 @@
-"""The loss landscape: points where CMD's model puts them, and a drawing that goes on where it was interrupted."""
+"""The loss landscape of a method's plane: its points, and a drawing that goes on where it was interrupted."""
 
 import math
 
@@ -6,159 +6,170 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from frames import cells, frame_of, write_suite
 
-from baselines.cmd import CMD
-from harness.report import landscape
-from harness.report.landscape import Kept, Plane, draw_landscapes
-from harness.results.frame import read_plan
-from harness.storage.files import write_json
+from harness.config import ConfigError
+from harness.method import Plane, Proposal, Reconstruction, Snapshot
+from harness.report.figures import landscape
+from harness.report.figures.draw import draw_figures
+from harness.report.figures.kept_points import KeptPoints
+from harness.report.figures.landscape import draw_landscapes, grid, reconstruction
+from harness.report.stats.summary import results
 from harness.storage.store import Store
+from harness.storage.trajectory import snapshot_path, write_snapshot
 
-T = 6
-CELL = {
-    **{"cell_key": "cell", "base_key": "base", "model": "net", "dataset": "digits", "optimizer": "sgd", "seed": 0},
-    **{"method": "cmd_posthoc", "batchnorm": "recalibrate", "parameters": {"modes": 2, "samples": 8}},
-}
-
-
-@pytest.fixture(scope="module")
-def plane():
-    """Eight weights: five move as a line, three as an uncorrelated zigzag, each with a scale of its own."""
-    line = torch.arange(T, dtype=torch.float64) - (T - 1) / 2
-    zigzag = torch.tensor([1.0, -2.0, 1.0, 1.0, -2.0, 1.0], dtype=torch.float64)
-    assert float(line @ zigzag) == 0
-    scale_N = torch.tensor([1.0, 2, 3, 4, 5, 1, 2, 3], dtype=torch.float64)
-    W_TN = torch.cat([line[:, None].expand(T, 5), zigzag[:, None].expand(T, 3)], 1) * scale_N + 10
-    model = CMD.fit(W_TN.float(), modes=2, samples=8, seed=0)
-    return Plane.of(model, tuple(range(1, T + 1))), W_TN
+T = 4
+NAME = "net-digits-sgd-mine-landscape"
+BASE = "net-digits-sgd-0"
+PLANE = Plane(
+    origin_N=torch.tensor([1.0, 1.0, 5.0]),
+    axes_2N=torch.tensor([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0]]),
+    path_T2=torch.tensor([[-1.0, 0.0], [0.0, 2.0], [1.0, 0.0], [1.0, 1.0]]),
+    ts=(1, 2, 3, 4),
+    labels=("first direction", "second direction"),
+)
 
 
-def test_the_path_is_that_of_training(plane):
-    """Where both references are as in an epoch, the point is that epoch's weights: here the model is exact."""
-    own, W_TN = plane
-    for t in (0, 3, T - 1):
-        u, v = own.path_T2[t].tolist()
-        torch.testing.assert_close(own.theta(u, v).double(), W_TN[t], atol=1e-4, rtol=0)
-    torch.testing.assert_close(own.theta(0.0, 0.0).double(), W_TN.mean(0), atol=1e-4, rtol=0)
-    assert own.path_T2.std(0, correction=0).tolist() == pytest.approx([1, 1])
+class Mine(Reconstruction):
+    """Gives PLANE once it has been fitted on all its snapshots."""
+
+    def needs(self, epochs):
+        return 1, epochs
+
+    def fit(self, run):
+        self.seen = run.trajectory.ts
+
+    def reconstruct(self, t):
+        return Proposal(torch.zeros(3))
+
+    def plane(self):
+        return PLANE if self.seen == PLANE.ts else None
 
 
-def test_the_grid_holds_the_path_with_a_margin(plane):
-    own, _ = plane
-    for axis, path_T in zip(own.grid(5), own.path_T2.T.numpy(), strict=True):
-        assert len(axis) == 5
-        margin = 0.3 * np.ptp(path_T)
-        assert (axis[0], axis[-1]) == pytest.approx((path_T.min() - margin, path_T.max() + margin), abs=1e-5)
+def squared(evaluator, snapshot, theta_N):
+    """In place of the loss: the squared distance from the origin of the plane, 4 u^2 + 9 v^2."""
+    return float((theta_N - PLANE.origin_N).double().square().sum())
 
 
-def test_one_mode_spans_no_plane():
-    line = torch.arange(T, dtype=torch.float32)[:, None] * torch.ones(4)
-    with pytest.raises(ValueError, match="a landscape needs 2 modes, CMD found 1"):
-        Plane.of(CMD.fit(line, modes=1, samples=4, seed=0), tuple(range(T)))
+class Interrupted:
+    """Losses of so many points, then a person's Ctrl-C; counts the points."""
 
+    def __init__(self, last=math.inf):
+        self.last, self.seen = last, 0
 
-@pytest.fixture
-def store(tmp_path, plane, monkeypatch):
-    """A finished cell; evaluating a point is counted and gives the squared distance from (1, 2)."""
-    store = Store(tmp_path / "results")
-    config = {"base": {"epochs": T}}
-    end = {"status": "done", "reason": None, "summary": {}, "cost": {}, "device": "cpu", "versions": {}, "run_id": "r"}
-    store.write_record({**CELL, **end, "config": config}, [{"epoch": T, "val_accuracy": 50.0}])
-    whole = {"schema": 1, "suite": "quick", "command": "run", "created": "monday", "config": {}, "cells": [CELL]}
-    write_json(store.suite_folder("quick") / "plan.json", whole)
-    own, _ = plane
-    monkeypatch.setattr(
-        landscape, "chosen", lambda store, cells: iter([(("net", "digits", "sgd"), store.record("cell"))])
-    )
-    monkeypatch.setattr(landscape, "stored_window", lambda store, record: Window())
-    monkeypatch.setattr(landscape, "_fit", lambda record, window: own.model)
-    monkeypatch.setattr(landscape, "_evaluator", lambda record: None)
-    return store
-
-
-class Window:
-    """The epochs of a trajectory, whose weights nobody asks for."""
-
-    ts = range(1, T + 1)
-
-    def __len__(self):
-        return T
-
-    def __getitem__(self, place):
-        return place
-
-
-class Losses:
-    """Losses by point, the squared distance of the weights from those of the point (0, 0); fails from `last` on."""
-
-    def __init__(self, plane, last=math.inf):
-        self.plane, self.last, self.seen = plane, last, 0
-
-    def __call__(self, evaluator, snapshot, theta_N):
+    def __call__(self, *given):
         if self.seen == self.last:
             raise KeyboardInterrupt
         self.seen += 1
-        return float((theta_N - self.plane.theta(0.0, 0.0)).double().square().sum())
+        return squared(*given)
 
 
-def test_an_interrupted_drawing_goes_on_and_ends_alike(store, plane, monkeypatch):
-    own, _ = plane
-    table = store.suite_folder("quick") / "figures" / "net-digits-sgd-landscape.csv"
-    monkeypatch.setattr(landscape, "_loss", Losses(own, last=4))
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A finished cell with its snapshots, whose method is Mine; no data set is needed."""
+    store = Store(tmp_path / "results")
+    write_suite(store, [cells("mine", [80.0])])
+    for t in range(T + 1):
+        write_snapshot(store.base_folder(BASE) / "trajectory", Snapshot(t, 6 * t, torch.ones(3) * t, {}))
+    monkeypatch.setattr(landscape, "reconstruction", lambda record, folders: Mine())
+    monkeypatch.setattr(landscape, "_layout", lambda record: None)
+    monkeypatch.setattr(landscape, "_evaluator", lambda record: None)
+    monkeypatch.setattr(landscape, "_loss", squared)
+    return store
+
+
+def frame():
+    return frame_of(cells("mine", [80.0]))
+
+
+def folder(store):
+    return store.suite_folder("quick") / "figures"
+
+
+def draw(store, points=3):
+    return list(draw_landscapes(store, frame(), folder(store), points))
+
+
+def test_a_point_stands_for_weights_and_the_grid_holds_the_path_with_a_margin():
+    assert PLANE.theta(0.5, -1.0).tolist() == [2.0, -2.0, 5.0]
+    u_G, v_G = grid(PLANE, 3)
+    # u from -1 to 1 and v from 0 to 2, each with 0.3 of its width on both sides
+    assert u_G.tolist() == [-1.6, 0.0, 1.6]
+    assert v_G.tolist() == [-0.6, 1.0, 2.6]
+
+
+def test_every_point_has_its_loss(store):
+    title = "landscape: net digits sgd mine:"
+    # 9 at the least where u is 0 and v is 1; 4 * 1.6^2 + 9 * 2.6^2 at the most
+    assert draw(store) == [
+        f"{title} 9 of 9 points to evaluate on 512 validation images",
+        f"{title} drawn, loss 3.2400 to 71.0800",
+    ]
+    table = pd.read_csv(folder(store) / f"{NAME}.csv")
+    np.testing.assert_allclose(table["val_loss"], 4 * table["u"] ** 2 + 9 * table["v"] ** 2, rtol=1e-6)
+    assert {path.name for path in folder(store).iterdir()} == {f"{NAME}.{ending}" for ending in ("png", "pdf", "csv")}
+
+
+def test_an_interrupted_drawing_goes_on_and_ends_alike(store, monkeypatch):
+    table = folder(store) / f"{NAME}.csv"
+    monkeypatch.setattr(landscape, "_loss", Interrupted(last=4))
     with pytest.raises(KeyboardInterrupt):
-        list(draw_landscapes(store, "quick", 3))
+        draw(store)
     assert not table.exists()
-    partial = table.with_name(".net-digits-sgd-landscape.partial.csv")
+    partial = folder(store) / f".{NAME}.partial.csv"
     # a line that was being written when the process died
     with open(partial, "a") as file:
         file.write("\n0.5,0.")
-    monkeypatch.setattr(landscape, "_loss", rest := Losses(own))
-    lines = list(draw_landscapes(store, "quick", 3))
-    assert lines[0] == "landscape: net digits sgd: 5 of 9 points to evaluate on 512 validation images"
+    monkeypatch.setattr(landscape, "_loss", rest := Interrupted())
+    assert "5 of 9 points to evaluate" in draw(store)[0]
     assert rest.seen == 5
     assert not partial.exists()
-    resumed = pd.read_csv(table)
-    assert len(resumed) == 9
-    for path in table.parent.glob("net-digits-sgd-landscape.*"):
-        path.unlink()
-    monkeypatch.setattr(landscape, "_loss", Losses(own))
-    list(draw_landscapes(store, "quick", 3))
-    pd.testing.assert_frame_equal(pd.read_csv(table), resumed)
-    # the weights of mode 0 are 1 to 5 times a line of variance 35 / 12, those of mode 1 1 to 3 times one of variance 2
-    expected = resumed["u"] ** 2 * 55 * 35 / 12 + resumed["v"] ** 2 * 14 * 2
-    np.testing.assert_allclose(resumed["val_loss"], expected, rtol=1e-4)
+    resumed = table.read_bytes()
+    table.unlink()
+    draw(store)
+    assert table.read_bytes() == resumed
 
 
-def test_a_finished_drawing_evaluates_nothing_and_another_grid_everything(store, plane, monkeypatch):
-    own, _ = plane
-    monkeypatch.setattr(landscape, "_loss", first := Losses(own))
-    list(draw_landscapes(store, "quick", 3))
-    assert first.seen == 9
-    monkeypatch.setattr(landscape, "_loss", again := Losses(own))
-    assert "0 of 9 points" in next(draw_landscapes(store, "quick", 3))
-    list(draw_landscapes(store, "quick", 3))
+def test_a_finished_drawing_evaluates_nothing_and_another_grid_everything(store, monkeypatch):
+    draw(store)
+    monkeypatch.setattr(landscape, "_loss", again := Interrupted())
+    assert "0 of 9 points" in draw(store)[0]
     assert again.seen == 0
-    list(draw_landscapes(store, "quick", 4))
+    draw(store, points=4)
     assert again.seen == 16
 
 
 def test_points_of_another_cell_are_not_taken_up(tmp_path):
     mine, other = ({"cell_key": key, "points": 3, "images": 512} for key in ("mine", "other"))
-    kept = Kept(tmp_path / "partial.csv", tmp_path / "whole.csv", other)
+    kept = KeptPoints(tmp_path / "partial.csv", tmp_path / "whole.csv", other)
     kept.add(0.5, -1.25, 0.75)
     assert kept.known() == {(0.5, -1.25): 0.75}
-    assert Kept(tmp_path / "partial.csv", tmp_path / "whole.csv", mine).known() == {}
+    assert KeptPoints(tmp_path / "partial.csv", tmp_path / "whole.csv", mine).known() == {}
 
 
-def test_a_landscape_of_another_plan_goes(store, plane, monkeypatch):
-    from harness.report.figures import draw_figures
+def test_without_its_snapshots_it_is_not_drawn(store):
+    snapshot_path(store.base_folder(BASE) / "trajectory", 2).unlink()
+    assert draw(store) == [f"landscape: net digits sgd mine: not drawn, {landscape.GONE}"]
 
-    monkeypatch.setattr(landscape, "_loss", Losses(plane[0]))
-    list(draw_landscapes(store, "quick", 3))
-    folder = store.suite_folder("quick") / "figures"
-    list(draw_figures(store, "quick"))
-    assert len(list(folder.glob("*-landscape.*"))) == 3
-    plan = read_plan(store.root, "quick")
-    write_json(store.suite_folder("quick") / "plan.json", {**plan, "cells": [{**CELL, "cell_key": "another"}]})
-    list(draw_figures(store, "quick"))
-    assert list(folder.glob("*-landscape.*")) == []
+
+def test_a_landscape_stays_while_its_cell_is_planned_and_goes_with_it(store):
+    draw(store)
+    history = pd.DataFrame({"cell_key": pd.Series(dtype="str"), "epoch": pd.Series(dtype="int64")})
+    for planned, left in ((frame(), 3), (frame_of(cells("other", [80.0])), 0)):
+        list(draw_figures(store, results(planned, history), folder(store)))
+        assert len(list(folder(store).glob(f"{NAME}.*"))) == left
+
+
+def recorded(target):
+    method = {"name": "mine", "target": target, "params": {}, "batchnorm": "recalibrate", "search": {}}
+    return {"config": {"method": method}}
+
+
+def test_methods_without_a_plane_are_not_fitted():
+    assert reconstruction(recorded("baselines.dmd.posthoc.DMDReconstruction"), ()) is None
+    assert reconstruction(recorded("baselines.swa.SWA"), ()) is None
+
+
+def test_a_record_makes_no_class_from_elsewhere():
+    with pytest.raises(ConfigError, match=r"method\.mine\._target_ must lie in baselines or in a folder"):
+        reconstruction(recorded("subprocess.Popen"), ())

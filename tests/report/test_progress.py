@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from frames import cells, frame_of, history_of
 
-from harness.report.progress import areas, curves, mean_height, profiles, target_of, time_to_target
+from harness.report.stats.progress import areas, curves, mean_height, profiles, target_of, time_to_target
 
 CURVES = {
     "base_recalibrated": [40.0, 60.0, 70.0, 80.0],

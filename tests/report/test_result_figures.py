@@ -1,4 +1,4 @@
-"""Figures of results: the data beside them is the frame's, drawn with one look per method."""
+"""Figures of results: the data beside them is the frame's, drawn in one style per method."""
 
 import math
 
@@ -8,19 +8,28 @@ import pandas as pd
 import pytest
 from frames import cells, frame_of, history_of
 
-from harness.report import resultdrawing
-from harness.report.curvedata import curve_table
-from harness.report.gallery import KINDS
-from harness.report.html import FIRST, curve_data, shown_first
-from harness.report.looks import DASHES, KNOWN, LINES, MARKERS, POINTS, look
-from harness.report.resultfigures import draw_results
-from harness.report.stats import pairs
-from harness.report.summary import results
+from harness.report.figures.cost import draw_cost
+from harness.report.figures.curves import draw_curves
+from harness.report.figures.differences import differences_data, draw_differences
+from harness.report.figures.draw import draw_figures
+from harness.report.figures.profile import draw_profile
+from harness.report.figures.registry import FIGURES
+from harness.report.figures.style import Labels
+from harness.report.method_styles import DASHES, KNOWN, LINES, MARKERS, POINTS, TOGETHER, style_of
+from harness.report.page.curves import FIRST, curve_data, shown_first
+from harness.report.stats.comparisons import pairs
+from harness.report.stats.cost import accuracy_and_cost
+from harness.report.stats.curves import curve_table
+from harness.report.stats.summary import results
+from harness.storage.store import Store
+
+NO_HISTORY = pd.DataFrame({"cell_key": pd.Series(dtype="str"), "epoch": pd.Series(dtype="int64")})
+LABELS = Labels("title", target="target")
 
 
-def compared(frame):
-    history = history_of(frame)
-    return results(frame, history), history
+def draw(frame, history, folder):
+    """The lines of drawing a frame's figures; no cell has tables of its own."""
+    return list(draw_figures(Store(folder / "results"), results(frame, history), folder / "figures"))
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +45,9 @@ def frame():
 
 @pytest.fixture(scope="module")
 def drawn(frame, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("figures")
-    found, history = compared(frame)
-    lines = list(draw_results(found, history, folder))
-    return folder, lines
+    folder = tmp_path_factory.mktemp("drawn")
+    lines = draw(frame, history_of(frame), folder)
+    return folder / "figures", lines
 
 
 def table(drawn, name):
@@ -51,7 +59,7 @@ def test_every_figure_has_its_data_beside_it(drawn):
     names = {"net-digits-sgd-differences", "net-digits-sgd-curves", "net-digits-sgd-cost", "suite-profile"}
     assert {path.name for path in folder.iterdir()} == {f"{n}.{kind}" for n in names for kind in ("png", "pdf", "csv")}
     assert lines == []
-    assert {name.rpartition("-")[2] for name in names} <= set(KINDS)
+    assert {name.rpartition("-")[2] for name in names} <= {kind.name for kind in FIGURES}
 
 
 def test_curves_are_means_and_stds_of_the_history(drawn, frame):
@@ -85,28 +93,35 @@ def test_cost_is_of_finished_cells_with_numbers(drawn):
     assert cost.loc["cmd_online", "n"] == 1
 
 
-def test_figures_of_earlier_plans_go_and_a_row_without_results_is_named(drawn, frame, tmp_path):
-    found, _ = compared(frame_of(cells("base", ["left", "failed"])))
-    (tmp_path / "net-digits-sgd-curves.png").write_bytes(b"")
-    (tmp_path / "net-digits-sgd-curves.csv").write_bytes(b"")
-    (tmp_path / "net-digits-sgd-layers.png").write_bytes(b"")
-    assert list(draw_results(found, pd.DataFrame({"cell_key": [], "epoch": []}), tmp_path)) == [
-        "figures: net digits sgd: no results are drawn, no cell is done"
-    ]
-    assert [path.name for path in tmp_path.iterdir()] == ["net-digits-sgd-layers.png"]
+def test_figures_of_earlier_plans_go_and_a_row_without_results_is_named(tmp_path):
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    for name in (
+        "net-digits-sgd-curves.png",
+        "net-digits-sgd-mine-layers.csv",
+        "net-digits-sgd-mine.json",
+        "my-own.png",
+    ):
+        (folder / name).write_bytes(b"")
+    frame = frame_of(cells("base", ["left", "failed"]))
+    assert draw(frame, NO_HISTORY, tmp_path) == ["figures: net digits sgd: not drawn, no cell is done"]
+    assert [path.name for path in folder.iterdir()] == ["my-own.png"]
 
 
 def test_average_ranks_are_drawn_from_five_rows_on(tmp_path, monkeypatch):
     images = []
-    monkeypatch.setattr("harness.report.figures.write_figure", lambda figure, path, origin: images.append(path.name))
+    monkeypatch.setattr("harness.report.figures.draw.draw_to", lambda path, *_: images.append(path.name))
     groups = []
     for index in range(5):
         for method, value in (("base_recalibrated", 80.0), ("swa", 82.0), ("ema", 81.0)):
-            groups.append(cells(method, [value], f"net{index}"))
-    found, _ = compared(frame_of(*groups))
-    assert list(draw_results(found, pd.DataFrame({"cell_key": [], "epoch": []}), tmp_path)) == []
+            groups.append([*cells(method, [value], f"net{index}")])
+    assert draw(frame_of(*groups[:6]), NO_HISTORY, tmp_path) == [
+        "figures: average ranks need at least 5 models, data sets or optimizers, got 2"
+    ]
+    assert "suite-ranks" not in images
+    assert draw(frame_of(*groups), NO_HISTORY, tmp_path) == []
     assert "suite-ranks" in images
-    saved = pd.read_csv(tmp_path / "suite-ranks.csv").set_index("method")
+    saved = pd.read_csv(tmp_path / "figures" / "suite-ranks.csv").set_index("method")
     assert saved["rank"].to_dict() == {"swa": 1.0, "ema": 2.0, "base_recalibrated": 3.0}
     # Demšar 2006, table 5a: 2.343 sqrt(3 * 4 / (6 * 5))
     assert saved["critical_difference"].iloc[0] == pytest.approx(2.343 * (12 / 30) ** 0.5, abs=1e-3)
@@ -129,22 +144,20 @@ def test_a_method_has_one_colour_in_every_figure_and_on_the_page(count):
     history = history_of(frame)
     curve = curve_table(frame, history)
     figures = [
-        resultdrawing.draw_curves(curve, "title"),
-        resultdrawing.draw_cost(resultdrawing.cost_table(frame), "title"),
-        resultdrawing.draw_profile(
-            pd.DataFrame({"method": list(KNOWN)[:count], "ratio": 1.0, "share": 1.0, "problems": 3}), "target", "epochs"
-        ),
+        draw_curves(curve, LABELS),
+        draw_cost(accuracy_and_cost(frame), LABELS),
+        draw_profile(pd.DataFrame({"method": list(KNOWN)[:count], "ratio": 1.0, "share": 1.0, "problems": 3}), LABELS),
     ]
     expected = {KNOWN[m].label: {KNOWN[m].colour.upper()} for m in list(KNOWN)[:count]}
     for figure in figures:
         assert colours(figure) == expected
-    (row,) = curve_data(frame, history)["rows"]
+    (row,) = curve_data(curve)["rows"]
     assert {m["method"]: m["colour"] for m in row["methods"]} == {m: KNOWN[m].colour for m in list(KNOWN)[:count]}
 
 
 def test_known_methods_look_different_and_are_dark_enough_for_print():
-    assert len({look.colour for look in KNOWN.values()}) == len(KNOWN)
-    assert len({look.label for look in KNOWN.values()}) == len(KNOWN)
+    assert len({style.colour for style in KNOWN.values()}) == len(KNOWN)
+    assert len({style.label for style in KNOWN.values()}) == len(KNOWN)
     for own in KNOWN.values():
         assert {own.dash} <= set(LINES)
         assert {own.marker} <= set(POINTS)
@@ -153,8 +166,8 @@ def test_known_methods_look_different_and_are_dark_enough_for_print():
 
 
 def test_an_unknown_methods_looks_follow_from_its_name_alone():
-    mine = look("halfway")
-    assert mine == look("halfway")
+    mine = style_of("halfway")
+    assert mine == style_of("halfway")
     assert mine.label == "halfway"
     assert (mine.dash in DASHES, mine.marker in MARKERS) == (True, True)
     assert mine.colour not in {own.colour for own in KNOWN.values()}
@@ -164,9 +177,9 @@ def test_few_curves_share_a_panel_and_many_have_one_per_family():
     def panels(count):
         methods = list(KNOWN)[:count]
         frame = frame_of(*[cells(m, [60.0, 61.0]) for m in methods])
-        return len(resultdrawing.draw_curves(curve_table(frame, history_of(frame)), "title").axes) // 2
+        return len(draw_curves(curve_table(frame, history_of(frame)), LABELS).axes) // 2
 
-    assert panels(resultdrawing.TOGETHER) == 1
+    assert panels(TOGETHER) == 1
     # averages, CMD, DMD, subspaces, frozen weights; plain training is in each
     assert panels(21) == 5
 
@@ -180,10 +193,9 @@ def test_a_method_far_beyond_the_others_does_not_flatten_them():
         cells("lawa", [79.8, 81.1, 82.2]),
         cells("twa", [20.0, 81.0, 82.0]),
     )
-    found, _ = compared(frame)
-    own = pairs(frame, "test_accuracy", "base_recalibrated").assign(control="base_recalibrated")
-    lines = found.compared[found.compared["control"] == "base_recalibrated"]
-    (axes,) = resultdrawing.draw_differences(own, lines, "points", "title").axes
+    table = differences_data(results(frame, history_of(frame)), ("net", "digits", "sgd"))
+    (axes,) = draw_differences(table, LABELS).axes
+    assert axes.get_xlabel() == "points above base_recalibrated"
     low, high = axes.get_xlim()
     assert -1.5 < low < 0 < 0.9 < high < 1.5
     assert [text.get_text() for text in axes.texts] == ["−20.0 [−60.0, +0.0]"]
@@ -194,12 +206,13 @@ def test_long_curves_are_thinned_evenly_and_the_page_says_so():
     frame = frame_of(cells("swa", [80.0]))
     epochs = np.arange(1, 1002)
     rows = {"cell_key": "net-digits-sgd-swa-0", "epoch": epochs, "val_accuracy": epochs / 20, "val_loss": 1.0}
-    data = curve_data(frame, pd.DataFrame(rows).assign(train_seconds=1.0, method_seconds=0.0))
+    history = pd.DataFrame(rows).assign(train_seconds=1.0, method_seconds=0.0)
+    data = curve_data(curve_table(frame, history))
     drawn = data["rows"][0]["methods"][0]["values"]["epoch"]
     assert (len(drawn), data["thinned"]) == (100, 100)
     assert (drawn[0], drawn[-1]) == (1, 1001)
     assert {10, 11} >= set(np.diff(drawn))
-    assert curve_data(frame, history_of(frame))["thinned"] is None
+    assert curve_data(curve_table(frame, history_of(frame)))["thinned"] is None
 
 
 def test_the_page_draws_few_curves_at_first():

@@ -9,16 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from harness.report.stats import (
+from harness.report.stats.comparisons import comparisons, pairs
+from harness.report.stats.paired import (
     EXACT,
     RESAMPLES,
     Paired,
     bootstrap_interval,
-    comparisons,
     hedges_g,
     holm,
     paired_t,
-    pairs,
     wilcoxon,
 )
 

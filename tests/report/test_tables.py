@@ -12,14 +12,14 @@ import pytest
 from rich.console import Console
 
 from harness.config import ConfigError
-from harness.report import printing
-from harness.report.columns import Choice
-from harness.report.rendering import Printed
-from harness.report.summary import results, summary
-from harness.report.tables import differences, entries, marks, statistics
-from harness.report.terminal import terminal_table
+from harness.report.stats.means import differences, entries, marks, statistics
+from harness.report.stats.summary import results, summary
+from harness.report.tables import suite
+from harness.report.tables.columns import Choice
+from harness.report.tables.printed import Printed
+from harness.report.tables.terminal import terminal_table
+from harness.report.tables.write import write_tables
 from harness.report.warnings import unfinished
-from harness.report.written import write_tables
 
 ROW = ("test_resnet", "digits", "sgd_50%")
 COUNTS = (
@@ -74,7 +74,7 @@ def frame():
 def main_texts(frame, choose=""):
     """The main table's texts by method."""
     found = results(frame, NO_HISTORY)
-    (printed,) = printing.main(found, summary(found), Choice.of(choose, frame))
+    (printed,) = suite.main(found, summary(found), Choice.of(choose, frame))
     return printed, printed.texts.set_index("method")
 
 

@@ -11,8 +11,8 @@ from command import here
 from harness.config import ConfigError
 from harness.report.views import write_views
 from harness.report.warnings import warnings
+from harness.results.columns import FRAME_COLUMNS
 from harness.results.frame import (
-    FRAME_COLUMNS,
     build_frame,
     build_history,
     load_frame,

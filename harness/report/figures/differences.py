@@ -1,0 +1,128 @@
+"""Differences by seed: every method's pairs with its controls, their mean and interval."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from harness.report.figures.style import WIDE, Labels
+from harness.report.method_styles import style_of
+from harness.report.stats.comparisons import pairs
+from harness.report.stats.headline import unit_of_difference
+from harness.report.stats.means import ALL, CONTROLS, Row, of_row
+from harness.report.stats.summary import Results
+
+BEYOND = 8
+"""an axis of differences holds the methods that reach at most so many times as far as half of them do"""
+
+
+def differences_data(found: Results, row: Row) -> pd.DataFrame:
+    """Every pair of a row, or of all rows where there are several, with mean, interval and verdict of its comparison.
+
+    Columns: model, dataset, optimizer, seed, method, base_key, difference, alike, control, mean, low, high, p_holm,
+    verdict.
+    """
+    compared = of_row(found.compared, row)
+    compared = compared[compared["control"].isin(CONTROLS)]
+    parts = [pairs(found.frame, found.metric, control).assign(control=control) for control in CONTROLS]
+    own = pd.concat(parts, ignore_index=True)
+    own = own if row[0] == ALL else of_row(own, row)
+    names = ["method", "control", "mean", "low", "high", "p_holm", "verdict"]
+    return own.merge(compared[names], on=["method", "control"])
+
+
+def draw_differences(table: pd.DataFrame, labels: Labels) -> Figure:
+    """Differences of every seed to each control, with their mean and interval; filled where a test finds a difference.
+
+    `table` has one line per pair, see `differences_data`.
+    """
+    compared = table.drop_duplicates(["method", "control"])
+    controls = list(dict.fromkeys(compared["control"]))
+    methods = _ordered(compared, controls)
+    figure = Figure(figsize=(WIDE, 0.9 + 0.17 * len(methods)), layout="constrained")
+    grid = figure.subplots(1, len(controls), sharey=True, squeeze=False)[0]
+    place = {method: -index for index, method in enumerate(methods)}
+    for axes, control in zip(grid, controls, strict=True):
+        axes.axvline(0, color=style_of(control).colour, lw=0.9, ls=style_of(control).line)
+        own = table[table["control"] == control]
+        height = own["method"].map(place).to_numpy(dtype=np.float64) - 0.28 + _spread_out(own)
+        axes.set_xlim(_limits(own, compared[compared["control"] == control]))
+        for line in compared[compared["control"] == control].to_dict("records"):
+            _draw_difference(axes, line, place[line["method"]])
+        inside = own["difference"].between(*axes.get_xlim()).to_numpy()
+        colours = [style_of(m).colour for m in own.loc[inside, "method"]]
+        axes.scatter(own.loc[inside, "difference"], height[inside], s=5, color=colours, lw=0, alpha=0.75)
+        axes.set_xlabel(f"{unit_of_difference(labels.metric)} above {control}")
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", color="#e6e6e6", lw=0.4)
+        axes.set_axisbelow(True)
+    grid[0].set_yticks([place[m] for m in methods], [style_of(m).label for m in methods])
+    grid[0].set_ylim(min(place.values()) - 0.7, 0.6)
+    figure.suptitle(
+        f"Differences paired by seed: mean, 95 % interval, each pair below; filled: significant\n{labels.title}",
+        fontsize=7,
+    )
+    return figure
+
+
+def _ordered(compared: pd.DataFrame, controls: list[str]) -> list[str]:
+    """Methods by their mean difference to the first control, the highest first; a control's own is 0."""
+    means = compared.pivot(index="method", columns="control", values="mean")[controls[0]]
+    means.loc[[method for method in means.index if method == controls[0]]] = 0.0
+    return [str(method) for method in means.sort_values(ascending=False, kind="stable").index]
+
+
+def _limits(own: pd.DataFrame, compared: pd.DataFrame) -> tuple[float, float]:
+    """Ends of an axis that holds 0 and all pairs and intervals but those of methods far beyond the others."""
+    differences = own.groupby("method")["difference"]
+    spans = compared.set_index("method")[["mean", "low", "high"]].assign(
+        least=differences.min(), most=differences.max()
+    )
+    far = spans.abs().max(axis=1)
+    inside = spans[far <= BEYOND * far.median()].to_numpy(dtype=np.float64)
+    low, high = min(float(np.nanmin(inside, initial=0.0)), 0.0), max(float(np.nanmax(inside, initial=0.0)), 0.0)
+    pad = 0.06 * (high - low) or 1.0
+    return low - pad, high + pad
+
+
+def _spread_out(own: pd.DataFrame) -> NDArray[np.float64]:
+    """A little height by seed, so that points do not cover each other."""
+    order = own["seed"].rank(method="dense").to_numpy(dtype=np.float64)
+    most = float(order.max(initial=1.0))
+    return np.asarray(0.12 * (order / most - 0.5), dtype=np.float64)
+
+
+def _draw_difference(axes: Axes, line: dict[str, Any], height: float) -> None:
+    """A mean with its interval; where they go beyond the axis, they are written at its end."""
+    style = style_of(str(line["method"]))
+    significant = line["verdict"] in ("better", "worse")
+    left, right = axes.get_xlim()
+    known = np.isfinite(line["low"])
+    if min(line["mean"], line["low"] if known else line["mean"]) < left:
+        _write_beyond(axes, line, left, height)
+    elif max(line["mean"], line["high"] if known else line["mean"]) > right:
+        _write_beyond(axes, line, right, height)
+    if known:
+        axes.plot([line["low"], line["high"]], [height, height], color=style.colour, lw=1.6, solid_capstyle="butt")
+    axes.plot(
+        line["mean"], height, marker=style.point, ms=4.5, color=style.colour,
+        markerfacecolor=style.colour if significant else "white", markeredgewidth=0.9, lw=0,
+    )  # fmt: skip
+
+
+def _write_beyond(axes: Axes, line: dict[str, Any], edge: float, height: float) -> None:
+    """An arrow at an end of the axis, with the mean and the interval that lie beyond."""
+    colour, inwards = style_of(str(line["method"])).colour, -float(np.copysign(1, edge))
+    interval = f" [{line['low']:+.1f}, {line['high']:+.1f}]" if np.isfinite(line["low"]) else ""
+    axes.annotate(
+        f"{line['mean']:+.1f}{interval}".replace("-", "\N{MINUS SIGN}"), (edge, height), fontsize=5.5, color=colour,
+        xytext=(8 * inwards, 0), textcoords="offset points", va="center", ha="left" if inwards > 0 else "right",
+        zorder=5, bbox={"fc": "white", "ec": "none", "pad": 0.6},
+    )  # fmt: skip
+    axes.plot(edge, height, marker="<" if inwards > 0 else ">", ms=4, color=colour, lw=0, clip_on=False)

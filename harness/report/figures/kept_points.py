@@ -1,0 +1,54 @@
+"""Points of a landscape, kept one by one, so that an interrupted evaluation goes on where it stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.report.tables.write import write_csv
+
+IDENTITY = ("cell_key", "points", "images")
+"""what two evaluations must have in common to share their points"""
+
+
+@dataclass(frozen=True)
+class KeptPoints:
+    """Points of one landscape: appended to `partial` one by one, moved to `whole` at the end."""
+
+    partial: Path
+    whole: Path
+    identity: dict[str, Any]
+
+    def known(self) -> dict[tuple[float, float], float]:
+        """Losses by point of the same landscape; another one's are dropped."""
+        found: dict[tuple[float, float], float] = {}
+        for path in (self.whole, self.partial):
+            try:
+                table = pd.read_csv(path, dtype="str", on_bad_lines="skip")
+                same = (table[list(IDENTITY)] == list(map(str, self.identity.values()))).all(axis=1)
+                points = table.loc[same, ["u", "v", "val_loss"]].astype("float64")
+            except (OSError, ValueError, KeyError):
+                continue
+            found |= {(u, v): loss for u, v, loss in points.to_numpy().tolist()}
+        return found
+
+    def add(self, u: float, v: float, loss: float) -> None:
+        """Keep one more point."""
+        self.partial.parent.mkdir(parents=True, exist_ok=True)
+        fresh = not self.partial.exists()
+        with open(self.partial, "a") as file:
+            if fresh:
+                file.write(",".join(["u", "v", "val_loss", *IDENTITY]))
+            # A line begins with its break, so that one that a killed process left unfinished spoils no other.
+            file.write("\n" + ",".join(map(str, [float(u), float(v), loss, *self.identity.values()])))
+
+    def finish(self, known: dict[tuple[float, float], float]) -> pd.DataFrame:
+        """Write all points as a CSV in the place of those kept one by one, and return them."""
+        lines = [(u, v, loss, *self.identity.values()) for (u, v), loss in sorted(known.items())]
+        table = pd.DataFrame(lines, columns=["u", "v", "val_loss", *IDENTITY])
+        write_csv(table, self.whole)
+        self.partial.unlink(missing_ok=True)
+        return table

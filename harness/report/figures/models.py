@@ -1,0 +1,75 @@
+"""The figures of models of the weights' motion: single weights with their models, and the motion left unexplained.
+
+Each is drawn from a table of a method alone, so that whoever gives the table has the figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import cycle
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from harness.report.figures.style import LINE, WIDTH, Labels, legend_below
+from harness.report.method_styles import style_of_model
+
+NAMED = ("weight", "tensor", "mode", "rho", "epoch", "base")
+"""columns of the table `trajectories`; each further one is a model of the base's value, named as it is labelled"""
+DASHES = ((0, (3, 1)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (6, 2)))
+
+
+def draw_trajectories(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
+    """Trajectories of single weights: the base's own, and what models make of it."""
+    weights = tables["trajectories"]
+    models = [str(name) for name in weights.columns if name not in NAMED]
+    if not models:
+        raise ValueError("the table trajectories has no model of the weights beside base")
+    chosen = list(weights.groupby("weight", sort=False))
+    rows = -(-len(chosen) // 2)
+    figure = Figure(figsize=(WIDTH, 0.6 + 1.15 * rows), layout="constrained")
+    grid = figure.subplots(rows, 2, sharex=True, squeeze=False).ravel()
+    for axes, (_, weight) in zip(grid, chosen, strict=False):
+        axes.plot(weight["epoch"], weight["base"], color=LINE, lw=1.0, label="base")
+        for model, dash in zip(models, cycle(DASHES), strict=False):
+            axes.plot(weight["epoch"], weight[model], color=style_of_model(model).colour, lw=1.2, ls=dash, label=model)
+        first = weight.iloc[0]
+        rho = f"{first['rho']:.2f}".replace("-", "\N{MINUS SIGN}")
+        axes.set_title(f"mode {first['mode']}, ρ = {rho}\n{first['tensor']}", fontsize=6)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid[-2:]:
+        axes.set_xlabel("epoch")
+    for axes in grid[len(chosen) :]:
+        axes.set_visible(False)
+    figure.supylabel("value of the weight", fontsize=7)
+    figure.suptitle(f"Single weights and their models\n{labels.title}", fontsize=7)
+    legend_below(figure, grid[0], columns=3)
+    return figure
+
+
+def draw_errors(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
+    """Share of the motion left unexplained by dimension, on a logarithmic axis; a fit of one dimension is a point."""
+    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+    axes = figure.subplots()
+    for fit, lines in tables["errors"].groupby("fit", sort=False):
+        style = style_of_model(str(fit))
+        shown = lines[lines["share"] > 1e-12]
+        single = len(lines) == 1
+        axes.plot(
+            shown["dimension"], 100 * shown["share"], color=style.colour, label=str(fit), marker=style.point,
+            ms=(7 if style.marker == "star" else 4) if single else 2, lw=0 if single else 1.0, ls=style.line,
+            zorder=3 if single else 2,
+        )  # fmt: skip
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("dimension (modes, rank or components)")
+    axes.set_ylabel("motion unexplained (%)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e6e6e6", lw=0.4)
+    figure.suptitle(f"Reconstruction error, in-sample\n{labels.title}", fontsize=7)
+    legend_below(figure, axes, columns=2)
+    return figure

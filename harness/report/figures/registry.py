@@ -1,0 +1,154 @@
+"""All figures of a report, in the order of its page: what each is called, what it shows, its data, and how it is drawn.
+
+A new figure is one entry here and one function that draws it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from harness.report.figures.cost import cost_data, draw_cost
+from harness.report.figures.curves import curves_data, draw_curves
+from harness.report.figures.differences import differences_data, draw_differences
+from harness.report.figures.eigenvalues import draw_eigenvalues
+from harness.report.figures.models import NAMED, draw_errors, draw_trajectories
+from harness.report.figures.modes import draw_correlation, draw_layers, draw_rho
+from harness.report.figures.profile import draw_profile, profile_data
+from harness.report.figures.ranks import draw_ranks, ranks_data
+from harness.report.figures.style import Labels
+from harness.report.stats.means import Row
+from harness.report.stats.summary import Results
+from harness.report.tables.write import ERRORS
+
+LANDSCAPE = "landscape"
+
+
+@dataclass(frozen=True)
+class FigureKind:
+    """A kind of figure: the name that its files end in, its title, and one sentence on what it shows."""
+
+    name: str
+    title: str
+    description: str
+
+
+@dataclass(frozen=True)
+class ResultFigure(FigureKind):
+    """A figure of a suite's results.
+
+    `data` gives the table to draw, of a row (model, dataset, optimizer) or for `suite` of all together: an empty one
+    where there is nothing to draw, or the reason in words. `draw` draws it from the table alone.
+    """
+
+    data: Callable[[Results, Row], pd.DataFrame | str]
+    draw: Callable[[pd.DataFrame, Labels], Figure]
+    scopes: tuple[Literal["row", "suite"], ...] = ("row",)
+
+
+@dataclass(frozen=True)
+class MethodFigure(FigureKind):
+    """A figure of what a method fitted, drawn from the tables that the method gives (`Method.tables`) and nothing else.
+
+    `tables` names the tables, the first one with the figure's own name, and the columns that must be there. With
+    `together` all methods and seeds of a row share one figure; their tables are joined, with the columns method, seed
+    and cell_key added.
+    """
+
+    draw: Callable[[Mapping[str, pd.DataFrame], Labels], Figure]
+    tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    together: bool = False
+
+
+FIGURES: tuple[FigureKind, ...] = (
+    ResultFigure(
+        "differences",
+        "Differences by seed",
+        "Difference of every method to its control on each seed, with the mean and its 95 % interval.",
+        differences_data,
+        draw_differences,
+        ("row", "suite"),
+    ),
+    ResultFigure(
+        "curves",
+        "Learning curves",
+        "Validation accuracy and loss by epoch: means, and bands of one standard deviation over seeds.",
+        curves_data,
+        draw_curves,
+    ),
+    ResultFigure(
+        "cost",
+        "Accuracy against cost",
+        "Test accuracy against seconds and gradient evaluations: means and standard deviations over seeds.",
+        cost_data,
+        draw_cost,
+    ),
+    ResultFigure(
+        "profile",
+        "Performance profile",
+        "Share of bases on which a method reaches the target within a ratio of the fastest method's cost.",
+        profile_data,
+        draw_profile,
+        ("suite",),
+    ),
+    ResultFigure(
+        "ranks",
+        "Average ranks",
+        "Average ranks over models, data sets and optimizers; bars join methods that cannot be told apart.",
+        ranks_data,
+        draw_ranks,
+        ("suite",),
+    ),
+    MethodFigure(
+        "trajectories",
+        "Single weights and their models",
+        "Trajectories of single weights in training and in the models of them.",
+        draw_trajectories,
+        {"trajectories": NAMED},
+    ),
+    MethodFigure(
+        "errors",
+        "Reconstruction error",
+        "Share of the weights' motion that models of it leave unexplained.",
+        draw_errors,
+        {"errors": ERRORS},
+    ),
+    MethodFigure(
+        "correlation",
+        "Correlation of sampled weights",
+        "Absolute correlation between the trajectories of sampled weights, ordered by mode.",
+        draw_correlation,
+        {"correlation": ("position",), "sample": ("position", "mode", "weight", "tensor", "reference")},
+    ),
+    MethodFigure(
+        "layers",
+        "Modes of every layer",
+        "Share of every mode among the weights of each layer that moved.",
+        draw_layers,
+        {"layers": ("tensor", "mode", "weights", "share")},
+    ),
+    MethodFigure(
+        "rho",
+        "Correlation within the modes",
+        "Histogram of the correlation of weights with their mode's reference, against random walks.",
+        draw_rho,
+        {"rho": ("mode", "mean_abs_rho", "low", "high", "weights")},
+    ),
+    FigureKind(
+        LANDSCAPE,
+        "Loss landscape",
+        "Validation loss over a plane of the method's model, with the path of training.",
+    ),
+    MethodFigure(
+        "eigenvalues",
+        "Eigenvalues",
+        "Eigenvalues of the fitted dynamics in the complex plane.",
+        draw_eigenvalues,
+        {"eigenvalues": ("real", "imaginary")},
+        together=True,
+    ),
+)

@@ -1,0 +1,134 @@
+"""The style of a method in every figure and on the page: one colour, line and marker per method.
+
+Known methods share a hue by family and differ within it in lightness, line and marker, so that they can be told apart
+without colour too; hues are Okabe and Ito's (Color Universal Design, 2008), which colour-blind readers can tell apart.
+A method that is not known here has its style from its name alone, so it does not depend on what it is compared with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MethodStyle:
+    """A method's name in prose, its family, and how it is drawn; `dash` and `marker` in plotly's words."""
+
+    label: str
+    family: str
+    colour: str
+    dash: str
+    marker: str
+
+    @property
+    def line(self) -> str | tuple[float, tuple[float, ...]]:
+        """The dash as matplotlib's line style."""
+        return LINES[self.dash]
+
+    @property
+    def point(self) -> str:
+        """The marker in matplotlib's words."""
+        return POINTS[self.marker]
+
+
+PLAIN, AVERAGES, CMD, DMD, LOW, FROZEN, OTHERS = (
+    "plain training",
+    "averages",
+    "CMD",
+    "DMD",
+    "subspaces",
+    "frozen weights",
+    "others",
+)
+FAMILIES = (PLAIN, AVERAGES, CMD, DMD, LOW, FROZEN, OTHERS)
+"""in the order of panels and legends"""
+
+KNOWN = {
+    "base": MethodStyle("Base, as it is", PLAIN, "#000000", "solid", "circle"),
+    "base_recalibrated": MethodStyle("Base, recalibrated", PLAIN, "#767676", "dash", "square"),
+    "ema": MethodStyle("EMA", AVERAGES, "#0072B2", "solid", "circle"),
+    "swa": MethodStyle("SWA", AVERAGES, "#56B4E9", "solid", "square"),
+    "lawa": MethodStyle("LAWA", AVERAGES, "#1B3A6B", "dash", "triangle-up"),
+    "time_mean": MethodStyle("Time mean", AVERAGES, "#7C93C3", "dot", "diamond"),
+    "lookahead": MethodStyle("Lookahead", AVERAGES, "#3FB8AF", "dashdot", "cross"),
+    "schedule_free": MethodStyle("Schedule-free", AVERAGES, "#0B6E75", "longdash", "triangle-down"),
+    "cmd_online": MethodStyle("Online CMD", CMD, "#D55E00", "solid", "circle"),
+    "cmd_posthoc": MethodStyle("Post-hoc CMD", CMD, "#E69F00", "dash", "star"),
+    "cmd_embedded": MethodStyle("Embedded CMD", CMD, "#8A2A00", "dashdot", "square"),
+    "dmd": MethodStyle("DMD", DMD, "#CC79A7", "solid", "circle"),
+    "cmd_dmd": MethodStyle("DMD of CMD's references", DMD, "#7B2D8B", "dash", "square"),
+    "dmd_reconstruction": MethodStyle("DMD reconstruction", DMD, "#B497D6", "dot", "star"),
+    "dmd_jumps": MethodStyle("DMD jumps", DMD, "#4B1D6B", "dashdot", "triangle-up"),
+    "p_sgd": MethodStyle("P-SGD", LOW, "#009E73", "solid", "circle"),
+    "p_bfgs_equal": MethodStyle("P-BFGS (equal budget)", LOW, "#6BC6A4", "dash", "square"),
+    "p_bfgs_long": MethodStyle("P-BFGS (long budget)", LOW, "#00533C", "dashdot", "triangle-up"),
+    "twa": MethodStyle("TWA", LOW, "#8F9B00", "longdash", "diamond"),
+    "frozen_random": MethodStyle("Frozen at random", FROZEN, "#A6761D", "dash", "cross"),
+    "frozen_least_moved": MethodStyle("Frozen where least moved", FROZEN, "#5E430F", "dot", "triangle-down"),
+}
+SPARE = ("#882255", "#44AA99", "#DDAA33", "#004488", "#BB5566", "#117733", "#AA3377", "#332288")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
+
+LINES: dict[str, str | tuple[float, tuple[float, ...]]] = {
+    "solid": "-",
+    "dash": (0, (4, 1.6)),
+    "dot": (0, (1, 1.4)),
+    "dashdot": (0, (5, 1.4, 1, 1.4)),
+    "longdash": (0, (8, 1.8)),
+}
+"""matplotlib's line styles"""
+POINTS = {
+    "circle": "o",
+    "square": "s",
+    "triangle-up": "^",
+    "triangle-down": "v",
+    "diamond": "D",
+    "cross": "P",
+    "star": "*",
+}
+"""matplotlib's markers"""
+
+
+def style_of(method: str) -> MethodStyle:
+    """The style of a method, which follows from its name alone."""
+    if method in KNOWN:
+        return KNOWN[method]
+    digest = hashlib.sha256(method.encode()).digest()
+    return MethodStyle(
+        label=method,
+        family=OTHERS,
+        colour=SPARE[digest[0] % len(SPARE)],
+        dash=DASHES[digest[1] % len(DASHES)],
+        marker=MARKERS[digest[2] % len(MARKERS)],
+    )
+
+
+_BY_LABEL = {style.label.lower(): style for style in KNOWN.values()} | {
+    "principal components": MethodStyle("principal components", OTHERS, "#222222", "dash", "circle")
+}
+
+
+def style_of_model(label: str) -> MethodStyle:
+    """The style of what a method's table names in prose, such as `post-hoc CMD`: a known method's, or its own."""
+    return _BY_LABEL.get(label.lower()) or style_of(label)
+
+
+TOGETHER = 7
+"""most methods that can be told apart in one panel"""
+
+
+def panels_of(methods: list[str]) -> list[tuple[str, list[str]]]:
+    """Titles and methods of panels: one for all where they are few, otherwise one per family with plain training."""
+    families = by_family(methods)
+    if len(methods) <= TOGETHER:
+        return [("", [method for members in families.values() for method in members])]
+    plain = families.pop(PLAIN, [])
+    return [(family, [*plain, *members]) for family, members in families.items()]
+
+
+def by_family(methods: list[str]) -> dict[str, list[str]]:
+    """The families that occur, each with its methods in the given order."""
+    found = {family: [m for m in methods if style_of(m).family == family] for family in FAMILIES}
+    return {family: members for family, members in found.items() if members}

@@ -1,0 +1,54 @@
+"""What a page says of how a suite was run: settings, machines, versions, and the cells that did not end well."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pandas as pd
+
+from harness.results.frame import UNFINISHED
+from harness.storage.store import Store
+
+
+def facts(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """What was run, as names and values."""
+    for name, title in (("model", "models"), ("dataset", "data sets"), ("optimizer", "optimizers"), ("seed", "seeds")):
+        yield title, ", ".join(map(str, dict.fromkeys(frame[name])))
+    yield "methods", ", ".join(dict.fromkeys(frame["method"]))
+    epochs = frame.loc[(frame["method"] == "base") & frame["epochs"].notna(), "epochs"]
+    if len(epochs):
+        yield "epochs", ", ".join(f"{value:.0f}" for value in dict.fromkeys(epochs))
+    yield "device", ", ".join(dict.fromkeys(frame["device"].dropna())) or "none yet"
+    seconds = (
+        frame.drop_duplicates("base_key")["train_seconds"].sum() + frame[["method_seconds", "eval_seconds"]].sum().sum()
+    )
+    yield "seconds spent", f"{seconds:,.0f} in training bases, methods and evaluation"
+
+
+def machines(store: Store, frame: pd.DataFrame) -> list[str]:
+    """What one finished cell of every base ran on, in words."""
+    found: dict[str, None] = {}
+    for key in frame[frame["status"] == "done"].drop_duplicates("base_key")["cell_key"]:
+        record = store.record(key)
+        machine = record.get("machine") if record is not None else None
+        if machine:
+            found[", ".join(f"{name} {value}" for name, value in machine.items())] = None
+    return list(found)
+
+
+def versions(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Packages with all their versions that occur."""
+    found: dict[str, dict[str, None]] = {}
+    for text in frame["versions"].dropna().unique():
+        for name, version in json.loads(text).items():
+            found.setdefault(name, {})[version] = None
+    yield from ((name, ", ".join(values)) for name, values in found.items())
+
+
+def failures(store: Store, frame: pd.DataFrame) -> Iterator[dict[str, str]]:
+    """Cells that did not end well, with their reasons."""
+    for cell in frame[frame["status"].isin(UNFINISHED[:-1])].to_dict("records"):
+        record = store.record(cell["cell_key"])
+        reason = (record or {}).get("reason") or ""
+        yield {**{str(k): str(v) for k, v in cell.items()}, "reason": reason}

@@ -1,0 +1,44 @@
+"""The figures of a suite on its page: which there are, what they show in words, and where their data are."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.report.figures.draw import SUITE
+from harness.report.figures.files import ENDINGS
+from harness.report.figures.registry import FIGURES, FigureKind
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure as the page shows it; addresses are relative to the page."""
+
+    name: str
+    title: str
+    shows: str
+    """the model, data set, optimizer and method that it shows; empty for the suite"""
+    description: str
+    image: str
+    links: list[tuple[str, str]]
+
+
+def gather_figures(folder: Path, target: Path) -> list[PageFigure]:
+    """Copy the figures of a suite beside its page, in the order of the registry; others come last as they are named."""
+    kinds = {kind.name: place for place, kind in enumerate(FIGURES)}
+    found = []
+    for path in sorted(folder.glob("*.png")):
+        stem, _, name = path.stem.rpartition("-")
+        kind = FIGURES[kinds[name]] if name in kinds else FigureKind(name, path.stem, "A figure of this suite.")
+        links = []
+        target.mkdir(parents=True, exist_ok=True)
+        for ending in ENDINGS:
+            file = path.with_suffix(f".{ending}")
+            if file.exists():
+                shutil.copyfile(file, target / file.name)
+                links.append((ending.upper(), f"figures/{file.name}"))
+        shows = "" if stem == SUITE else stem
+        figure = PageFigure(path.stem, kind.title, shows, kind.description, f"figures/{path.name}", links)
+        found.append((kinds.get(name, len(kinds)), figure))
+    return [figure for _, figure in sorted(found, key=lambda placed: placed[0])]

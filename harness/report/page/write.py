@@ -1,0 +1,150 @@
+"""The report page of a suite: suites/<suite>/report/, a folder that opens from disk and needs nothing else.
+
+`index.html` holds the tables, so it can be read without scripts; `report.js` sorts, filters and draws the curves with
+plotly, which lies beside it. A page per cell has its configuration and history. The folder is written beside the old
+one and takes its place when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.resources import files
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from harness.report.page.cells import write_cell_pages
+from harness.report.page.curves import curve_data
+from harness.report.page.facts import facts, failures, machines, versions
+from harness.report.page.figures import PageFigure, gather_figures
+from harness.report.page.lines import best_first, body, head, links_of
+from harness.report.stats.curves import COSTS as SPENT
+from harness.report.stats.curves import METRICS
+from harness.report.stats.headline import headline
+from harness.report.stats.means import ALL, CONTROL, caption
+from harness.report.stats.summary import Results
+from harness.report.tables.printed import Printed
+from harness.report.tables.suite import summary_lines, tested
+from harness.results.columns import COSTS, ROW
+from harness.results.frame import STATUSES
+from harness.storage.store import Store
+
+RESULTS = (
+    *("val_accuracy", "test_accuracy", "rank", "difference_base_recalibrated", "p_base_recalibrated"),
+    *("effect_base_recalibrated", "wins_base_recalibrated", "difference_time_mean", "p_time_mean", "difference_base"),
+)
+COST_AND_SPEED = (*COSTS, "area", "reached", "epochs_to_target", "seconds_to_target")
+ASSETS = ("report.css", "report.js")
+
+
+def environment() -> jinja2.Environment:
+    """The templates of this package, with everything escaped.
+
+    The filter `runs` gives the groups of consecutive heads with their sizes.
+    """
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("harness.report.page", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    templates.filters["runs"] = lambda heads: [
+        (group, len(list(own))) for group, own in groupby(heads, key=attrgetter("group"))
+    ]
+    return templates
+
+
+def write_page(
+    store: Store,
+    plan: dict[str, Any],
+    found: Results,
+    summary: pd.DataFrame,
+    warnings: list[str],
+    compared: Sequence[Printed] = (),
+) -> Path:
+    """Write the page of a suite, with a comparison where there is one, and return its index.html."""
+    suite_folder = store.suite_folder(plan["suite"])
+    folder = suite_folder / "report"
+    fresh = suite_folder / f".report-{uuid.uuid4().hex[:8]}.tmp"
+    fresh.mkdir(parents=True)
+    try:
+        templates = environment()
+        for name in ASSETS:
+            (fresh / name).write_bytes((files("harness.report.page") / "templates" / name).read_bytes())
+        shutil.copyfile(str(files("plotly") / "package_data" / "plotly.min.js"), fresh / "plotly.min.js")
+        figures = gather_figures(suite_folder / "figures", fresh / "figures")
+        data = json.dumps(curve_data(found.over_seeds), separators=(",", ":"))
+        (fresh / "curves.js").write_text(f"window.CURVES = {data};\n")
+        context = _context(store, plan, found, summary, warnings, figures) | {"compared": compared}
+        (fresh / "index.html").write_text(templates.get_template("index.html").render(context))
+        write_cell_pages(store, plan, found.frame, found.history, templates, fresh / "cells")
+        _replace(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return folder / "index.html"
+
+
+def _replace(fresh: Path, folder: Path) -> None:
+    """Put a whole folder in the place of another; a page that is open loses nothing but for an instant."""
+    aside = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}.old")
+    if folder.exists():
+        folder.rename(aside)
+    fresh.rename(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _context(
+    store: Store,
+    plan: dict[str, Any],
+    found: Results,
+    summary: pd.DataFrame,
+    warnings: list[str],
+    figures: list[PageFigure],
+) -> dict[str, Any]:
+    """What the template of the page is filled with."""
+    frame = found.frame
+    counts = Counter(frame["status"])
+    lines = [line for _, line in summary_lines(summary, found)]
+    links = links_of(frame)
+    choices = {name: list(dict.fromkeys(map(str, frame[name]))) for name in ROW}
+    of_rows = best_first([line for line in lines if line["model"] != ALL], found.metric, f"{found.metric}_mean")
+    over_all = best_first([line for line in lines if line["model"] == ALL], found.metric, f"mean_to_{CONTROL}")
+    return {
+        "suite": plan["suite"],
+        "command": plan["command"],
+        "planned": plan["created"],
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "counts": [(status, counts[status]) for status in STATUSES],
+        "cells": len(frame),
+        "left": counts["left"],
+        "headline": headline(found),
+        "caption": caption(found.metric),
+        "tested": tested(found),
+        "facts": [*facts(frame), ("machine", "; ".join(machines(store, frame)) or "not recorded")],
+        "versions": list(versions(frame)),
+        "choices": choices,
+        # What all lines have in common is said once, below.
+        "names": [name for name in ROW if name == "model" or len(choices[name]) > 1],
+        "heads": [head(name) for name in RESULTS],
+        "lines": [body(line, RESULTS, links) for line in of_rows],
+        "overall_heads": [head(name) for name in RESULTS[2:]],
+        "overall": [body(line, RESULTS[2:], {}) for line in over_all],
+        "cost_heads": [head(name) for name in COST_AND_SPEED],
+        "cost_lines": [body(line, COST_AND_SPEED, {}) for line in of_rows],
+        "target": found.target_in_words,
+        "metrics": METRICS,
+        "costs": SPENT,
+        "figures": figures,
+        "warnings": warnings,
+        "failures": list(failures(store, frame)),
+    }

@@ -1,0 +1,161 @@
+"""The numbers of a suite's tables: means over seeds per model x dataset x optimizer and method.
+
+Every number is that of a cell's last epoch, taken from a frame of `harness.results.frame`: this module reads no
+file and selects nothing. Rows are model x dataset x optimizer, in the order of the plan, and so are methods.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.config import check_choice
+from harness.results.columns import METRICS, ROW, ROW_METHOD
+from harness.results.frame import UNFINISHED
+
+CONTROL = "base_recalibrated"
+CONTROLS = (CONTROL, "time_mean")
+"""what methods are compared with: what they do to plain training, and what they do beyond averaging"""
+BESIDE = "base"
+"""stands beside the controls: the run as it is"""
+ALL = "all"
+"""stands in the columns of ROW for all rows of a suite together"""
+
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (NaN with one seed) over n seeds."""
+
+    mean: float
+    std: float
+    n: int
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64]) -> Spread:
+        """The spread of the finite ones among `values`."""
+        finite = values[np.isfinite(values)]
+        mean = float(finite.mean()) if len(finite) else math.nan
+        return cls(mean, float(finite.std(ddof=1)) if len(finite) > 1 else math.nan, len(finite))
+
+    def text(self, digits: int, plus_minus: str = " ± ", sign: str = "") -> str:
+        """`88.90 ± 0.41`, with `sign="+"` `+88.90 ± 0.41`; the mean alone where it is over one seed."""
+        mean = f"{self.mean:{sign}.{digits}f}"
+        return f"{mean}{plus_minus}{self.std:.{digits}f}" if self.n > 1 else mean
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method in one row: the spread over its finished cells, the row's planned seeds, the gravest status."""
+
+    spread: Spread
+    seeds: int
+    status: str
+    batchnorm: str
+    finished: int
+    """cells that are done, whether or not their number is finite"""
+
+    def text(self, digits: int) -> str:
+        """Mean and std, with n where it is not the row's; a dash and the status where nothing is done."""
+        if self.spread.n == 0:
+            return f"– {self.status}"
+        return self.spread.text(digits) + (f" (n={self.spread.n})" if self.spread.n != self.seeds else "")
+
+
+def of_row(table: pd.DataFrame, row: Row) -> pd.DataFrame:
+    """The lines of a table with the columns of ROW that belong to one row, or to all together."""
+    return table[(table[ROW].astype("str") == list(row)).all(axis=1)]
+
+
+def entries(frame: pd.DataFrame, metric: str = "test_accuracy") -> dict[Row, dict[str, Entry]]:
+    """Every (model, dataset, optimizer) with its methods; ConfigError where `metric` is not one of METRICS."""
+    check_choice("metric", metric, METRICS)
+    # Lists and not groups of DataFrames: a frame of 10,000 cells has hundreds of them.
+    names = (*ROW, "method", "status", "batchnorm", "seed", metric)
+    grouped: dict[Row, dict[str, list[tuple[str, str, float]]]] = {}
+    seeds: dict[Row, set[int]] = {}
+    for *key, method, status, batchnorm, seed, value in zip(*(frame[name].tolist() for name in names), strict=True):
+        row = (str(key[0]), str(key[1]), str(key[2]))
+        grouped.setdefault(row, {}).setdefault(str(method), []).append((status, batchnorm, value))
+        seeds.setdefault(row, set()).add(seed)
+    return {
+        row: {method: _entry(cells, len(seeds[row])) for method, cells in methods.items()}
+        for row, methods in grouped.items()
+    }
+
+
+def _entry(cells: list[tuple[str, str, float]], seeds: int) -> Entry:
+    """The entry of cells given as (status, BatchNorm policy, number)."""
+    present = {status for status, _, _ in cells}
+    done = np.array([value for status, _, value in cells if status == "done"], dtype=np.float64)
+    return Entry(
+        spread=Spread.of(done),
+        seeds=seeds,
+        status=next((status for status in UNFINISHED if status in present), "done"),
+        batchnorm="/".join(dict.fromkeys(batchnorm for _, batchnorm, _ in cells)),
+        finished=len(done),
+    )
+
+
+def statistics(frame: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
+    """Long table in full precision, one line per model x dataset x optimizer x method.
+
+    Columns: these four, batchnorm, metric, mean, std (ddof=1 over seeds, NaN with one), n (seeds that the two are
+    over), seeds (planned for the row) and status (the gravest among the cells).
+    """
+    lines = [
+        (*row, method, e.batchnorm, metric, e.spread.mean, e.spread.std, e.spread.n, e.seeds, e.status)
+        for row, methods in entries(frame, metric).items()
+        for method, e in methods.items()
+    ]
+    names = [*ROW_METHOD, "batchnorm", "metric", "mean", "std", "n", "seeds", "status"]
+    return pd.DataFrame(lines, columns=names)
+
+
+def differences(frame: pd.DataFrame, metric: str = "test_accuracy", control: str = CONTROL) -> dict[Row, Spread]:
+    """Spread of method minus control, paired by seed, per (model, dataset, optimizer, method).
+
+    A pair shares its base, hence model, data, optimizer and seed. A seed where either is not done is left out; n is 0
+    where that leaves none.
+    """
+    done = frame[frame["status"] == "done"]
+    of_control = done[done["method"] == control].set_index("base_key")[metric]
+    others = done[done["method"] != control]
+    controls = others["base_key"].map(of_control).astype("float64")  # of dtype str where nothing is done
+    paired = others.assign(difference=others[metric] - controls)
+    groups = paired.groupby(ROW_METHOD, sort=False)["difference"]
+    return {tuple(map(str, key)): Spread.of(values.to_numpy(dtype=np.float64)) for key, values in groups}
+
+
+def marks(row: dict[str, Entry], metric: str) -> dict[str, str]:
+    """`best` and `second` of a row by method; means that print alike share a mark.
+
+    Only means over the row's largest number of seeds are compared: one over fewer is over other seeds, the easier ones
+    where some diverged.
+    """
+    spec = METRICS[metric]
+    most = max(entry.spread.n for entry in row.values())
+    printed = {m: f"{e.spread.mean:.{spec.digits}f}" for m, e in row.items() if e.spread.n == most > 0}
+    ranking = sorted(set(printed.values()), key=float, reverse=spec.higher_is_better)[:2]
+    return {m: ("best", "second")[ranking.index(value)] for m, value in printed.items() if value in ranking}
+
+
+def in_words(metric: str) -> str:
+    """A metric as a caption begins with it, such as `Test accuracy in percent`."""
+    spec = METRICS[metric]
+    return spec.title.capitalize() + (" in percent" if spec.unit == "%" else "")
+
+
+def caption(metric: str) -> str:
+    """What the numbers of a table are."""
+    spec = METRICS[metric]
+    return (
+        f"{in_words(metric)} ({'higher' if spec.higher_is_better else 'lower'} is better) at the last epoch, never the "
+        "best one: mean ± sample standard deviation over the number of seeds shown (n where a cell has fewer). "
+        "Nothing was selected on test data: choices, where there are any, were made on validation data alone."
+    )

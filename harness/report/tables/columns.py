@@ -1,0 +1,197 @@
+"""How tables print a line of `summary`: every column that `tables.columns` can choose, by its name.
+
+What is measured is declared in `harness.results.columns` and printed as declared there; this module adds what the
+report computes from it: ranks, differences to the controls with their tests, and times to a target.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from harness.config import ConfigError, nearest
+from harness.report.stats.means import BESIDE, CONTROLS, Spread, in_words
+from harness.report.tables.printed import TIE
+from harness.results.columns import COLUMNS as MEASURED
+from harness.results.columns import COSTS, METRICS
+
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TableColumn:
+    """How a column is headed, and the text of a line in it; `value` names what the line sorts by."""
+
+    heading: str
+    text: Callable[[Line], str]
+    value: str
+    meaning: str
+    control: str = ""
+    """the control that it compares with, if any"""
+
+    @property
+    def short(self) -> str:
+        """The heading without the control, which the meaning does not name either."""
+        return self.heading.replace(f" ({self.control})", "").replace(self.control, "").strip()
+
+
+def number(value: float, digits: int, sign: str = "") -> str:
+    """A number rounded to `digits`, with a dash for what is not known and `∞` for what is not reached."""
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return ("−" if value < 0 else "+" if sign else "") + "∞"
+    return f"{value:{sign},.{digits}f}"
+
+
+def probability(p: float) -> str:
+    """A p value with three decimals, or `<0.001`."""
+    if math.isnan(p):
+        return "–"
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _metric(name: str) -> TableColumn:
+    spec = METRICS[name]
+
+    def text(line: Line) -> str:
+        mean, std = line[f"{name}_mean"], line[f"{name}_std"]
+        if math.isnan(mean):
+            return f"– {line['status']}".rstrip() if line["status"] != "done" else "–"
+        n = int(line[f"{name}_n"])
+        shown = Spread(mean, std, 1 if math.isnan(std) else n).text(spec.digits)
+        tie = f" {TIE}" if name == line.get("ranked_by") and line["tied"] is True else ""
+        return shown + (f" (n={n})" if n != line["seeds"] else "") + tie
+
+    meaning = f"{in_words(name)}: mean ± sample standard deviation over seeds"
+    return TableColumn(spec.heading, text, f"{name}_mean", meaning)
+
+
+def _difference(control: str) -> TableColumn:
+    def text(line: Line) -> str:
+        mean, low, high = (line[f"{part}_to_{control}"] for part in ("mean", "low", "high"))
+        if math.isnan(mean):
+            return "–"
+        digits = METRICS[line["ranked_by"]].digits
+        interval = "" if math.isnan(low) else f" [{number(low, digits, '+')}, {number(high, digits, '+')}]"
+        return number(mean, digits, "+") + interval
+
+    meaning = "difference to the method named, paired by seed, with its 95 % bootstrap interval"
+    return TableColumn(f"Δ {control}", text, f"mean_to_{control}", meaning, control)
+
+
+def _p(control: str) -> TableColumn:
+    return TableColumn(
+        f"p ({control})",
+        lambda line: probability(line[f"p_holm_to_{control}"]),
+        f"p_holm_to_{control}",
+        "paired t test, Holm-adjusted over the methods compared with the same control",
+        control,
+    )
+
+
+def _effect(control: str) -> TableColumn:
+    return TableColumn(
+        f"g ({control})",
+        lambda line: number(line[f"effect_to_{control}"], 2, "+"),
+        f"effect_to_{control}",
+        "Hedges' g of the paired differences",
+        control,
+    )
+
+
+def _wins(control: str) -> TableColumn:
+    def text(line: Line) -> str:
+        n = line[f"n_to_{control}"]
+        return "–" if math.isnan(n) or n == 0 else f"{line[f'wins_to_{control}']:.0f}/{n:.0f}"
+
+    return TableColumn(f"wins ({control})", text, f"wins_to_{control}", "pairs in which it is the better one", control)
+
+
+def _plain(name: str, heading: str, digits: int, meaning: str, scale: float = 1.0) -> TableColumn:
+    return TableColumn(heading, lambda line: number(line[name] * scale, digits), name, meaning)
+
+
+def _cost(name: str) -> TableColumn:
+    spec = MEASURED[name]
+    return _plain(name, spec.heading, spec.digits, spec.meaning, spec.scale)
+
+
+def _reached(line: Line) -> str:
+    return "–" if math.isnan(line["reached"]) else f"{line['reached']:.0f}/{line['n']}"
+
+
+def _rank(line: Line) -> str:
+    if math.isnan(line["rank"]):
+        return "–"
+    return f"{line['rank']:.0f}" + (f" {TIE}" if line["tied"] is True else "")
+
+
+COLUMNS: dict[str, TableColumn] = {
+    **{name: _metric(name) for name in METRICS},
+    "n": TableColumn(
+        "n",
+        lambda line: str(line["n"]) if line["n"] == line["seeds"] else f"{line['n']}/{line['seeds']}",
+        "n",
+        "seeds that are done, of those planned where they differ",
+    ),
+    "rank": TableColumn(
+        "rank", _rank, "rank", f"shared by methods that cannot be told apart; {TIE} ties with the best"
+    ),
+    **{f"difference_{control}": _difference(control) for control in (*CONTROLS, BESIDE)},
+    **{f"p_{control}": _p(control) for control in CONTROLS},
+    **{f"effect_{control}": _effect(control) for control in CONTROLS},
+    **{f"wins_{control}": _wins(control) for control in (*CONTROLS, BESIDE)},
+    "area": _plain("area", "area", 2, "mean height of the validation curve over the base's epochs, percent"),
+    "target": _plain("target", "target %", 2, "validation accuracy to reach"),
+    "reached": TableColumn("reached", _reached, "reached", "seeds that reach the target"),
+    "epochs_to_target": _plain("epochs_to_target", "epochs to target", 1, "median over seeds, prefix included"),
+    "seconds_to_target": _plain("seconds_to_target", "s to target", 1, "median over seeds, training and method"),
+    "gradients_to_target": _plain("gradients_to_target", "gradients to target", 0, "median over seeds, in images"),
+    **{name: _cost(name) for name in COSTS},
+}
+STATISTICS = (
+    "n",
+    "test_accuracy",
+    "rank",
+    "difference_base_recalibrated",
+    "p_base_recalibrated",
+    "effect_base_recalibrated",
+    "wins_base_recalibrated",
+    "difference_time_mean",
+    "p_time_mean",
+    "difference_base",
+)
+PROGRESS = ("n", "area", "target", "reached", "epochs_to_target", "seconds_to_target", "gradients_to_target")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What `tables.columns` chose: methods, and columns of the tables that have methods as rows; None for the usual."""
+
+    methods: tuple[str, ...] | None = None
+    columns: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, text: str, frame: pd.DataFrame) -> Choice:
+        """The choice in a text such as `[swa,cmd_online,test_accuracy]`: names of methods of the frame and of COLUMNS.
+
+        ConfigError for a name that is neither.
+        """
+        names = [name.strip() for name in text.strip().removeprefix("[").removesuffix("]").split(",") if name.strip()]
+        known = list(dict.fromkeys(frame["method"]))
+        for name in names:
+            if name not in known and name not in COLUMNS:
+                listed = f"methods of the suite or columns, got {name!r}{nearest(name, [*known, *COLUMNS])}"
+                raise ConfigError(f"tables.columns must be {listed}")
+        methods = tuple(name for name in names if name in known)
+        columns = tuple(name for name in names if name in COLUMNS)
+        return cls(methods or None, columns or None)
+
+    def keeps(self, method: str) -> bool:
+        """Whether tables show this method."""
+        return self.methods is None or method in self.methods

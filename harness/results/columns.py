@@ -1,0 +1,111 @@
+"""The columns of results: what each is called, where it comes from, its type and unit, and how it is printed.
+
+Frame, tables, figures and page all read this list. A new column of the frame is one entry here, with the record that
+holds it; what the report computes from several columns is declared in `harness.report.tables.columns`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+ROW = ["model", "dataset", "optimizer"]
+"""what makes a row of a table: a base but for its seed"""
+ROW_METHOD = [*ROW, "method"]
+"""what makes a line of a table: the cells of one method in one row, one per seed"""
+
+Source = Literal["plan", "record", "summary", "cost", "history", "report"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `source` says where its values are found: in the plan's cells, in a record itself, in a record's
+    `summary` or `cost`, in histories alone, or nowhere, since the report computes it; the last two are not in the
+    frame."""
+
+    name: str
+    source: Source
+    dtype: str = "float64"
+    """counts are float64 too, since they are NaN where a cell has no record"""
+    title: str = ""
+    """the name in prose"""
+    unit: str = ""
+    heading: str = ""
+    """the name above a column of a table"""
+    meaning: str = ""
+    """what a reader of a table must know of the number"""
+    digits: int = 0
+    """decimals in print"""
+    scale: float = 1.0
+    """what the number is multiplied by in print"""
+    higher_is_better: bool = True
+    """says which way a metric is compared"""
+
+    @property
+    def label(self) -> str:
+        """The name of an axis: the title with its unit."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+
+def _accuracy(name: str, title: str, heading: str) -> Column:
+    return Column(name, "summary", title=title, unit="%", heading=heading, digits=2, higher_is_better=True)
+
+
+def _loss(name: str, title: str, heading: str) -> Column:
+    return Column(name, "summary", title=title, heading=heading, digits=4, higher_is_better=False)
+
+
+def _cost(name: str, title: str, heading: str, meaning: str, unit: str = "", digits: int = 0) -> Column:
+    return Column(name, "cost", title=title, unit=unit, heading=heading, meaning=meaning, digits=digits)
+
+
+_ALL = (
+    *(Column(name, "plan", "str") for name in ROW),
+    Column("seed", "plan", "int64"),
+    Column("method", "plan", "str"),
+    Column("batchnorm", "plan", "str"),
+    Column("status", "record", "str"),
+    _accuracy("val_accuracy", "validation accuracy", "val %"),
+    _loss("val_loss", "validation loss", "val loss"),
+    _accuracy("test_accuracy", "test accuracy", "test %"),
+    _loss("test_loss", "test loss", "test loss"),
+    _cost("train_seconds", "training", "train s", "mean per seed; an observer shares its base's", "s", 1),
+    _cost("method_seconds", "the method's own work", "method s", "mean per seed", "s", 1),
+    _cost("eval_seconds", "evaluation", "eval s", "mean per seed", "s", 1),
+    Column(
+        "peak_memory_bytes", "cost", title="peak memory", unit="MB", heading="peak MB",
+        meaning="peak memory of its process", scale=1e-6,
+    ),
+    _cost("epochs", "epochs", "epochs", "mean per seed, the prefix included"),
+    _cost("prefix_epochs", "shared epochs", "in the prefix", "epochs shared with the base, before the method trains"),
+    Column(
+        "subspace_epochs", "report", title="epochs in a subspace", heading="subspace epochs",
+        meaning="own epochs of a method that takes gradients in a subspace",
+    ),
+    _cost("gradients_full", "gradients", "gradients", "gradients of all weights, in images"),
+    _cost("gradients_subspace", "gradients in a subspace", "in a subspace", "gradients in a subspace, in images"),
+    _cost("forward_passes", "forward passes", "forward passes", "in images"),
+    _cost("trainable_fraction", "trainable weights", "trainable", "fraction of the weights at the end", digits=3),
+    Column("parameters", "plan", "str"),
+    Column("device", "record", "str"),
+    Column("versions", "record", "str"),
+    Column("base_key", "plan", "str"),
+    Column("cell_key", "plan", "str"),
+    Column("run_id", "record", "str"),
+    Column("train_loss", "history", title="training loss", digits=4, higher_is_better=False),
+)  # fmt: skip
+
+COLUMNS = {column.name: column for column in _ALL}
+FRAME_COLUMNS = {column.name: column.dtype for column in _ALL if column.source not in ("history", "report")}
+"""the frame's columns in order, with their dtypes"""
+METRICS = {name: COLUMNS[name] for name in sorted(COLUMNS) if COLUMNS[name].source == "summary"}
+"""what methods are compared by, at a cell's last epoch"""
+COSTS = tuple(column.name for column in _ALL if column.source in ("cost", "report"))
+"""what a method costs"""
+
+
+@cache
+def from_source(source: Source) -> tuple[str, ...]:
+    """The names of the columns that come from `source`, in order."""
+    return tuple(column.name for column in _ALL if column.source == source)
