@@ -8,8 +8,13 @@ from typing import NamedTuple
 import pytest
 from command import traindyn
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent
+
+# how long an example takes says how busy the machine is
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
 
 
 @pytest.hookimpl(tryfirst=True)
