@@ -13,7 +13,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _field_types(cls: type[Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def _hints(cls: Hashable) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 

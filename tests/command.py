@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import NamedTuple
 from unittest import mock
 
 import pandas as pd
@@ -24,7 +25,9 @@ OWN = Path(__file__).parent / "own"
 """presets and modules as a user would have them, for --config-dir"""
 RUN_ONLY = ("train_seconds", "method_seconds", "eval_seconds", "peak_memory_bytes", "run_id")
 """what two runs of the same cells may differ in"""
-SECONDS = 120
+SHIM = Path(__file__).parent / "shim"
+SECONDS = 600
+"""Longer than anything takes on a machine under load: what meets this deadline hangs."""
 
 
 def environment():
@@ -57,9 +60,38 @@ def wait_until(condition, process):
     """Until `condition` holds, while a started command goes on."""
     deadline = time.monotonic() + SECONDS
     while not condition():
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, f"ended on its own: {process.communicate()}"
         assert time.monotonic() < deadline
-        time.sleep(0.01)
+        time.sleep(0.002)
+
+
+class Held(NamedTuple):
+    """A command of which one job waits at an optimizer step, whatever the speed of the machine."""
+
+    process: subprocess.Popen
+    mark: Path
+
+    def go_on(self):
+        """Let the job take its next step."""
+        self.mark.unlink()
+
+    def end(self, how):
+        """Send a signal to all processes of the command, and return what it had printed once it has ended."""
+        os.killpg(self.process.pid, how)
+        printed = self.process.communicate(timeout=SECONDS)
+        self.mark.unlink()
+        return printed
+
+
+def hold(step, *arguments, results, variables=None):
+    """Start the command, and come back once a job of it waits at the `step`-th optimizer step of all its jobs."""
+    counter = Path(results).with_name("steps")
+    counter.unlink(missing_ok=True)
+    fault = {"PYTHONPATH": str(SHIM), "FAULT": f"hold step {step} {counter}"}
+    process = start(*arguments, results=results, variables=fault | (variables or {}))
+    held = Held(process, counter.with_name("steps.held"))
+    wait_until(held.mark.exists, process)
+    return held
 
 
 def traindyn(*arguments, results, code=0, variables=None):

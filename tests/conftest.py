@@ -1,25 +1,53 @@
-"""One finished `suite=smoke` for all tests that look at it or go on from a copy."""
+"""One finished `suite=smoke` for all tests that look at it or go on from a copy, and which tests share a process."""
 
+import os
 import shutil
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from command import traindyn
+from filelock import FileLock
+from hypothesis import HealthCheck, settings
+
+TESTS = Path(__file__).parent
+
+# how long an example takes says how busy the machine is
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """With `--dist loadgroup` tests that share fixtures run in one process, where these are made once.
+
+    Together are the tests of a folder with a conftest.py of its own, of a class, or of a file.
+    """
+    for item in items:
+        folder = item.path.parent
+        shared = folder if folder != TESTS and (folder / "conftest.py").exists() else item.path
+        within = f"::{item.cls.__name__}" if item.cls is not None and shared == item.path else ""
+        item.add_marker(pytest.mark.xdist_group(f"{shared.relative_to(TESTS)}{within}"))
 
 
 class Finished(NamedTuple):
     """A results folder, not to be changed, and what the command printed."""
 
-    results: object
+    results: Path
     stdout: str
 
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
-    """`suite=smoke` through the command, undisturbed."""
-    results = tmp_path_factory.mktemp("smoke") / "results"
-    done = traindyn("run", "suite=smoke", "save=final", results=results)
-    return Finished(results, done.stdout)
+    """`suite=smoke` through the command, undisturbed: run once, by the first of the processes that needs it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "smoke"
+    results, printed = folder / "results", folder / "printed.txt"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not printed.exists():
+            printed.write_text(traindyn("run", "suite=smoke", "save=final", results=results).stdout)
+    return Finished(results, printed.read_text())
 
 
 @pytest.fixture

@@ -11,13 +11,14 @@ import socket
 import struct
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 ENTITY = "a-team"
 KEY = "0123456789abcdef" * 2 + "01234567"
-FAULTS = ("500", "429", "hang", "reset")
+FAULTS = ("500", "429", "hang", "drip", "reset")
 
 
 @dataclass
@@ -66,12 +67,20 @@ class _Handler(BaseHTTPRequestHandler):
     def _faulty(self, kind):
         """Whether this request was answered by a fault."""
         backend = self.server.backend
-        fault = backend.next_fault(kind)
+        fault = "reset" if backend.gone else backend.next_fault(kind)
         if fault is None:
             return False
         if fault in ("500", "429"):
             self._answer({"error": "on demand"}, int(fault))
             return True
+        if fault == "drip":
+            # an answer without end, so that nobody who waits for the next byte gives up
+            with suppress(OSError):
+                self.send_response(200)
+                self.send_header("Content-Length", "1000000")
+                self.end_headers()
+                while not backend.released.wait(0.2):
+                    self.wfile.write(b" ")
         if fault == "hang":
             backend.released.wait()
         # an abortive close: the client sees its connection reset
@@ -136,6 +145,7 @@ class WandbServer:
         self.operations = []
         """names of GraphQL operations and `file_stream`, in order"""
         self.released = threading.Event()
+        self.gone = False
         self._faults = []
         self._http = None
         self._port = 0
@@ -143,13 +153,15 @@ class WandbServer:
 
     def start(self):
         """Listen, after `stop` again on the same port with all that was there."""
+        self.gone = False
         self._http = _Http(("127.0.0.1", self._port), _Handler)
         self._port = self._http.server_address[1]
         self._http.backend = self
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self):
-        """Go away: connections are refused from now on."""
+        """Go away: from now on connections are refused, and those that are open are reset at the next request."""
+        self.gone = True
         self.released.set()
         self._http.shutdown()
         self._http.server_close()
@@ -357,7 +369,7 @@ class WandbServer:
     def _UseArtifact(self, v):
         return {"useArtifact": {"artifact": {"id": "a"}}}
 
-    def until(self, condition, seconds=30):
+    def until(self, condition, seconds=600):
         """Wait until a condition on what was sent holds."""
         deadline = time.monotonic() + seconds
         while not condition():

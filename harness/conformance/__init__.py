@@ -6,8 +6,8 @@ A test class of two lines holds a preset to the contract in `harness/method.py`:
         preset = "mine"
 
 with `config_dirs = [Path("folder")]` where the preset and its module lie outside the project, as with the
-command's --config-dir. The method runs with its preset's `fast` values on a tiny base (test_resnet on digits, 6
-epochs of 3 batches), which is trained once per process; checks of another kind of method are skipped. A failure
+command's --config-dir. The class has the checks of its method's kind only. The method runs with its preset's `fast`
+values on a tiny base (test_resnet on digits, 6 epochs of 3 batches), which is trained once per process. A failure
 quotes the clause that is broken. Runs on the CPU with one thread, the job once more on a GPU that is only pretended
 (`elsewhere.py`), and needs pytest, which is a development dependency (`traindyn[dev]`) that the rest of the package
 does without.
@@ -26,9 +26,16 @@ from harness.conformance.jobs import JobChecks
 from harness.conformance.observer import ObserverChecks
 from harness.conformance.preset import PresetChecks
 from harness.conformance.reconstruction import ReconstructionChecks
-from harness.conformance.tiny import Subject, as_in_a_job, find_subject
+from harness.conformance.tiny import Subject, as_in_a_job, find_class, find_subject
+from harness.method import Brancher, Method, Observer, Reconstruction
 
 __all__ = ["MethodConformance"]
+
+CHECKS_OF_KINDS: dict[type[Method], type] = {
+    Observer: ObserverChecks,
+    Reconstruction: ReconstructionChecks,
+    Brancher: BrancherChecks,
+}
 
 
 class MethodConformance(PresetChecks, ObserverChecks, ReconstructionChecks, BrancherChecks, JobChecks):
@@ -37,6 +44,19 @@ class MethodConformance(PresetChecks, ObserverChecks, ReconstructionChecks, Bran
     preset: ClassVar[str]
     config_dirs: ClassVar[Sequence[Path]] = ()
     """folders with presets and modules from outside the project"""
+
+    def __init_subclass__(cls) -> None:
+        """Drop the checks of other kinds of methods, so that pytest collects none that does not apply.
+
+        ConfigError where `preset` is not found or names no class.
+        """
+        super().__init_subclass__()
+        if not hasattr(cls, "preset"):
+            return
+        method = find_class(cls.preset, tuple(Path(folder) for folder in cls.config_dirs))
+        others = (checks for kind, checks in CHECKS_OF_KINDS.items() if not issubclass(method, kind))
+        for name in (name for checks in others for name in vars(checks) if name.startswith("test_")):
+            setattr(cls, name, None)
 
     @pytest.fixture
     def subject(self) -> Subject:

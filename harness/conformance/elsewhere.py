@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 CPU = torch.device("cpu")
 THERE = torch.device("cuda", 0)
@@ -95,7 +94,7 @@ class _Names(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is not torch.device:
-            args, kwargs = tree_map(_inside, (args, kwargs))
+            args, kwargs = tuple(map(_inside, args)), {name: _inside(value) for name, value in kwargs.items()}
         if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") == INSIDE:
             # made by no operation that could be seen there
             return func(*args, **{**kwargs, "device": CPU}).to(INSIDE)
@@ -108,6 +107,26 @@ def _inside(value: Any) -> Any:
     return INSIDE if isinstance(value, str) and value.partition(":")[0] == "cuda" else value
 
 
+def _leaves(value: Any) -> Iterator[Any]:
+    """What nested lists and tuples hold. PyTorch's own trees do more, and take longer than most operations here."""
+    if isinstance(value, list | tuple):
+        for inner in value:
+            yield from _leaves(inner)
+    else:
+        yield value
+
+
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """The same nested lists and tuples, with every leaf changed."""
+    if isinstance(value, list | tuple):
+        return type(value)([_mapped(change, inner) for inner in value])
+    return change(value)
+
+
+def _here(value: Any) -> Any:
+    return value.here if isinstance(value, ElsewhereTensor) else value
+
+
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _compute(func, args, kwargs or {})
@@ -118,7 +137,8 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if func in LAYOUT:
         return LAYOUT[func](args[0].here, *args[1:])
     name = func._schema.name
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    given = list(_leaves([args, list(kwargs.values())]))
+    tensors = [value for value in given if isinstance(value, Tensor)]
     there = [tensor for tensor in tensors if isinstance(tensor, ElsewhereTensor)]
     asked = kwargs.get("device")
     lands_there = bool(there) if asked is None else torch.device(asked).type != "cpu"
@@ -126,12 +146,11 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         mixed = [args[0]] if name in INDEXES else tensors
         if any(not isinstance(tensor, ElsewhereTensor) and tensor.dim() > 0 for tensor in mixed):
             raise RuntimeError(f"{name} must have all tensors on one device, got {THERE} and cpu")
-    if lands_there and any(isinstance(leaf, torch.Generator) for leaf in tree_leaves((args, kwargs))):
+    if lands_there and any(isinstance(value, torch.Generator) for value in given):
         raise RuntimeError(f"{name} must have a generator of {THERE}, got one of the cpu")
     if asked is not None:
         kwargs = {**kwargs, "device": CPU}
-    here_args, here_kwargs = tree_map(lambda x: x.here if isinstance(x, ElsewhereTensor) else x, (args, kwargs))
-    out = func(*here_args, **here_kwargs)
+    out = func(*_mapped(_here, args), **{key: _mapped(_here, value) for key, value in kwargs.items()})
     if name == "aten::copy_":
         return args[0]
     wrapped = {id(tensor.here): tensor for tensor in there}
@@ -141,7 +160,7 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             return value
         return wrapped[id(value)] if id(value) in wrapped else ElsewhereTensor(value)
 
-    return tree_map(wrap, out)
+    return _mapped(wrap, out)
 
 
 @contextlib.contextmanager

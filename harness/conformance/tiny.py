@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from harness.config import BaseConfig
 from harness.method import Layout, Method, Run, Snapshot, Trajectory
 from harness.planning.compose import Request, Values, available, load_yaml
 from harness.planning.experiment import Experiment
-from harness.planning.methods import make_method
+from harness.planning.methods import load_class, make_method
 from harness.planning.plan import BasePlan, CellPlan, make_plan
 from harness.planning.resolve import resolve
 from harness.problem.images import Images
@@ -28,6 +29,7 @@ from harness.storage.store import Record, Store
 from harness.storage.tensors import read_header, read_tensors
 from harness.storage.trajectory import StoredTrajectory, read_snapshot
 from harness.training.loop import Trainer, set_determinism
+from harness.validation import ConfigError, nearest
 
 CPU = torch.device("cpu")
 TINY = (
@@ -102,6 +104,15 @@ class Subject:
             device=CPU,
             rng=lambda purpose: generator(self.base.config.seed, f"method/{purpose}"),
         )
+
+
+def find_class(preset: str, config_dirs: tuple[Path, ...] = ()) -> type[Method]:
+    """The class that a preset's file names, found without composing the preset; ConfigError where there is none."""
+    sys.path += [str(folder.resolve()) for folder in config_dirs if str(folder.resolve()) not in sys.path]
+    presets = available("method", config_dirs)
+    if preset not in presets:
+        raise ConfigError(f"method: no preset named {preset!r}{nearest(preset, presets)}")
+    return load_class(f"method.{preset}._target_", load_yaml(presets[preset])[preset]["_target_"])
 
 
 @cache

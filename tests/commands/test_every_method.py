@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import traindyn
+from command import here
 
 from harness.method import Brancher
 from harness.planning.compose import available
@@ -18,7 +18,7 @@ EPOCHS, BATCHES, BATCH_SIZE = 6, 3, 32
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("every") / "results"
-    traindyn("run", "method=all", "fast=true", "tracker=none", results=folder)
+    here("run", "method=all", "fast=true", "tracker=none", results=folder)
     return folder
 
 

@@ -15,7 +15,7 @@ from harness.storage.store import Store
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(None in (CHROMIUM, DRIVER), reason="chromium or chromedriver is not installed")
-WAIT = 20
+WAIT = 300
 """seconds at most until a condition of the page holds"""
 
 METHODS = {

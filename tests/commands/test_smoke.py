@@ -8,7 +8,7 @@ import sys
 import pandas as pd
 import pytest
 import torch
-from command import COMMAND, cell_folder, environment, here, state, traindyn
+from command import COMMAND, SECONDS, cell_folder, environment, here, state
 from offline import offline_runs
 
 from harness import load_frame, load_history, load_model
@@ -145,10 +145,10 @@ def test_wandb_has_one_run_per_cell_that_equals_its_record(smoke, records):
     assert len(list((smoke.results / "wandb").glob("*run-*"))) == len(records) + 1  # and the suite's
 
 
-def test_a_second_run_touches_no_record(smoke):
-    before = state(smoke.results, "bases/**/*", "cells/**/*", "wandb/**/*")
-    again = traindyn("run", "suite=smoke", "save=final", results=smoke.results)
-    assert state(smoke.results, "bases/**/*", "cells/**/*", "wandb/**/*") == before
+def test_a_second_run_touches_no_record(smoke_copy):
+    before = state(smoke_copy, "bases/**/*", "cells/**/*", "wandb/**/*")
+    again = here("run", "suite=smoke", "save=final", results=smoke_copy)
+    assert state(smoke_copy, "bases/**/*", "cells/**/*", "wandb/**/*") == before
     assert "18 left" not in again.stdout
     assert "images/s" not in again.stdout
 
@@ -175,14 +175,14 @@ def test_plan_writes_nothing_and_counts_what_is_left(tmp_path):
 def test_report_rebuilds_the_views(smoke_copy, frame):
     for path in (smoke_copy / "suites/smoke").glob("*.parquet"):
         path.unlink()
-    here("report", "suite=smoke", results=smoke_copy)
+    here("report", "suite=smoke", "figures=none", results=smoke_copy)
     pd.testing.assert_frame_equal(pd.read_parquet(smoke_copy / "suites/smoke/frame.parquet"), frame)
 
 
 def test_report_compares_on_one_budget(smoke_copy, frame):
     """Half of what the base took: everyone stands at the middle epoch, but for the reconstruction of the last one."""
     budget = EPOCHS * BATCHES * BATCH_SIZE // 2
-    done = here("report", "suite=smoke", f"tables.budget={budget}", results=smoke_copy)
+    done = here("report", "suite=smoke", "figures=none", f"tables.budget={budget}", results=smoke_copy)
     assert f"{budget:,} gradient evaluations" in done.stdout
     table = pd.read_csv(smoke_copy / "suites/smoke/tables/budget.csv")
     assert len(table) == len(frame)
@@ -211,7 +211,7 @@ def imported(*arguments, **variables):
         env=environment() | variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=SECONDS,
     )
     return {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
 

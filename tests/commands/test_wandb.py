@@ -1,17 +1,16 @@
 """The command with a W&B server, a stand-in for it on loopback: live, killed, without it, from records, from files."""
 
 import json
-import os
 import shutil
 import signal
-import time
 
 import pandas as pd
 import pytest
-from command import SECONDS, cell_folder, here, start, state, traindyn
+from command import SECONDS, cell_folder, here, hold, state, traindyn
 from offline import offline_runs
 from wandb_server import KEY, WandbServer
 
+from harness.publishing import tracking_process
 from harness.tracking.wandb.transaction_log import read_offline
 
 RUN = (
@@ -61,32 +60,25 @@ def sent(config):
     return {k: sent(v) if isinstance(v, dict) else v for k, v in config.items() if v != {}}
 
 
-def bundles(results):
-    return {path: path.stat().st_mtime_ns for path in results.glob("bases/*/restart/latest.safetensors")}
-
-
-def end_after(count, how, server, results):
-    """Start the command, and send `how` to all its processes when so many new bundles of bases were seen."""
-    seen = set(bundles(results).items())
-    most = len(seen) + count
-    process = start(*RUN, results=results, variables=server.environment())
-    deadline = time.monotonic() + SECONDS
-    while len(seen) < most:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-        seen |= set(bundles(results).items())
-    os.killpg(process.pid, how)
-    return process.communicate(timeout=60)
+def has_run(server, method):
+    """Whether the server knows the run of a method's cell."""
+    return any(run.display.endswith(f"-{method}") for run in server.runs.values())
 
 
 @pytest.fixture(scope="module")
 def killed(server, tmp_path_factory):
-    """Interrupted, which sends what there is, killed, then finished; and what was printed."""
+    """Interrupted, which sends what there is, killed, then finished; and what was printed.
+
+    An epoch has 6 steps: the first run ends in the base's third epoch, the second in its fourth.
+    """
     results = tmp_path_factory.mktemp("online") / "results"
-    end_after(3, signal.SIGINT, server, results)
+    # however slow the machine is, tracking has the time to send what there is
+    patient = {"CONSTANT": f"{tracking_process.__name__} LEAVE_SECONDS {SECONDS}"}
+    held = hold(15, *RUN, results=results, variables=server.environment() | patient)
+    server.until(lambda: has_run(server, "swa"))
+    held.end(signal.SIGINT)
     interrupted = sum(len(run.lines) for run in server.runs.values())
-    end_after(1, signal.SIGKILL, server, results)
+    hold(9, *RUN, results=results, variables=server.environment()).end(signal.SIGKILL)
     done = traindyn(*RUN, results=results, variables=server.environment())
     return results, interrupted, done.stdout
 
@@ -190,11 +182,12 @@ def test_figures_and_all_artifacts_by_choice(smoke_copy, own_server):
 def test_a_server_that_goes_away_in_mid_run(own_server, tmp_path):
     """The run ends as it would have, says it once, and publish gives what is missing once the server is back."""
     results = tmp_path / "results"
-    process = start(*RUN, results=results, variables=own_server.environment())
-    own_server.until(lambda: any(run.display.endswith("-swa") for run in own_server.runs.values()), SECONDS)
+    held = hold(15, *RUN, results=results, variables=own_server.environment())
+    own_server.until(lambda: has_run(own_server, "swa"))
     own_server.stop()
-    stdout, stderr = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, stdout + stderr
+    held.go_on()
+    stdout, stderr = held.process.communicate(timeout=SECONDS)
+    assert held.process.returncode == 0, stdout + stderr
     assert stderr == ""
     (line,) = [line for line in stdout.splitlines() if "cannot be used" in line]
     assert own_server.url in line
@@ -287,8 +280,10 @@ def test_a_redone_cell_is_another_run(killed, own_server, tmp_path):
 def test_a_base_that_starts_over_is_another_run(own_server, tmp_path):
     """Rows that were sent are void when the bundle they came from is damaged: the new ones have other seconds."""
     results = tmp_path / "results"
-    end_after(3, signal.SIGINT, own_server, results)
-    (bundle,) = bundles(results)
+    held = hold(15, *RUN, results=results, variables=own_server.environment())
+    own_server.until(lambda: has_run(own_server, "swa"))
+    held.end(signal.SIGINT)
+    (bundle,) = results.glob("bases/*/restart/latest.safetensors")
     data = bytearray(bundle.read_bytes())
     data[len(data) // 2] ^= 1
     bundle.write_bytes(data)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import OWN, environment
+from command import OWN, SECONDS, environment
 
 CHECKOUT = Path(__file__).parents[2]
 SOURCES = ("harness", "baselines", "conf", "pyproject.toml", "README.md")
@@ -21,7 +21,7 @@ def run(*arguments, cwd, code=0, **variables):
         env={**environment(), **variables},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=SECONDS,
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout

@@ -6,6 +6,7 @@ from importlib.resources import files
 import pytest
 
 import harness.method
+from harness.config import ConfigError
 from harness.conformance import MethodConformance
 from harness.conformance.clauses import Clause
 from harness.conformance.tiny import find_subject
@@ -14,10 +15,23 @@ from harness.planning.compose import available
 PRESETS = sorted(available("method"))
 
 
-class TestPresets(MethodConformance):
-    @pytest.fixture(params=PRESETS)
-    def subject(self, request):
-        return find_subject(request.param)
+for preset in PRESETS:
+    globals()[f"Test_{preset}"] = type(f"Test_{preset}", (MethodConformance,), {"preset": preset})
+
+
+@pytest.mark.parametrize(
+    ("preset", "kind"), [("swa", "observer"), ("cmd_posthoc", "reconstruction"), ("p_sgd", "brancher")]
+)
+def test_a_suite_has_no_checks_of_other_kinds(preset, kind):
+    suite = type("Suite", (MethodConformance,), {"preset": preset})
+    kinds = ("observer", "reconstruction", "brancher")
+    assert [name for name in kinds if getattr(suite, f"test_{name}_seeds_nothing") is not None] == [kind]
+    assert suite.test_job_is_charged is MethodConformance.test_job_is_charged
+
+
+def test_a_suite_of_a_preset_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match="no preset named 'swaa'; nearest: swa"):
+        type("Suite", (MethodConformance,), {"preset": "swaa"})
 
 
 def test_presets_are_the_files_and_of_all_three_kinds():

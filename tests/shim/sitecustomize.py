@@ -3,7 +3,10 @@
 On the command's PYTHONPATH, with FAULT="<what> <at> <k> <counter file>": `at` is `write` (a call of os.fsync or
 os.replace below the results folder), `step` (an optimizer step) or `second` (k tenths of a second after the start);
 the k-th of all its processes suffers `what`: `kill` (all of the process group), `full` (no space left), `failing` (an
-input/output error) or `partial` (no space left, with half of the file written).
+input/output error), `partial` (no space left, with half of the file written) or `hold` (a step waits while there is a
+file `<counter file>.held`, which it makes).
+
+With CONSTANT="<module> <name> <number>" a module's constant has that value in all processes of the command.
 """
 
 import errno
@@ -14,6 +17,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 ERRORS = {"full": errno.ENOSPC, "failing": errno.EIO, "partial": errno.ENOSPC}
 
@@ -28,6 +32,12 @@ def install(what, at, k, counter):
             return os.fstat(file.fileno()).st_size
 
     def happen(path=None):
+        if what == "hold":
+            held = counter + ".held"
+            open(held, "x").close()
+            while os.path.exists(held):
+                time.sleep(0.01)
+            return
         if what == "kill":
             os.killpg(os.getpgid(0), signal.SIGKILL)
         if what == "partial" and path is not None and os.path.isfile(path):  # not the folder, which is flushed too
@@ -55,17 +65,21 @@ def install(what, at, k, counter):
 
         os.fsync, os.replace = counted_fsync, counted_replace
     else:
-        sys.meta_path.insert(0, Finder(lambda: happen() if count() == k else None))
+
+        def count_steps(optimizer):
+            optimizer.register_optimizer_step_post_hook(lambda *_: happen() if count() == k else None)
+
+        sys.meta_path.insert(0, Finder("torch.optim.optimizer", count_steps))
 
 
 class Finder(importlib.abc.MetaPathFinder):
-    """Has `after_step` called after every optimizer step, once torch's optimizers are imported."""
+    """Has a function called with a module once that is imported."""
 
-    def __init__(self, after_step):
-        self.after_step = after_step
+    def __init__(self, name, after):
+        self.name, self.after = name, after
 
     def find_spec(self, name, path, target=None):
-        if name != "torch.optim.optimizer":
+        if name != self.name:
             return None
         sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
@@ -73,7 +87,7 @@ class Finder(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             execute(module)
-            module.register_optimizer_step_post_hook(lambda *_: self.after_step())
+            self.after(module)
 
         spec.loader.exec_module = exec_module
         return spec
@@ -82,3 +96,6 @@ class Finder(importlib.abc.MetaPathFinder):
 if "FAULT" in os.environ:
     given = os.environ["FAULT"].split()
     install(given[0], given[1], int(given[2]), given[3])
+if "CONSTANT" in os.environ:
+    module_name, constant, number = os.environ["CONSTANT"].split()
+    sys.meta_path.insert(0, Finder(module_name, lambda module: setattr(module, constant, float(number))))

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from command import SECONDS
 
 from harness.storage import leases
 from harness.storage.leases import Leases, Owner, lease_name
@@ -120,7 +121,7 @@ def test_an_owner_hears_that_it_lost_its_lease(tmp_path, monkeypatch):
     lost = threading.Event()
     lease = Leases(tmp_path).take("bases-a", lost.set)
     successor = foreign(tmp_path)
-    assert lost.wait(10)
+    assert lost.wait(SECONDS)
     lease.release()
     assert Leases(tmp_path).holder("bases-a") == successor
 
@@ -131,7 +132,7 @@ def test_the_holder_touches_its_lease(tmp_path, monkeypatch):
     utime = os.utime
     monkeypatch.setattr(leases.os, "utime", lambda path: (utime(path), touched.set()))
     with Leases(tmp_path).take("bases-a"):
-        assert touched.wait(10)
+        assert touched.wait(SECONDS)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"token": 1}'])
@@ -162,6 +163,6 @@ def test_a_disk_that_fails_for_a_moment_takes_no_lease_away(tmp_path, monkeypatc
 
     monkeypatch.setattr(leases.os, "utime", failing)
     with Leases(tmp_path).take("bases-a", lambda: lost.append(1)):
-        assert touched.wait(10)
+        assert touched.wait(SECONDS)
         assert Leases(tmp_path).take("bases-a") is None
     assert lost == []
