@@ -144,7 +144,7 @@ def _list_for_tuple(kind: Any) -> Any:
     return Annotated[kind, Strict(False)] if kind is tuple or origin is tuple else kind
 
 
-def _field_types(cls: type[Any]) -> dict[str, Any]:
+def _field_types(cls: Any) -> dict[str, Any]:
     """The annotated types of a dataclass's fields, without those that are dataclasses, checked when they were made."""
     hints = _hints(cls)
     names = [one.name for one in dataclasses.fields(cls)]

@@ -23,8 +23,8 @@ from harness.conformance.clauses import (
 from harness.conformance.showing import Declared
 from harness.conformance.tiny import CPU, Subject, recorded
 from harness.method import Brancher, Proposal, Trajectory
-from harness.planning.plan import restart_path
 from harness.snapshots import MemoryTrajectory
+from harness.storage.paths import restart_path
 from harness.storage.tensors import read_state
 from harness.training.clock import Clock
 from harness.training.session import BranchSession

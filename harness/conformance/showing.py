@@ -12,7 +12,8 @@ from torch import Tensor
 from harness.conformance.clauses import Clause, breach
 from harness.conformance.tiny import Subject, recorded
 from harness.method import Observer, Snapshot, Trajectory
-from harness.storage.trajectory import StoredTrajectory, snapshot_path
+from harness.storage.paths import snapshot_path
+from harness.storage.trajectory import StoredTrajectory
 
 
 class Declared:

@@ -16,9 +16,9 @@ from harness.planning.experiment import Experiment
 from harness.planning.methods import FittedMethod
 from harness.planning.model_cost import model_facts, pretrained_digest
 from harness.storage.keys import base_key, cell_key, harness_digest, source_digest
+from harness.storage.paths import restart_path, snapshot_path
 from harness.storage.retention import kept_ts
 from harness.storage.store import SCHEMA, Record, Store
-from harness.storage.trajectory import snapshot_path
 from harness.validation import ConfigError
 
 ENDED = ("done", "stale", "failed", "diverged", "skipped")
@@ -269,11 +269,6 @@ def needs_shadow(base: BasePlan, cells: list[CellPlan], folder: Path) -> bool:
         if span is None or any(not snapshot_path(folder, t).exists() for t in range(span[0], span[1] + 1)):
             return True
     return False
-
-
-def restart_path(folder: Path, t: int) -> Path:
-    """Where the base in `folder` keeps its restart state of epoch t."""
-    return folder / "restart" / f"{t:05d}.safetensors"
 
 
 def branch_lacks(cell: CellPlan, folder: Path) -> list[int]:

@@ -12,8 +12,8 @@ from collections.abc import Collection
 from typing import Any
 
 from harness.storage.leases import lease_name
+from harness.storage.paths import snapshot_path, stored_ts
 from harness.storage.store import Store
-from harness.storage.trajectory import snapshot_path, stored_ts
 
 LEFTOVERS = (".redo", ".old")
 """ends of folders that a base has beside its own while it is trained anew"""

@@ -22,11 +22,8 @@ from torch import Tensor
 from harness.method import Snapshot
 from harness.snapshots import block_bounds
 from harness.storage.files import CorruptFile
+from harness.storage.paths import snapshot_path, stored_ts
 from harness.storage.tensors import _DTYPES, read_header, read_tensors, write_tensors
-
-
-def snapshot_path(folder: Path, t: int) -> Path:
-    return folder / f"{t:05d}.safetensors"
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
@@ -42,11 +39,6 @@ def read_snapshot(folder: Path, t: int, device: torch.device) -> Snapshot:
         raise CorruptFile(f"{snapshot_path(folder, t)}: holds t = {metadata.get('t')}")
     buffers = {n.removeprefix("buffer."): b.to(device) for n, b in tensors.items() if n.startswith("buffer.")}
     return Snapshot(t, int(metadata["step"]), tensors["theta_N"].to(device), buffers)
-
-
-def stored_ts(folder: Path) -> tuple[int, ...]:
-    """The epochs whose snapshots lie in `folder`."""
-    return tuple(sorted(int(p.stem) for p in folder.glob("[0-9]*.safetensors")))
 
 
 CHUNK = 1 << 22

@@ -18,8 +18,8 @@ from harness.running.engine import Engine
 from harness.running.event_loop import run_jobs
 from harness.running.events import DiskFailed, EpochEnded, Event, JobEnded, JobResumed, Message, TrialValued
 from harness.running.jobs import Job
+from harness.storage.paths import snapshot_path
 from harness.storage.store import Store
-from harness.storage.trajectory import snapshot_path
 from harness.tune.batch import Batch
 from harness.tune.display import TuneDisplay
 from harness.tune.study import Candidate, Search

@@ -22,10 +22,10 @@ from packaging.requirements import Requirement
 from harness.running.event_files import abandoned
 from harness.storage.files import CorruptFile, set_aside
 from harness.storage.leases import lease_name
+from harness.storage.paths import snapshot_path
 from harness.storage.retention import LEFTOVERS, Retention
 from harness.storage.store import Store
 from harness.storage.tensors import read_tensors
-from harness.storage.trajectory import snapshot_path
 
 FINE, NOTE, BAD = "ok", "note", "bad"
 LEAST_FREE_GB = 1.0

@@ -13,7 +13,8 @@ from baselines.cmd_posthoc import CMDPosthoc
 from harness.method import Layout, Run, Snapshot
 from harness.snapshots import MemoryTrajectory
 from harness.storage.files import CorruptFile
-from harness.storage.trajectory import StoredTrajectory, snapshot_path, write_snapshot
+from harness.storage.paths import snapshot_path
+from harness.storage.trajectory import StoredTrajectory, write_snapshot
 
 CPU = torch.device("cpu")
 

@@ -15,8 +15,9 @@ from harness.report.figures.draw import draw_figures
 from harness.report.figures.kept_points import KeptPoints
 from harness.report.figures.landscape import draw_landscapes, grid, reconstruction
 from harness.report.stats.summary import results
+from harness.storage.paths import snapshot_path
 from harness.storage.store import Store
-from harness.storage.trajectory import snapshot_path, write_snapshot
+from harness.storage.trajectory import write_snapshot
 
 T = 4
 NAME = "net-digits-sgd-mine-landscape"

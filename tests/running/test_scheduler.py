@@ -10,7 +10,7 @@ from harness.running import scheduler
 from harness.running.events import CellEnded, DiskFailed, WorkedElsewhere
 from harness.running.scheduler import ATTEMPTS
 from harness.storage.leases import lease_name
-from harness.storage.trajectory import stored_ts
+from harness.storage.paths import stored_ts
 
 OBSERVERS = ("base", "base_recalibrated", "swa", "ema")
 

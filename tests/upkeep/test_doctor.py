@@ -6,8 +6,8 @@ import pytest
 from command import state
 
 from harness.storage.leases import lease_name
+from harness.storage.paths import stored_ts
 from harness.storage.store import Store
-from harness.storage.trajectory import stored_ts
 from harness.upkeep.doctor import BAD, FINE, NOTE, Examination, doctor
 
 

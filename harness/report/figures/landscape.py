@@ -32,8 +32,9 @@ from harness.report.figures.style import LINE, WIDTH, Labels
 from harness.results.columns import ROW_METHOD
 from harness.results.load_model import base_from_record
 from harness.storage.files import CorruptFile
+from harness.storage.paths import stored_ts
 from harness.storage.store import Record, Store
-from harness.storage.trajectory import StoredTrajectory, stored_ts
+from harness.storage.trajectory import StoredTrajectory
 from harness.training.evaluate import Evaluator
 from harness.training.flat_model import FlatModel
 

@@ -8,16 +8,17 @@ from typing import ClassVar
 import torch
 
 from harness.method import Brancher, State
-from harness.planning.plan import branch_lacks, restart_path
+from harness.planning.plan import branch_lacks
 from harness.running.audience import Row
 from harness.running.events import JobResumed
 from harness.running.jobs.job import Refused, read_bundle
 from harness.running.jobs.worker import Worker
 from harness.storage.files import CorruptFile, is_disk_trouble
 from harness.storage.leases import lease_name, leave
+from harness.storage.paths import restart_path, snapshot_path
 from harness.storage.store import Record
 from harness.storage.tensors import digest_tensor, write_state
-from harness.storage.trajectory import StoredTrajectory, read_snapshot, snapshot_path, write_snapshot
+from harness.storage.trajectory import StoredTrajectory, read_snapshot, write_snapshot
 from harness.training.clock import Counts
 from harness.training.loop import Diverged, Trainer
 from harness.training.out_of_memory import bounded_by

@@ -7,7 +7,8 @@ from typing import ClassVar
 from harness.running.audience import Audience
 from harness.running.jobs.job import Refused
 from harness.running.jobs.observing import ObservingWorker
-from harness.storage.trajectory import StoredTrajectory, read_snapshot, snapshot_path
+from harness.storage.paths import snapshot_path
+from harness.storage.trajectory import StoredTrajectory, read_snapshot
 from harness.training.clock import Counts
 
 

@@ -10,14 +10,15 @@ import torch
 
 from harness.method import Snapshot, State
 from harness.planning.methods import as_plain
-from harness.planning.plan import labels, restart_path
+from harness.planning.plan import labels
 from harness.running.audience import Row
 from harness.running.events import JobResumed
 from harness.running.jobs.job import Log, device_name, read_bundle, versions
 from harness.running.jobs.observing import ObservingWorker
+from harness.storage.paths import restart_path, snapshot_path
 from harness.storage.store import Record
 from harness.storage.tensors import digest_tensor, write_state
-from harness.storage.trajectory import StoredTrajectory, snapshot_path, write_snapshot
+from harness.storage.trajectory import StoredTrajectory, write_snapshot
 from harness.training.loop import Diverged, Trainer
 
 
