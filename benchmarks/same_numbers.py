@@ -4,9 +4,11 @@
 
 Bases are compared by the digests of their weights after every epoch, cells by their history, summary, cost and kept
 weights (`save=final`); seconds, memory and where it ran are left out, and a method's own tables are named where they
-differ, but held against nothing. Exit code 1: a number differs, or is in one folder only. With `--declare`, sources that gave the same numbers are entered in harness/storage/same_numbers.json, so
-that keys and records of `before` stay good: run it after a change that must not change numbers, on a suite that covers
-what was changed, with `after` made by the sources as they are now.
+differ, but held against nothing. Exit code 1: a number differs, or is in one folder only.
+
+With `--declare`, sources that gave the same numbers are entered in harness/storage/same_numbers.json, so that keys and
+records of `before` stay good: run it after a change that must not change numbers, on a suite that covers what was
+changed, with `after` made by the sources as they are now.
 """
 
 from __future__ import annotations
@@ -109,9 +111,7 @@ def main() -> None:
             print(f"cell {old['model']} seed {old['seed']} {old['method']}: {', '.join(found)}")
         elif new is not None:
             if others := other_tables(before, after, old, new):
-                print(
-                    f"same numbers: {old['model']} seed {old['seed']} {old['method']}, other tables: {', '.join(others)}"
-                )
+                print(f"{old['model']} seed {old['seed']} {old['method']}: same numbers, other tables {others}")
             same.setdefault(new["config"]["method"]["target"], []).append(old)
     print(f"{len(keys)} bases and {len(old_cells)} cells compared, {wrong} differ")
     if arguments.declare and not wrong:
