@@ -38,9 +38,9 @@ from harness.training.evaluate import Evaluator
 from harness.training.flat_model import FlatModel
 
 VAL_IMAGES = 512
-"""images of the validation split's fixed order that a point is evaluated on"""
+"""How many images of the validation split, in its fixed order, a point is evaluated on."""
 MARGIN = 0.3
-"""beyond the path, as a share of its width"""
+"""How far the grid reaches beyond the path on each side, as a share of the path's width."""
 GONE = "the base's snapshots are gone; trajectory.keep=all keeps them"
 
 

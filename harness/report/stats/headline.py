@@ -20,7 +20,7 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 def joined(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """Names as a sentence lists them: `a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
 
 
@@ -80,7 +80,7 @@ def _digits(found: Results) -> int:
 
 
 def _by(found: Results, lines: pd.DataFrame) -> str:
-    """`1.4 points (95 % interval 1.1 to 1.7) in 6 of 6 pairs`, or for several methods from the least to the most."""
+    """By how much and how often: `1.4 points (95 % interval 1.1 to 1.7) in 6 of 6 pairs`, of several methods a span."""
     digits, sizes = _digits(found), lines["mean"].abs()
     pairs = f"in {lines['wins'].sum():.0f} of {lines['n'].sum():.0f} pairs"
     if len(lines) > 1:
@@ -126,7 +126,7 @@ def _each(found: Results, lines: pd.DataFrame) -> str:
 
 
 def _sizes(found: Results, lines: pd.DataFrame) -> str:
-    """`schedule-free by 1.9 points (p = 0.16) and LAWA by 1.3 points (p = 0.07)`, the largest difference first."""
+    """Every method with its difference, the largest first: `SWA by 1.9 points (p = 0.16) and LAWA by 1.3 points ...`."""
     digits, largest = _digits(found), lines["mean"].abs().sort_values(ascending=False, kind="stable").index
     return joined(
         [
