@@ -20,7 +20,7 @@ GRADIENTS = ["gradients_full", "gradients_subspace"]
 
 
 def check_budget(budget: str) -> str | int:
-    """The budget that was asked for: `base`, or a whole number of gradient evaluations; ConfigError for anything else."""
+    """The budget that was asked for: `base`, or a whole number of gradient evaluations; ConfigError else."""
     if budget == "base":
         return budget
     if not budget.isdecimal() or int(budget) < 1:

@@ -44,7 +44,7 @@ class Spread:
         return cls(mean, float(finite.std(ddof=1)) if len(finite) > 1 else math.nan, len(finite))
 
     def text(self, digits: int, plus_minus: str = " ± ", sign: str = "") -> str:
-        """The mean and deviation in print: `88.90 ± 0.41`, or `+88.90 ± 0.41` with `sign="+"`; of one seed the mean alone."""
+        """The spread in print: `88.90 ± 0.41`, or `+88.90 ± 0.41` with `sign="+"`; of one seed the mean alone."""
         mean = f"{self.mean:{sign}.{digits}f}"
         return f"{mean}{plus_minus}{self.std:.{digits}f}" if self.n > 1 else mean
 
