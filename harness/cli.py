@@ -56,7 +56,7 @@ what to report on, as key=value pairs:
   tables.budget=base               also compare on one budget of gradients: base, or a number
   compare=published                also compare with published, another results folder, or a CSV of means
   figures=none                     all | none: tables and page alone
-  figures.landscape=21             also the loss over two modes on a grid of so many points a side; resumable
+  figures.landscape=21             also the loss over a plane of each model, on so many points a side; resumable
 """
 
 EXAMPLES = {

@@ -123,21 +123,18 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Plane:
-    """A plane of weights that a fitted method singles out, for the loss landscape of the report.
+    """Two directions in weight space with the run's path over them, for pictures of the loss.
 
-    The point (u, v) stands for the weights `origin_N + u axes_2N[0] + v axes_2N[1]`; `path_T2` is the path of training
-    in these coordinates at the epochs `ts`, and `labels` name the two axes.
+    A point (u, v) stands for the weights `origin_N + u * axes_2N[0] + v * axes_2N[1]`.
     """
 
     origin_N: Tensor
     axes_2N: Tensor
     path_T2: Tensor
+    """float64 coordinates of the run after each epoch of `ts`"""
     ts: tuple[int, ...]
     labels: tuple[str, str]
-
-    def theta(self, u: float, v: float) -> Tensor:
-        """The float32 weights of a point, (N,)."""
-        return (self.origin_N + u * self.axes_2N[0] + v * self.axes_2N[1]).float()
+    """what the two axes are, for a figure"""
 
 
 class Method(ABC):

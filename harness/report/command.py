@@ -40,10 +40,10 @@ DEFAULTS = {
     "figures": "all",
     "figures.landscape": "0",
 }
-"""what `report` takes, and what it is where it is not given"""
+"""The keys that `report` takes, with their values where they are not given."""
 FIGURES = ("all", "none")
 GRID = 61
-"""most points of a loss landscape along one direction"""
+"""The most points of a loss landscape along one direction."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Options:
     figures: bool
     landscape: int
     config_dirs: tuple[Path, ...] = ()
-    """folders with a user's own methods, which landscapes fit anew"""
+    """Folders with a user's own methods, which landscapes fit anew."""
 
     @classmethod
     def of(cls, overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Options:
@@ -113,7 +113,7 @@ class Report:
     found: Results
     page: Path
     tables: list[Printed]
-    """chosen columns and comparisons, to be printed"""
+    """The chosen columns and comparisons, to be printed."""
     texts: list[str]
 
 

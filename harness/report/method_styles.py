@@ -42,7 +42,7 @@ PLAIN, AVERAGES, CMD, DMD, LOW, FROZEN, OTHERS = (
     "others",
 )
 FAMILIES = (PLAIN, AVERAGES, CMD, DMD, LOW, FROZEN, OTHERS)
-"""in the order of panels and legends"""
+"""The families in the order of panels and legends."""
 
 KNOWN = {
     "base": MethodStyle("Base, as it is", PLAIN, "#000000", "solid", "circle"),
@@ -78,7 +78,7 @@ LINES: dict[str, str | tuple[float, tuple[float, ...]]] = {
     "dashdot": (0, (5, 1.4, 1, 1.4)),
     "longdash": (0, (8, 1.8)),
 }
-"""matplotlib's line styles"""
+"""The line styles of matplotlib by plotly's dashes."""
 POINTS = {
     "circle": "o",
     "square": "s",
@@ -88,7 +88,7 @@ POINTS = {
     "cross": "P",
     "star": "*",
 }
-"""matplotlib's markers"""
+"""The markers of matplotlib by plotly's."""
 
 
 def style_of(method: str) -> MethodStyle:
@@ -116,7 +116,7 @@ def style_of_model(label: str) -> MethodStyle:
 
 
 TOGETHER = 7
-"""most methods that can be told apart in one panel"""
+"""The most methods that can be told apart in one panel."""
 
 
 def panels_of(methods: list[str]) -> list[tuple[str, list[str]]]:

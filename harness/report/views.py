@@ -1,22 +1,41 @@
-"""The files of a suite in suites/<suite>/: frame.parquet, history.parquet and tables/, rewritten from the records."""
+"""The files of a suite in suites/<suite>/: frame.parquet, history.parquet and tables/, views of the records.
+
+Statistics are imported only where something is computed: a run with nothing left reads its records and is done.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.report.stats.summary import Results, results
-from harness.report.tables.columns import Choice
-from harness.report.tables.write import write_tables
 from harness.results.frame import gather, read_plan
 from harness.storage.files import replacing
 from harness.storage.store import Store
 
+if TYPE_CHECKING:
+    from harness.report.stats.summary import Results
+    from harness.report.tables.columns import Choice
+
 
 def write_views(store: Store, suite: str) -> pd.DataFrame:
-    """Rewrite frame.parquet, history.parquet and tables/ of a suite from the records, and return the frame."""
-    return make_views(store, suite).found.frame
+    """The frame of a suite, with its files rewritten unless they already are of the same records and plan."""
+    frame, history = gather(store, read_plan(store.root, suite))
+    if not _are_current(store.suite_folder(suite), frame):
+        _write(store.suite_folder(suite), frame, history)
+    return frame
+
+
+def _are_current(folder: Path, frame: pd.DataFrame) -> bool:
+    """Whether the files are views of this frame, which says of every cell when and by what it was made."""
+    try:
+        stored = pd.read_parquet(folder / "frame.parquet")
+    except (OSError, ValueError):
+        return False
+    whole = all((folder / name).exists() for name in ("history.parquet", "tables/main.md", "tables/summary.csv"))
+    return whole and stored.equals(frame) and stored.attrs == frame.attrs
 
 
 @dataclass(frozen=True)
@@ -31,13 +50,26 @@ class Views:
 def make_views(
     store: Store, suite: str, metric: str = "test_accuracy", target: float | None = None, columns: str = ""
 ) -> Views:
-    """Rewrite the files as `write_views` does, with another metric, target or choice of columns.
+    """Rewrite the files of a suite with a metric, a target and a choice of columns, whatever they are now.
 
     ConfigError where the columns are unknown.
     """
-    plan = read_plan(store.root, suite)
-    folder = store.suite_folder(suite)
-    frame, history = gather(store, plan)
+    frame, history = gather(store, read_plan(store.root, suite))
+    return _write(store.suite_folder(suite), frame, history, metric, target, columns)
+
+
+def _write(
+    folder: Path,
+    frame: pd.DataFrame,
+    history: pd.DataFrame,
+    metric: str = "test_accuracy",
+    target: float | None = None,
+    columns: str = "",
+) -> Views:
+    from harness.report.stats.summary import results
+    from harness.report.tables.columns import Choice
+    from harness.report.tables.write import write_tables
+
     choice, found = Choice.of(columns, frame), results(frame, history, metric, target)
     summary = write_tables(found, folder / "tables", choice)
     # The frame goes last: it names the plan that everything beside it is of.

@@ -11,9 +11,9 @@ from functools import cache
 from typing import Literal
 
 ROW = ["model", "dataset", "optimizer"]
-"""what makes a row of a table: a base but for its seed"""
+"""What makes a row of a table: a base but for its seed."""
 ROW_METHOD = [*ROW, "method"]
-"""what makes a line of a table: the cells of one method in one row, one per seed"""
+"""What makes a line of a table: the cells of one method in one row, one per seed."""
 
 Source = Literal["plan", "record", "summary", "cost", "history", "report"]
 
@@ -27,20 +27,20 @@ class Column:
     name: str
     source: Source
     dtype: str = "float64"
-    """counts are float64 too, since they are NaN where a cell has no record"""
+    """The type in the frame; counts are float64 too, since they are NaN where a cell has no record."""
     title: str = ""
-    """the name in prose"""
+    """The name in prose."""
     unit: str = ""
     heading: str = ""
-    """the name above a column of a table"""
+    """The name above a column of a table."""
     meaning: str = ""
-    """what a reader of a table must know of the number"""
+    """What a reader of a table must know of the number."""
     digits: int = 0
-    """decimals in print"""
+    """How many decimals are printed."""
     scale: float = 1.0
-    """what the number is multiplied by in print"""
+    """What the number is multiplied by in print."""
     higher_is_better: bool = True
-    """says which way a metric is compared"""
+    """Which way a metric is compared."""
 
     @property
     def label(self) -> str:
@@ -98,11 +98,11 @@ _ALL = (
 
 COLUMNS = {column.name: column for column in _ALL}
 FRAME_COLUMNS = {column.name: column.dtype for column in _ALL if column.source not in ("history", "report")}
-"""the frame's columns in order, with their dtypes"""
+"""The columns of the frame in order, with their dtypes."""
 METRICS = {name: COLUMNS[name] for name in sorted(COLUMNS) if COLUMNS[name].source == "summary"}
-"""what methods are compared by, at a cell's last epoch"""
+"""The metrics that methods are compared by, at a cell's last epoch."""
 COSTS = tuple(column.name for column in _ALL if column.source in ("cost", "report"))
-"""what a method costs"""
+"""The columns that say what a method costs."""
 
 
 @cache

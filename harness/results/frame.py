@@ -25,7 +25,7 @@ from harness.storage.store import Store
 PLAN_SCHEMA = 1
 STATUSES = (*RECORDED, "left")
 UNFINISHED = ("failed", "diverged", "skipped", "left")
-"""statuses without numbers, the gravest first"""
+"""The statuses without numbers, the gravest first."""
 
 
 def _text(value: dict[str, Any]) -> str:
@@ -53,7 +53,7 @@ def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
 
 
 def gather(store: Store, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Frame and history of a plan, each record read once; as `build_frame` and `build_history` give them."""
+    """The frame and the history of a plan as `build_frame` and `build_history` give them, each record read once."""
     rows, parts = [], []
     threads: Counter[str] = Counter()
     for cell in plan["cells"]:
@@ -107,7 +107,10 @@ def validate(frame: pd.DataFrame) -> None:
 
 
 def build_history(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
-    """cell_key, epoch and the union of all metric columns, one row per cell and recorded epoch, in plan order."""
+    """The history of a plan: one row per cell and recorded epoch, in the order of the plan.
+
+    Columns: cell_key, epoch, and the union of all metrics.
+    """
     return gather(store, plan)[1]
 
 
@@ -147,7 +150,7 @@ def _digest(plan: dict[str, Any]) -> str:
 
 
 def _views(results_dir: Path, suite: str, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """Frame and history as stored, unless they are damaged, of another plan, or cells that were left may be done."""
+    """The stored frame and history, or None where they are damaged, of another plan, or what was left may be done."""
     folder = results_dir / "suites" / suite
     try:
         frame, history = (pd.read_parquet(folder / f"{name}.parquet") for name in ("frame", "history"))

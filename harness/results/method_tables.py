@@ -13,7 +13,7 @@ from pyarrow import parquet
 from harness.storage.store import Store
 
 Needed = Mapping[str, tuple[str, ...]]
-"""the columns that a reader needs, by the name of their table"""
+"""The columns that a reader needs, by the name of their table."""
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ def test_figures_and_all_artifacts_by_choice(smoke_copy, own_server):
     (run,) = [run for run_id, run in own_server.runs.items() if run_id.startswith("suite-")]
     figures = sorted(path.stem for path in (smoke_copy / "suites/smoke/figures").glob("*.png"))
     kinds = {name.rpartition("-")[2] for name in figures}
-    assert {"correlation", "layers", "rho", "weights", "errors", "curves", "cost", "differences"} <= kinds
+    assert {"correlation", "layers", "rho", "trajectories", "errors", "curves", "cost", "differences"} <= kinds
     (row,) = run.rows
     assert sorted(name.removeprefix("figures/") for name in row if name.startswith("figures/")) == figures
     (artifact,) = [artifact for artifact in own_server.artifacts if artifact["type"] == "report"]

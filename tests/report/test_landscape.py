@@ -13,7 +13,7 @@ from harness.method import Plane, Proposal, Reconstruction, Snapshot
 from harness.report.figures import landscape
 from harness.report.figures.draw import draw_figures
 from harness.report.figures.kept_points import KeptPoints
-from harness.report.figures.landscape import draw_landscapes, grid, reconstruction
+from harness.report.figures.landscape import draw_landscapes, grid, reconstruction, weights_at
 from harness.report.stats.summary import results
 from harness.storage.paths import snapshot_path
 from harness.storage.store import Store
@@ -92,7 +92,7 @@ def draw(store, points=3):
 
 
 def test_a_point_stands_for_weights_and_the_grid_holds_the_path_with_a_margin():
-    assert PLANE.theta(0.5, -1.0).tolist() == [2.0, -2.0, 5.0]
+    assert weights_at(PLANE, 0.5, -1.0).tolist() == [2.0, -2.0, 5.0]
     u_G, v_G = grid(PLANE, 3)
     # u from -1 to 1 and v from 0 to 2, each with 0.3 of its width on both sides
     assert u_G.tolist() == [-1.6, 0.0, 1.6]

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from command import here
+from command import here, state
 
 from harness.config import ConfigError
 from harness.report.views import write_views
@@ -159,6 +159,27 @@ def test_views_hold_what_the_records_say_and_load_without_them(store, tmp_path_f
     (store.root / "suites").rename(elsewhere / "suites")
     pd.testing.assert_frame_equal(load_frame(elsewhere, "quick"), views)
     assert len(load_history(elsewhere, "quick")) == 2
+
+
+def test_views_are_written_where_a_record_or_the_plan_changed_or_one_is_gone(store):
+    planned = cell("base", 0)
+    folder = store.suite_folder("quick")
+    finish(store, planned, accuracy=81.0)
+    write_plan(store, [planned])
+    write_views(store, "quick")
+    written = state(folder)
+    assert list(write_views(store, "quick")["test_accuracy"]) == [81.0]
+    assert state(folder) == written
+    (folder / "tables" / "summary.csv").unlink()
+    write_views(store, "quick")
+    assert (folder / "tables" / "summary.csv").exists()
+    finish(store, planned, accuracy=82.0)
+    write_views(store, "quick")
+    assert "82.00" in (folder / "tables" / "main.md").read_text()
+    write_plan(store, [planned], created="tuesday")
+    written = state(folder)
+    write_views(store, "quick")
+    assert state(folder, "frame.parquet") != {"frame.parquet": written["frame.parquet"]}
 
 
 def test_loading_prefers_records_to_views_of_an_older_plan_or_of_unfinished_cells(store):

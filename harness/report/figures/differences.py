@@ -18,7 +18,7 @@ from harness.report.stats.means import ALL, CONTROLS, Row, of_row
 from harness.report.stats.summary import Results
 
 BEYOND = 8
-"""an axis of differences holds the methods that reach at most so many times as far as half of them do"""
+"""An axis of differences holds the methods that reach at most so many times as far as half of them do."""
 
 
 def differences_data(found: Results, row: Row) -> pd.DataFrame:

@@ -24,9 +24,9 @@ from harness.storage.files import write_json
 from harness.storage.store import Store
 
 SUITE = "suite"
-"""begins the names of figures over all rows"""
+"""What the names of figures over all rows begin with."""
 ORIGIN = ("method", "seed", "cell_key")
-"""columns that a table gets where cells share a figure"""
+"""The columns that a table gets where cells share a figure."""
 
 
 def draw_figures(store: Store, found: Results, folder: Path) -> Iterator[str]:

@@ -17,7 +17,7 @@ from harness.report.figures.style import LINE, WIDTH, Labels, legend_below
 from harness.report.method_styles import style_of
 
 EDGE = 1.25
-"""what lies farther out is drawn at the edge, on its own ray"""
+"""Eigenvalues of a larger modulus are drawn at this one, on their own ray."""
 
 
 def draw_eigenvalues(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:

@@ -13,7 +13,7 @@ from harness.report.figures.style import STYLE, Labels
 from harness.storage.files import replacing
 
 ENDINGS = ("png", "pdf", "csv")
-"""of the files of a figure: two images and the table that it shows"""
+"""The endings of a figure's files: two images and the table that it shows."""
 Data = TypeVar("Data")
 
 

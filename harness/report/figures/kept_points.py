@@ -11,7 +11,7 @@ import pandas as pd
 from harness.report.tables.write import write_csv
 
 IDENTITY = ("cell_key", "points", "images")
-"""what two evaluations must have in common to share their points"""
+"""What two evaluations must have in common to share their points."""
 
 
 @dataclass(frozen=True)

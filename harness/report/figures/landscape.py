@@ -39,9 +39,9 @@ from harness.training.evaluate import Evaluator
 from harness.training.flat_model import FlatModel
 
 VAL_IMAGES = 512
-"""images of the validation split's fixed order that a point is evaluated on"""
+"""How many images of the validation split, in its fixed order, a point is evaluated on."""
 MARGIN = 0.3
-"""beyond the path, as a share of its width"""
+"""How far the grid reaches beyond the path on each side, as a share of the path's width."""
 GONE = "the base's snapshots are gone; trajectory.keep=all keeps them"
 
 
@@ -125,7 +125,7 @@ def _draw(record: Record, method: Reconstruction, window: StoredTrajectory, poin
     if wanted:
         evaluator = _evaluator(record)
         for u, v in wanted:
-            known[u, v] = _loss(evaluator, end, plane.theta(u, v))
+            known[u, v] = _loss(evaluator, end, weights_at(plane, u, v))
             kept.add(u, v, known[u, v])
     table = kept.finish(known)
     labels = Labels(f"{', '.join(record[name] for name in ROW_METHOD)}, seed {record['seed']}")
@@ -151,6 +151,11 @@ def _layout(record: Record) -> Layout:
     base = base_from_record(record)
     with torch.device("meta"):
         return FlatModel(build_model(replace(base.model, pretrained=False), base.dataset, base.seed)).layout
+
+
+def weights_at(plane: Plane, u: float, v: float) -> Tensor:
+    """The float32 weights that a point of a plane stands for, (N,)."""
+    return (plane.origin_N + u * plane.axes_2N[0] + v * plane.axes_2N[1]).float()
 
 
 def grid(plane: Plane, points: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -16,7 +16,7 @@ from harness.report.figures.style import LINE, WIDTH, Labels, legend_below
 from harness.report.method_styles import style_of_model
 
 NAMED = ("weight", "tensor", "mode", "rho", "epoch", "base")
-"""columns of the table `trajectories`; each further one is a model of the base's value, named as it is labelled"""
+"""The columns of the table `trajectories` before those of the models, which are named as they are labelled."""
 DASHES = ((0, (3, 1)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (6, 2)))
 
 

@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 from harness.report.figures.style import COLOURS, LINE, WALK, WIDTH, Labels, legend_below
 
 SURROGATE = "surrogate"
-"""stands in the column `mode` of the table `rho` for random walks"""
+"""What stands for random walks in the column `mode` of the table `rho`."""
 ROWS = 60
-"""bars that can still be read in one column"""
+"""The most bars that can still be read in one column."""
 
 
-class Shown(NamedTuple):
+class ColouredModes(NamedTuple):
     """Modes that share one colour."""
 
     label: str
@@ -28,13 +28,13 @@ class Shown(NamedTuple):
     modes: list[int]
 
 
-def shown_modes(weights_M: pd.Series[int]) -> list[Shown]:
+def shown_modes(weights_M: pd.Series[int]) -> list[ColouredModes]:
     """A colour for every mode; of more than ten, for the nine with the most weights, and one for all others."""
     ordered = weights_M.sort_values(ascending=False, kind="stable").index
     own = sorted(ordered if len(ordered) <= len(COLOURS) else ordered[: len(COLOURS) - 1])
-    shown = [Shown(f"mode {mode}", colour, [mode]) for mode, colour in zip(own, COLOURS, strict=False)]
+    shown = [ColouredModes(f"mode {mode}", colour, [mode]) for mode, colour in zip(own, COLOURS, strict=False)]
     rest = sorted(set(ordered) - set(own))
-    return [*shown, Shown(f"{len(rest)} other modes", COLOURS[-1], rest)] if rest else shown
+    return [*shown, ColouredModes(f"{len(rest)} other modes", COLOURS[-1], rest)] if rest else shown
 
 
 def grouped(tensors: list[str]) -> dict[str, str]:
@@ -122,7 +122,7 @@ def draw_rho(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
     walks = counts.loc[SURROGATE] / counts.loc[SURROGATE].sum() if SURROGATE in counts.index else None
     counts = counts.drop(index=SURROGATE, errors="ignore").rename(index=int)
     total = counts.sum(axis=1)
-    rows = [Shown("all modes", LINE, list(counts.index)), *shown_modes(total)]
+    rows = [ColouredModes("all modes", LINE, list(counts.index)), *shown_modes(total)]
     edges = np.append(counts.columns.to_numpy(), rho["high"].max())
     figure = Figure(figsize=(WIDTH, 0.9 + 0.44 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]

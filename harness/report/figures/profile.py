@@ -15,7 +15,7 @@ from harness.report.stats.progress import profiles
 from harness.report.stats.summary import Results
 
 MEASURE = "epochs"
-"""the cost that is compared, one of `stats.progress.MEASURES`"""
+"""The cost that is compared, one of `stats.progress.MEASURES`"""
 
 
 def profile_data(found: Results, row: Row) -> pd.DataFrame:

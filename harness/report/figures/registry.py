@@ -1,6 +1,18 @@
 """All figures of a report, in the order of its page: what each is called, what it shows, its data, and how it is drawn.
 
-A new figure is one entry here and one function that draws it.
+A new figure is one entry here and one function that draws it. A method has the figures of the tables that it gives:
+
+- `trajectories`, one line per weight and epoch: weight, tensor, mode, rho (its correlation with the mode's reference),
+  epoch, base (its value in training), then a column for every model of it, named as the model is called in prose.
+- `errors`, one line per fit and dimension: fit (in prose), dimension, share (of the weights' motion that is left
+  unexplained, from 0 to 1).
+- `correlation`, symmetric: position (the first of a square of sampled weights), then |correlation| in one column per
+  position, named by it; and `sample`, one line per sampled weight in that order: position, mode, weight, tensor,
+  reference (whether it is its mode's).
+- `layers`, one line per tensor and mode: tensor, mode, weights (that moved), share (percent of those of the tensor).
+- `rho`, one line per mode and bin: mode (a number as text, or `surrogate` for random walks), mean_abs_rho (of the
+  mode), low and high (the bin's ends), weights (in it).
+- `eigenvalues`, one line each: real, imaginary.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from harness.report.method_styles import style_of
 
 WIDTH = 3.4
-"""inches; one column of a paper"""
+"""The width of one column of a paper, in inches."""
 WIDE = 7.0
-"""inches; two columns of a paper"""
+"""The width of two columns of a paper, in inches."""
 STYLE: dict[Any, Any] = {
     "font.size": 7,
     "axes.titlesize": 7,
@@ -33,7 +33,7 @@ STYLE: dict[Any, Any] = {
     "savefig.dpi": 300,
     "pdf.fonttype": 42,
 }
-"""matplotlib's settings while a figure is made and saved; fonts are embedded as text"""
+"""The settings of matplotlib while a figure is made and saved; fonts are embedded as text."""
 
 COLOURS = (
     "#332288", "#88CCEE", "#117733", "#DDCC77", "#882255", "#44AA99", "#AA4499", "#999933", "#CC6677", "#BBBBBB"

@@ -16,12 +16,12 @@ from harness.report.stats.means import BESIDE, CONTROLS, Row
 from harness.results.columns import ROW_METHOD
 
 POINTS = 100
-"""most evaluated epochs of a curve on the page; the figures' data have all"""
+"""The most evaluated epochs of a curve on the page; the figures' data have all."""
 POINTS_IN_ALL = 40_000
-"""most points of all curves together, so that a page stays below 10 MiB; but FEWEST of each"""
+"""The most points of all curves together, so that a page stays below 10 MiB; but each has FEWEST of them."""
 FEWEST = 20
 FIRST = 8
-"""most curves that are drawn before the reader chooses"""
+"""The most curves that are drawn before the reader chooses."""
 
 
 def curve_data(table: pd.DataFrame) -> dict[str, Any]:

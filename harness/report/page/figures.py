@@ -18,7 +18,7 @@ class PageFigure:
     name: str
     title: str
     shows: str
-    """the model, data set, optimizer and method that it shows; empty for the suite"""
+    """The model, data set, optimizer and method that it shows; empty for the suite."""
     description: str
     image: str
     links: list[tuple[str, str]]

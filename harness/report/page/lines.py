@@ -14,7 +14,7 @@ from harness.report.tables.columns import COLUMNS, TableColumn
 from harness.results.columns import METRICS, ROW, ROW_METHOD
 
 Links = Mapping[tuple[str, ...], list[tuple[str, str, str]]]
-"""seed, address and status of the cells of a line, by its names"""
+"""The seed, address and status of the cells of every line, by its names."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Head:
     name: str
     heading: str
     short: str
-    """the heading below that of its group"""
+    """The heading below that of its group."""
     group: str
-    """the control that it compares with, if any"""
+    """The control that it compares with, if any."""
     meaning: str
 
 
@@ -41,9 +41,9 @@ class Body:
     label: str
     colour: str
     cells: list[tuple[str, str, str]]
-    """text, sort value and class by column"""
+    """The text, sort value and style class by column."""
     links: list[tuple[str, str, str]]
-    """seed, address and status of every cell"""
+    """The seed, address and status of every cell."""
 
 
 def best_first(lines: list[dict[str, Any]], metric: str, name: str) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ GRADIENTS = ["gradients_full", "gradients_subspace"]
 
 
 def check_budget(budget: str) -> str | int:
-    """`base`, or a whole number of gradient evaluations; ConfigError."""
+    """The budget that was asked for: `base`, or a whole number of gradient evaluations; ConfigError else."""
     if budget == "base":
         return budget
     if not budget.isdecimal() or int(budget) < 1:

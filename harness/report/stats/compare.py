@@ -20,7 +20,7 @@ from harness.results.frame import load_frame
 
 PUBLISHED = "published"
 NUMBERS = [*ROW_METHOD, "test_accuracy_mean", "test_accuracy_std"]
-"""columns of a file with means, as the published numbers have them"""
+"""The columns of a file with means, as the published numbers have them."""
 
 
 @dataclass(frozen=True)

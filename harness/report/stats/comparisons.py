@@ -41,7 +41,7 @@ def pairs(frame: pd.DataFrame, metric: str, control: str) -> pd.DataFrame:
 
 
 COMPARED = [*ROW_METHOD, "metric", "control", "alike", "seeds"]
-"""what names a comparison; `seeds` are the bases planned"""
+"""The columns that name a comparison; `seeds` are the bases planned."""
 
 
 def comparisons(frame: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:

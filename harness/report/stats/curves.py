@@ -7,13 +7,13 @@ import pandas as pd
 from harness.results.columns import COLUMNS, ROW_METHOD
 
 METRICS = {name: COLUMNS[name].label for name in ("val_accuracy", "val_loss", "train_loss")}
-"""what has curves, with the names of its axes"""
+"""The metrics that have curves, with the names of their axes."""
 COSTS = {
     "epoch": "epoch",
     "seconds": "seconds of training and method",
     "gradients": "gradient evaluations (images)",
 }
-"""what curves are drawn over"""
+"""What curves are drawn over, with the names of the axes."""
 
 
 def curve_table(frame: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:

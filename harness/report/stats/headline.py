@@ -10,17 +10,17 @@ from collections.abc import Sequence
 import pandas as pd
 
 from harness.report.method_styles import CMD, KNOWN, style_of
-from harness.report.stats.means import CONTROL, CONTROLS
+from harness.report.stats.means import CONTROL, CONTROLS, of_row
 from harness.report.stats.paired import ALPHA, SEEDS
 from harness.report.stats.ranks import Ranking
 from harness.report.stats.summary import Results
-from harness.results.columns import METRICS, ROW
+from harness.results.columns import METRICS
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def joined(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """Names as a sentence lists them: `a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
 
 
@@ -35,7 +35,7 @@ def headline(found: Results) -> list[str]:
 
     Says instead why there is no test where there are too few seeds or no control.
     """
-    own = found.compared[(found.compared[ROW] == list(found.overall)).all(axis=1)]
+    own = of_row(found.compared, found.overall)
     against = own[(own["control"] == CONTROL) & own["alike"]].set_index("method")
     if against.empty:
         return [
@@ -80,7 +80,7 @@ def _digits(found: Results) -> int:
 
 
 def _by(found: Results, lines: pd.DataFrame) -> str:
-    """`1.4 points (95 % interval 1.1 to 1.7) in 6 of 6 pairs`, or for several methods from the least to the most."""
+    """By how much and how often: `1.4 points (95 % interval 1.1 to 1.7) in 6 of 6 pairs`, of several methods a span."""
     digits, sizes = _digits(found), lines["mean"].abs()
     pairs = f"in {lines['wins'].sum():.0f} of {lines['n'].sum():.0f} pairs"
     if len(lines) > 1:
@@ -126,7 +126,7 @@ def _each(found: Results, lines: pd.DataFrame) -> str:
 
 
 def _sizes(found: Results, lines: pd.DataFrame) -> str:
-    """`schedule-free by 1.9 points (p = 0.16) and LAWA by 1.3 points (p = 0.07)`, the largest difference first."""
+    """Every method with its difference, the largest first: `SWA by 1.9 points (p = 0.16) and ...`."""
     digits, largest = _digits(found), lines["mean"].abs().sort_values(ascending=False, kind="stable").index
     return joined(
         [

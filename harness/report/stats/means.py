@@ -19,11 +19,11 @@ from harness.results.frame import UNFINISHED
 
 CONTROL = "base_recalibrated"
 CONTROLS = (CONTROL, "time_mean")
-"""what methods are compared with: what they do to plain training, and what they do beyond averaging"""
+"""The controls: differences to them are what a method does to plain training, and what it does beyond averaging."""
 BESIDE = "base"
-"""stands beside the controls: the run as it is"""
+"""The run as it is, which stands beside the controls."""
 ALL = "all"
-"""stands in the columns of ROW for all rows of a suite together"""
+"""What stands in the columns of ROW for all rows of a suite together."""
 
 Row = tuple[str, ...]
 
@@ -44,7 +44,7 @@ class Spread:
         return cls(mean, float(finite.std(ddof=1)) if len(finite) > 1 else math.nan, len(finite))
 
     def text(self, digits: int, plus_minus: str = " ± ", sign: str = "") -> str:
-        """`88.90 ± 0.41`, with `sign="+"` `+88.90 ± 0.41`; the mean alone where it is over one seed."""
+        """The spread in print: `88.90 ± 0.41`, or `+88.90 ± 0.41` with `sign="+"`; of one seed the mean alone."""
         mean = f"{self.mean:{sign}.{digits}f}"
         return f"{mean}{plus_minus}{self.std:.{digits}f}" if self.n > 1 else mean
 
@@ -58,7 +58,7 @@ class Entry:
     status: str
     batchnorm: str
     finished: int
-    """cells that are done, whether or not their number is finite"""
+    """How many cells are done, whether or not their number is finite."""
 
     def text(self, digits: int) -> str:
         """Mean and std, with n where it is not the row's; a dash and the status where nothing is done."""
@@ -133,7 +133,7 @@ def differences(frame: pd.DataFrame, metric: str = "test_accuracy", control: str
 
 
 def marks(row: dict[str, Entry], metric: str) -> dict[str, str]:
-    """`best` and `second` of a row by method; means that print alike share a mark.
+    """The marks `best` and `second` of a row by method; means that print alike share one.
 
     Only means over the row's largest number of seeds are compared: one over fewer is over other seeds, the easier ones
     where some diverged.

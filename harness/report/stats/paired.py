@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from scipy import special
 
 SEEDS = 3
-"""fewest pairs for a test"""
+"""The fewest pairs that are tested."""
 LEVEL = 0.95
 ALPHA = 1 - LEVEL
 EXACT = 7
-"""most pairs whose resamples are enumerated (1,716 distinct ones)"""
+"""The most pairs whose resamples are enumerated (1,716 distinct ones)."""
 RESAMPLES = 20_000
 
 Floats = NDArray[np.float64]

@@ -19,7 +19,7 @@ from harness.results.columns import ROW
 
 Floats = NDArray[np.float64]
 MEASURES = {"epochs": "epochs", "seconds": "seconds", "gradients": "gradient evaluations"}
-"""what a target may cost"""
+"""What a target may cost, with the names in prose."""
 
 
 def target_of(frame: pd.DataFrame, target: float | None = None) -> pd.Series[float]:

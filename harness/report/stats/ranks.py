@@ -27,7 +27,7 @@ from harness.report.stats.paired import ALPHA, SEEDS, holm, paired_t, spread
 from harness.results.columns import METRICS, ROW, ROW_METHOD
 
 BLOCKS = 5
-"""fewest rows for average ranks"""
+"""The fewest rows that have average ranks."""
 
 Floats = NDArray[np.float64]
 
@@ -120,7 +120,7 @@ class AverageRanks:
     critical_difference: float
     friedman_p: float
     left_out: list[str]
-    """methods that have no mean in some row"""
+    """The methods that have no mean in some row."""
 
     @property
     def table(self) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from harness.report.stats.ranks import Ranking, rankings
 from harness.results.columns import COSTS, METRICS, ROW, ROW_METHOD
 
 PAIRED = ("mean", "std", "low", "high", "t_low", "t_high", "p_holm", "effect", "n", "wins", "losses", "verdict")
-"""what the summary has of every comparison, in columns `<field>_to_<control>`"""
+"""What the summary has of every comparison, in columns `<field>_to_<control>`."""
 
 
 @dataclass(frozen=True)

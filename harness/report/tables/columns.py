@@ -31,7 +31,7 @@ class TableColumn:
     value: str
     meaning: str
     control: str = ""
-    """the control that it compares with, if any"""
+    """The control that it compares with, if any."""
 
     @property
     def short(self) -> str:

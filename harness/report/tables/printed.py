@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 TIE = "≈"
-"""behind a number that cannot be told apart from the best"""
+"""The mark behind a number that cannot be told apart from the best."""
 
 _LATEX = str.maketrans(
     {
@@ -32,7 +32,7 @@ _LATEX = str.maketrans(
 
 
 def escaped(text: str) -> str:
-    """Text for LaTeX, whatever characters it has."""
+    """A text for LaTeX, whatever characters it has."""
     return text.translate(_LATEX)
 
 
@@ -51,7 +51,7 @@ class Printed:
     title: str = ""
     label: str = ""
     legend: bool = field(default=True)
-    """whether to say what the marks mean"""
+    """Whether to say what the marks mean."""
 
     def _marked(self, best: str, second: str) -> pd.DataFrame:
         """Texts with the marks around them; `{}` in a mark stands for the text."""
@@ -66,7 +66,7 @@ class Printed:
         return texts
 
     def markdown(self) -> str:
-        """Best in bold, second in italics."""
+        """The table as Markdown: the best in bold, the second in italics."""
         lead = self.caption
         if self.marks is not None and self.legend:
             lead += " Best **bold**, second *italic*, among means over equally many seeds."
@@ -77,7 +77,7 @@ class Printed:
         return f"{title}{lead}\n\n{body}\n" + (f"\n{notes}" if notes else "")
 
     def latex(self) -> str:
-        """As a float for the packages booktabs and adjustbox: best in bold, second underlined."""
+        """The table as a float for the packages booktabs and adjustbox: the best in bold, the second underlined."""
         texts = self.texts.map(escaped)
         marked = Printed("", texts, self.marks)._marked(r"\textbf{{}}", r"\underline{{}}")
         head = " & ".join(escaped(str(name)) for name in texts.columns)
@@ -101,8 +101,10 @@ class Printed:
 
 
 def markdown(tables: Sequence[Printed]) -> str:
+    """Tables as Markdown, one below the other."""
     return "\n".join(table.markdown() for table in tables)
 
 
 def latex(tables: Sequence[Printed]) -> str:
+    """Tables as LaTeX floats, one below the other."""
     return "\n".join(table.latex() for table in tables)

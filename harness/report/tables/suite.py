@@ -21,9 +21,9 @@ from harness.report.warnings import unfinished
 from harness.results.columns import COSTS, ROW, ROW_METHOD
 
 PAPER = ("base", "base_recalibrated", "ema", "swa", "time_mean", "cmd_online", "p_bfgs_equal", "p_bfgs_long")
-"""columns of the paper's shapes, with the controls"""
+"""The methods that are columns in the paper's shapes, with the controls."""
 SIDE_BY_SIDE = 4
-"""rows of a suite that stand beside each other in one table"""
+"""How many rows of a suite stand beside each other in one table."""
 
 TIES = f"{TIE} cannot be told apart from the best (paired t tests, Holm over all pairs, 5 %)."
 NO_TIES = f"No test is possible with fewer than {SEEDS} seeds: differences may be chance."
@@ -94,7 +94,7 @@ _OVER_ALL = {column.value for name, column in COLUMNS.items() if "_to_" in colum
     "n",
     "rank",
 }
-"""what pairs over several rows can say"""
+"""The values that pairs over several rows can say something of."""
 
 
 def statistics(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printed]:

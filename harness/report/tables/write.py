@@ -19,7 +19,7 @@ from harness.storage.files import replacing, write_bytes
 from harness.storage.store import Store
 
 ERRORS = ("fit", "dimension", "share")
-"""columns of a method's table `errors`"""
+"""The columns of a method's table `errors`."""
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
