@@ -10,6 +10,7 @@ from frames import cells, write_suite
 
 from harness.report.figures.models import draw_errors, draw_trajectories
 from harness.report.figures.modes import draw_correlation, draw_layers, draw_rho, grouped, shown_modes
+from harness.report.figures.registry import FIGURES, MethodFigure
 from harness.report.figures.style import STYLE, Labels
 from harness.storage.store import Store
 
@@ -54,6 +55,15 @@ def rho(*modes):
 def errors():
     lines = [("time mean", 0, 1.0), ("post-hoc CMD", 2, 0.5), ("DMD", 1, 0.6), ("DMD", 2, 0.4)]
     return pd.DataFrame(lines, columns=["fit", "dimension", "share"])
+
+
+def test_every_figure_has_a_name_of_its_own_and_those_of_methods_a_table_of_that_name():
+    assert len({kind.name for kind in FIGURES}) == len(FIGURES)
+    of_methods = [kind for kind in FIGURES if isinstance(kind, MethodFigure)]
+    assert {kind.name for kind in of_methods} == {
+        *("trajectories", "errors", "correlation", "layers", "rho", "eigenvalues"),
+    }
+    assert all(next(iter(kind.tables)) == kind.name for kind in of_methods)
 
 
 def test_more_than_ten_modes_share_colours_by_size():
