@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from baselines.cmd.posthoc import CMD as CMDModel
+from baselines.cmd import posthoc
 from baselines.dmd.dynamics import Dynamics
 from baselines.gram import gram
 from harness.method import Trajectory
@@ -25,7 +25,7 @@ MOST = 30
 """dimensions up to which DMD and principal components are shown"""
 
 
-def unexplained(trajectory: Trajectory, model: CMDModel) -> tuple[pd.DataFrame, Tensor]:
+def unexplained(trajectory: Trajectory, model: posthoc.CMD) -> tuple[pd.DataFrame, Tensor]:
     """Shares by kind of fit and dimension, and what DMD of CMD's dimension makes of the snapshots: (T, T) coefficients.
 
     Columns: fit, dimension, share. DMD's rank is cut where T snapshots cannot span it.
@@ -55,7 +55,7 @@ def unexplained(trajectory: Trajectory, model: CMDModel) -> tuple[pd.DataFrame, 
     return pd.DataFrame(lines, columns=["fit", "dimension", "share"]), c_TT
 
 
-def explained(model: CMDModel) -> float:
+def explained(model: posthoc.CMD) -> float:
     """Sum over weights and snapshots of the squared motion of CMD's model about the time average."""
     motion_TM = model.references_TM - model.mu_M
     squares_M = motion_TM.square().sum(0)
