@@ -50,7 +50,7 @@ class DMDForecast(Observer):
         self.run = run
         self.t = 0
         self.gram_TT: Tensor | None = None
-        """of the warm-up, from which all else follows"""
+        """inner products of the warm-up's snapshots, from which all else follows"""
         self.dmd: DMD | None = None
 
     def observe(self, snapshot: Snapshot) -> None:

@@ -73,7 +73,7 @@ class PBFGS(DLDR):
         return step
 
     def scalars(self) -> dict[str, float]:
-        """Of the epoch: tries per search, steps, exhausted searches (each resets H), mean loss before a step."""
+        """The latest epoch's tries per search, steps, exhausted searches (each resets H), mean loss before a step."""
         if not self.epochs_done:
             return {}
         last = self.epochs_done[-1]

@@ -41,7 +41,7 @@ class TWA(Brancher):
     epochs: int = 10
     batch_size: int | None = None
     snapshots: int = field(init=False, default=0)
-    """of the tail, once `needs` was asked"""
+    """how many the tail has, once `needs` was asked"""
 
     def __post_init__(self) -> None:
         check_between("tail", self.tail, 0, 1)

@@ -53,12 +53,14 @@ def regression(W_TN: Array, X_TN: Array) -> tuple[Array, Array]:
 def posthoc(W_TN: NDArray[Any], modes: int, sample_K: Indices) -> Fit:
     """Post-hoc CMD of all snapshots, whose modes are clusters of the sampled weights, largest first."""
     W_TN = np.asarray(W_TN, np.float64)
+    # Modes: clusters of sampled weights whose rows of absolute correlations lie close to each other.
     corr_KK = np.abs(correlation(W_TN[:, sample_K], W_TN[:, sample_K]))
     label_K = fcluster(linkage(pdist(corr_KK), "complete"), modes, "maxclust")
     clusters = sorted((np.flatnonzero(label_K == label) for label in np.unique(label_K)), key=len, reverse=True)
-    # rounded, so that ties go to the first whatever the order of summation
+    # References: the most central member of each; rounded, so that ties go to the first.
     central = [own[corr_KK[np.ix_(own, own)].mean(1).round(12).argmax()] for own in clusters]
     reference_M = np.asarray(sample_K)[central]
+    # Every weight joins the reference that it is most correlated with, a moving reference itself.
     mode_N = np.abs(correlation(W_TN, W_TN[:, reference_M])).argmax(1)
     moves_M = np.ptp(W_TN[:, reference_M], axis=0) > 0
     mode_N[reference_M[moves_M]] = np.flatnonzero(moves_M)

@@ -47,9 +47,9 @@ class Dynamics:
     d_R: Tensor
     """zero without a constant row"""
     eigenvalues_R: Tensor
-    """of A, largest modulus first"""
+    """eigenvalues of A, largest modulus first"""
     vectors_RR: Tensor
-    """its eigenvectors in columns, of norm 1"""
+    """eigenvectors of A in columns, of norm 1"""
     rank: Rank
     energy: float
     """share of the squared singular values of X that the directions carry"""

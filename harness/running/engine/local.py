@@ -35,7 +35,8 @@ METHOD = "forkserver" if sys.platform != "win32" else "spawn"
 def warm_up() -> None:
     """Start the server that jobs are forked from; it imports in parallel with this process."""
     if METHOD == "forkserver":
-        multiprocessing.set_forkserver_preload(["harness.running.jobs", "baselines.cmd", "wandb"])
+        preload = ["harness.running.jobs", "baselines.cmd", "scipy.cluster.hierarchy", "wandb"]
+        multiprocessing.set_forkserver_preload(preload)
         multiprocessing.forkserver.ensure_running()
 
 
