@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.config import ConfigError, check_choice
+from harness.arguments import ReportArguments, read_arguments
 from harness.report.compare import compare, printed
 from harness.report.cost import budgets, check_budget, write_budget
 from harness.report.headline import headline
@@ -20,7 +20,6 @@ from harness.report.html import write_page
 from harness.report.printing import statistics
 from harness.report.rendering import Printed
 from harness.report.summary import Results
-from harness.report.tables import METRICS
 from harness.report.views import make_views
 from harness.report.warnings import warnings
 from harness.report.written import write_csv, write_errors, write_printed
@@ -28,22 +27,6 @@ from harness.results.frame import read_plan
 from harness.storage.store import Store
 
 Say = Callable[[str], None]
-
-DEFAULTS = {
-    "suite": "adhoc",
-    "results_dir": "results",
-    "tables.columns": "",
-    "tables.metric": "test_accuracy",
-    "tables.target": "",
-    "tables.budget": "",
-    "compare": "",
-    "figures": "all",
-    "figures.landscape": "0",
-}
-"""what `report` takes, and what it is where it is not given"""
-FIGURES = ("all", "none")
-GRID = 61
-"""most points of a loss landscape along one direction"""
 
 
 @dataclass(frozen=True)
@@ -63,43 +46,18 @@ class Options:
     @classmethod
     def of(cls, overrides: Sequence[str]) -> Options:
         """From `key=value` texts; ConfigError for another key or a value out of bounds."""
-        values = dict(DEFAULTS)
-        for text in overrides:
-            key, _, value = text.partition("=")
-            if key not in values:
-                raise ConfigError(f"report takes {', '.join(f'{name}=' for name in values)} only, got {text!r}")
-            values[key] = value
-        check_choice("tables.metric", values["tables.metric"], METRICS)
-        check_choice("figures", values["figures"], FIGURES)
+        given = read_arguments(ReportArguments, "report", overrides)
         return cls(
-            suite=values["suite"],
-            root=Path(values["results_dir"]),
-            columns=values["tables.columns"],
-            metric=values["tables.metric"],
-            target=_percent("tables.target", values["tables.target"]),
-            budget=check_budget(values["tables.budget"]) if values["tables.budget"] else None,
-            compare=values["compare"],
-            figures=values["figures"] == "all",
-            landscape=_points(values["figures.landscape"]),
+            suite=given.suite,
+            root=Path(given.results_dir),
+            columns=given.columns,
+            metric=given.metric,
+            target=given.target,
+            budget=check_budget(given.budget) if given.budget else None,
+            compare=given.compare,
+            figures=given.figures == "all",
+            landscape=given.landscape,
         )
-
-
-def _percent(key: str, text: str) -> float | None:
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 100:
-        raise ConfigError(f"{key} must be above 0 and at most 100 percent of validation accuracy, got {text!r}")
-    return value
-
-
-def _points(text: str) -> int:
-    if not text.isdecimal() or not (text == "0" or 3 <= int(text) <= GRID):
-        raise ConfigError(f"figures.landscape must be 0 or 3 to {GRID} points along each direction, got {text!r}")
-    return int(text)
 
 
 @dataclass(frozen=True)
