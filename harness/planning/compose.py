@@ -70,7 +70,9 @@ def load_yaml(path: Path) -> Values:
     """The mapping that a file holds, its interpolations as they stand; ConfigError where it holds none."""
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path))
-    except (YAMLError, OmegaConfBaseException, UnicodeError, ValueError, RecursionError) as error:
+    except (YAMLError, OmegaConfBaseException, ValueError, OSError, RecursionError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # a file that cannot be read; OmegaConf's own stands for a text or a number at the top
         raise ConfigError(f"{path} must be a YAML file, got {one_line(error)}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} must hold a mapping, got {shown(loaded)}")
@@ -265,7 +267,11 @@ def _hydra(groups: list[str], parsed: list[Override]) -> Values:
             for override in parsed:
                 _apply(config, override)
             return _container(config, resolve=True)
-        except (HydraException, OmegaConfBaseException, YAMLError, UnicodeError, RecursionError) as error:
+        except ConfigError:
+            raise
+        except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             raise ConfigError(one_line(error)) from error
 
 
