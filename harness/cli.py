@@ -428,46 +428,39 @@ def _report(parsed: argparse.Namespace, command: str) -> int:
 
 
 def _publish(parsed: argparse.Namespace, command: str) -> int:
-    from harness.publishing.publish import parse_request, publish
+    from harness.arguments import PublishArguments, read_arguments
 
-    return publish(parse_request("publish", parsed.overrides), _console_line())
+    given = read_arguments(PublishArguments, "publish", parsed.overrides)
+    from harness.publishing.publish import publish
+
+    return publish(given, _console_line())
 
 
 def _sync(parsed: argparse.Namespace, command: str) -> int:
-    from harness.publishing.publish import parse_request
+    from harness.arguments import SyncArguments, read_arguments
+
+    given = read_arguments(SyncArguments, "sync", parsed.overrides)
     from harness.publishing.sync import sync
 
-    return sync(parse_request("sync", parsed.overrides), _console_line())
-
-
-def _values(parsed: argparse.Namespace, **defaults: str) -> dict[str, str]:
-    """The command line of a verb that takes a few keys only."""
-    for text in parsed.overrides:
-        key, equals, value = text.partition("=")
-        if not equals or key not in defaults:
-            raise ConfigError(f"{parsed.verb} takes {', '.join(f'{name}=' for name in defaults)} only, got {text!r}")
-        defaults[key] = value
-    return defaults
+    return sync(given, _console_line())
 
 
 def _doctor(parsed: argparse.Namespace, command: str) -> int:
+    from harness.arguments import DoctorArguments, read_arguments
+
+    given = read_arguments(DoctorArguments, "doctor", parsed.overrides)
     from harness.upkeep.doctor import doctor
 
-    values = _values(parsed, results_dir="results", repair="false", free="false")
-    for name in ("repair", "free"):
-        if values[name] not in ("true", "false"):
-            raise ConfigError(f"{name} must be true or false, got {values[name]!r}")
-    root = Path(values["results_dir"])
-    return doctor(root, values["repair"] == "true", values["free"] == "true", _console_line())
+    return doctor(Path(given.results_dir), given.repair, given.free, _console_line())
 
 
 def _merge(parsed: argparse.Namespace, command: str) -> int:
+    from harness.arguments import MergeArguments, read_arguments
+
+    given = read_arguments(MergeArguments, "merge", parsed.overrides)
     from harness.upkeep.merge import merge
 
-    values = _values(parsed, **{"from": "", "results_dir": "results"})
-    if not values["from"]:
-        raise ConfigError("from must name the other results folder, got nothing")
-    return merge(Path(values["results_dir"]), Path(values["from"]), _console_line())
+    return merge(Path(given.results_dir), Path(given.other), _console_line())
 
 
 def _console_line() -> Callable[[str], None]:

@@ -53,7 +53,8 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 CountOrNone = Annotated[int, Field(ge=0, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Epochs = Annotated[int, Field(ge=1, le=10**6)]
+MOST_EPOCHS = 10**6
+Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
 Pixels = Annotated[int, Field(ge=1, le=2**16)]
 
 
@@ -128,7 +129,7 @@ class ScheduleConfig(Validated):
     """Learning-rate schedule of a base, as a factor over its whole length."""
 
     name: Literal["none", "cosine"] = "none"
-    warmup_epochs: Annotated[Number, Field(ge=0, le=10**6)] = 0.0
+    warmup_epochs: Annotated[Number, Field(ge=0, le=MOST_EPOCHS)] = 0.0
     """linear from 0 to the full rate"""
 
     def key(self, name: str) -> str:
@@ -248,11 +249,14 @@ class TrackerConfig(Validated):
         return ARTIFACTS.index(what) <= ARTIFACTS.index(self.artifacts)
 
 
+EngineName = Literal["local", "slurm", "ray"]
+
+
 @dataclass(frozen=True)
 class EngineConfig(Validated):
     """Where jobs run, and how many at once."""
 
-    name: Literal["local", "slurm", "ray"]
+    name: EngineName
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=10**5)] = "auto"
     """jobs at once; auto: as many as cores allow at `threads` each, or `per_device` on every GPU"""
     threads: Annotated[int, Field(ge=1, le=4096)] = 1
@@ -306,7 +310,7 @@ class RayConfig(EngineConfig):
     """GPUs of one job"""
 
 
-ENGINES: dict[str, type[EngineConfig]] = {"local": EngineConfig, "slurm": SlurmConfig, "ray": RayConfig}
+ENGINES: dict[EngineName, type[EngineConfig]] = {"local": EngineConfig, "slurm": SlurmConfig, "ray": RayConfig}
 
 
 @dataclass(frozen=True)

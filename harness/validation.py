@@ -70,7 +70,7 @@ class Validated:
     """A dataclass, frozen, that holds its fields to their annotations whenever one is made, from a file or in code."""
 
     def __post_init__(self) -> None:
-        for name, kind in _field_types(type(self)).items():
+        for name, kind in field_types(type(self)).items():
             object.__setattr__(self, name, validated(self.key(name), kind, getattr(self, name)))
         self.check()
 
@@ -89,7 +89,7 @@ def from_mapping(cls: type[T], key: str, values: Any, **given: Any) -> T:
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{key} must be a mapping, got {shown(values)}")
-    kinds = {name: kind for name, kind in _field_types(cls).items() if name not in given}
+    kinds = {name: kind for name, kind in field_types(cls).items() if name not in given}
     check_names(key, values, kinds)
     parameters = inspect.signature(cls).parameters.values()
     for name in (p.name for p in parameters if p.default is p.empty and p.name in kinds):
@@ -144,7 +144,7 @@ def _list_for_tuple(kind: Any) -> Any:
     return Annotated[kind, Strict(False)] if kind is tuple or origin is tuple else kind
 
 
-def _field_types(cls: Any) -> dict[str, Any]:
+def field_types(cls: Any) -> dict[str, Any]:
     """The annotated types of a dataclass's fields, without those that are dataclasses, checked when they were made."""
     hints = _hints(cls)
     names = [one.name for one in dataclasses.fields(cls)]

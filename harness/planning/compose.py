@@ -30,6 +30,8 @@ LIST_GROUPS = {"model": "timm", "dataset": "source", "optimizer": "_target_", "m
 """Groups of which several presets may be chosen, each with the key that all of its presets have: a suite's values for a
 preset that is not chosen lack it."""
 SINGLE_GROUPS = ("tracker", "engine", "suite")
+LONGEST_LINE = 500
+"""characters of another library's error that are shown at most"""
 OPEN_MAPPINGS = ("kwargs", "parameters")
 """what takes any key: options of a timm model and of sbatch"""
 Values = dict[str, Any]
@@ -54,6 +56,8 @@ class Composition:
     """keys that the command line has spoken of"""
     choices: dict[str, list[str]]
     """the presets that an entry of `bases` takes where it names none, by group"""
+    chosen: dict[str, list[str]]
+    """these and the presets that entries of `bases` name"""
 
 
 def available(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, Path]:
@@ -66,7 +70,9 @@ def load_yaml(path: Path) -> Values:
     """The mapping that a file holds, its interpolations as they stand; ConfigError where it holds none."""
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path))
-    except (YAMLError, OmegaConfBaseException, UnicodeError, ValueError, RecursionError) as error:
+    except (YAMLError, OmegaConfBaseException, ValueError, OSError, RecursionError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # a file that cannot be read; OmegaConf's own stands for a text or a number at the top
         raise ConfigError(f"{path} must be a YAML file, got {one_line(error)}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} must hold a mapping, got {shown(loaded)}")
@@ -74,8 +80,12 @@ def load_yaml(path: Path) -> Values:
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, on one line; its kind where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """What an exception says, on one line and with the key that it is about; its kind where it says nothing."""
+    text, key = str(error), None
+    if isinstance(error, OmegaConfBaseException):
+        text, key = error.msg or text, error.full_key
+    line = " ".join(text.partition("full_key:")[0].split()) or type(error).__name__
+    return (f"{key}: {line}" if key else line)[:LONGEST_LINE]
 
 
 def as_names(value: Any) -> list[str]:
@@ -257,8 +267,17 @@ def _hydra(groups: list[str], parsed: list[Override]) -> Values:
             for override in parsed:
                 _apply(config, override)
             return _container(config, resolve=True)
-        except (HydraException, OmegaConfBaseException, YAMLError, UnicodeError, RecursionError) as error:
+        except ConfigError:
+            raise
+        except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             raise ConfigError(one_line(error)) from error
+
+
+def _quoted(folder: Path) -> str:
+    """A folder's path within single quotes of Hydra's grammar."""
+    return str(folder.resolve()).replace("'", "\\'")
 
 
 def _container(config: DictConfig, resolve: bool) -> Values:
@@ -280,13 +299,13 @@ def compose_values(request: Request) -> Composition:
     choices = _choices(parsed, suite_values, load_yaml(Path(str(files("conf"))) / "config.yaml"))
     chosen = _with_entries(choices, parsed, suite_values)
     _register(chosen, request.config_dirs)
-    search = ",".join(f"'file://{folder.resolve()}'" for folder in request.config_dirs)
+    search = ",".join(f"'file://{_quoted(folder)}'" for folder in request.config_dirs)
     groups = [f"{group}=[{','.join(names)}]" for group, names in chosen.items()]
     groups += [o.input_line or "" for o in single]
     groups += [f"hydra.searchpath=[{search}]"]
     values = _hydra(groups, [o for o in parsed if o.key_or_group not in (*LIST_GROUPS, *SINGLE_GROUPS)])
     overridden = {tuple(o.key_or_group.split(".")) for o in parsed}
-    return Composition(values, suite or "adhoc", overridden, choices)
+    return Composition(values, suite or "adhoc", overridden, choices, chosen)
 
 
 def overlay(target: Values, values: Mapping[str, Any], overridden: set[KeyPath], path: KeyPath = ()) -> None:

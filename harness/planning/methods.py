@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.config import MethodConfig, Text
+from harness.config import MOST_EPOCHS, MethodConfig, Text
 from harness.method import Branch, Brancher, Method, Observer, Reconstruction
 from harness.planning.compose import one_line
 from harness.planning.vocabulary import check_search_entry
@@ -147,6 +147,8 @@ def fit_method(config: MethodConfig, epochs: int) -> FittedMethod:
         raise ConfigError(f"{key}.{one_line(error)}") from error
     if branch is not None and branch.prefix > epochs:
         raise ConfigError(f"{key} must leave its base at an epoch of at most {epochs}, got {branch.prefix}")
+    if branch is not None and branch.epochs > MOST_EPOCHS:
+        raise ConfigError(f"{key} must train at most {MOST_EPOCHS} epochs of its own, got {shown(branch.epochs)}")
     cadence = made.cadence if isinstance(made, Observer) else None
     if cadence is not None and cadence != "epoch" and not (isinstance(cadence, int) and cadence >= 1):
         raise ConfigError(f"{key} must have a cadence of epoch or at least 1 step, got {shown(cadence)}")

@@ -13,6 +13,7 @@ from harness.config import (
     BaseConfig,
     DatasetConfig,
     EngineConfig,
+    EngineName,
     Epochs,
     EvaluateConfig,
     ModelConfig,
@@ -80,15 +81,19 @@ def _overlay_fast(values: Values, own: Values, overridden: set[KeyPath]) -> None
         values["seeds"] = values["seeds"][:1]
 
 
-def _drop_unchosen(values: Values, config_dirs: Iterable[Path]) -> None:
+def _drop_unchosen(composed: Composition, config_dirs: Iterable[Path]) -> None:
     """Drop a suite's values for presets that are not chosen, after checking that such presets exist."""
     for group, key in LIST_GROUPS.items():
-        presets = available(group, config_dirs)
-        for name in list(values[group]):
-            if key not in values[group][name]:
-                if name not in presets:
-                    raise ConfigError(f"{group}: no preset named {name!r}{nearest(name, presets)}")
-                del values[group][name]
+        presets, values = available(group, config_dirs), composed.values[group]
+        names = [name for chosen in composed.chosen[group] for name in (presets if chosen == "all" else [chosen])]
+        chosen = {name.replace(".", "_") if name not in presets else name for name in names}
+        for name in chosen:
+            if name not in values or key not in values[name]:
+                raise ConfigError(f"{group}.{name}.{key} must be given")
+        for name in values.keys() - chosen:
+            if name not in presets:
+                raise ConfigError(f"{group}: no preset named {name!r}{nearest(name, presets)}")
+            del values[name]
 
 
 def _entry_values(where: str, kind: type[BaseEntry] | type[FastEntry], entry: Values, methods: Iterable[str]) -> Values:
@@ -188,7 +193,8 @@ def _settings(values: Values, suite: str) -> Settings:
 
 
 def _engine(values: Values) -> EngineConfig:
-    return from_mapping(ENGINES.get(str(values.get("name")), EngineConfig), "engine", values)
+    name = validated("engine.name", EngineName, values.get("name"))
+    return from_mapping(ENGINES[name], "engine", values)
 
 
 def _optimizer(name: str, values: Values, epochs: int) -> OptimizerConfig:
@@ -223,7 +229,7 @@ def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str)
     """The experiment that composed values say; ConfigError in one line where a key has no such value."""
     values = composed.values
     values |= vars(from_mapping(TopLevel, "", values))
-    _drop_unchosen(values, config_dirs)
+    _drop_unchosen(composed, config_dirs)
     settings = _settings(values, composed.suite)
     tune = from_mapping(TuneConfig, "tune", values["tune"], trials=values["trials"])
     evaluate = from_mapping(EvaluateConfig, "evaluate", values["evaluate"])

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
+from harness.arguments import PublishArguments
 from harness.config import ConfigError, TrackerConfig, from_mapping
 from harness.publishing.suite_run import suite_end, suite_info
 from harness.report.views import write_views
@@ -143,47 +143,22 @@ def _same(value: Any, there: Any) -> bool:
     return not isinstance(there, int | float) or there != there or abs(value - there) <= 1e-9 * abs(value)
 
 
-@dataclass(frozen=True)
-class PublishRequest:
-    """What `publish` and `sync` were asked for: a folder, a suite, and where to give its runs."""
-
-    results_dir: Path
-    suite: str
-    given: Mapping[str, Any]
-    """values of `tracker.*` from the command line, `name` that of `tracker`"""
-
-    def tracker(self, planned: Mapping[str, Any]) -> TrackerConfig:
-        """The tracker that a plan names, and over it what the command line says."""
-        known = {field.name for field in fields(TrackerConfig)}
-        values = {k: v for k, v in planned.items() if k in known and not (isinstance(v, str) and MASK in v)}
-        return from_mapping(TrackerConfig, "tracker", {**values, **self.given})
+def chosen_tracker(planned: Mapping[str, Any], given: Mapping[str, Any]) -> TrackerConfig:
+    """The tracker that a plan names, and over it what the command line gives of `tracker.*`."""
+    known = {field.name for field in fields(TrackerConfig)}
+    values = {k: v for k, v in planned.items() if k in known and not (isinstance(v, str) and MASK in v)}
+    return from_mapping(TrackerConfig, "tracker", {**values, **given})
 
 
-def parse_request(verb: str, overrides: Iterable[str]) -> PublishRequest:
-    """The command line of a verb that resolves no configuration; ConfigError."""
-    values: dict[str, Any] = {"suite": "adhoc", "results_dir": "results"}
-    given: dict[str, Any] = {}
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if equals and key in values and not (verb == "sync" and key == "suite"):
-            values[key] = value
-        elif equals and (key == "tracker" or key.startswith("tracker.")):
-            read: Any = OmegaConf.to_object(OmegaConf.from_dotlist([f"value={value}"]))
-            given[key.partition(".")[2] or "name"] = read["value"]
-        else:
-            takes = "suite=, results_dir= and tracker" if verb == "publish" else "results_dir= and tracker"
-            raise ConfigError(f"{verb} takes {takes}.*= only, got {text!r}")
-    return PublishRequest(Path(values["results_dir"]), values["suite"], given)
-
-
-def publish(request: PublishRequest, say: Say) -> int:
+def publish(request: PublishArguments, say: Say) -> int:
     """Give the suite's runs, and say what became of them: 0 where the tracker then has all, otherwise 1."""
-    plan = read_plan(request.results_dir, request.suite)
-    config = request.tracker(plan["config"].get("tracker", {}))
+    root = Path(request.results_dir)
+    plan = read_plan(root, request.suite)
+    config = chosen_tracker(plan["config"].get("tracker", {}), request.tracker)
     if not tracks(config):
         raise ConfigError("tracker must be wandb or csv for publish, got none; tracker=wandb chooses one")
-    store = Store(request.results_dir, say)
-    tracker = open_tracker(config, request.results_dir, say, notice=True)
+    store = Store(root, say)
+    tracker = open_tracker(config, root, say, notice=True)
     if tracker.where is None:
         return 0
     outcomes = Publisher(store, request.suite, config, tracker, say).all()

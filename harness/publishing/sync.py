@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from harness.arguments import SyncArguments
 from harness.config import ConfigError, TrackerConfig
-from harness.publishing.publish import OTHER, SENT, THERE, Publisher, PublishRequest, publish_text
+from harness.publishing.publish import OTHER, SENT, THERE, Publisher, publish_text
 from harness.publishing.suite_run import suite_info
 from harness.results.frame import read_plan
 from harness.storage.store import Store
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     from harness.tracking.wandb.transaction_log import OfflineRun
 
 
-def sync(request: PublishRequest, say: Say) -> int:
+def sync(request: SyncArguments, say: Say) -> int:
     """Send all runs below results_dir/wandb; 0 where the server then has them, 1 otherwise. ConfigError: no server."""
-    root = request.results_dir
+    root = Path(request.results_dir)
     fragments = sorted((root / "wandb").glob("*run-*/run-*.wandb"))
     if not fragments:
         say(f"no W&B run is kept in {root / 'wandb'}")
@@ -41,10 +42,10 @@ def sync(request: PublishRequest, say: Say) -> int:
     empty = [path for path in fragments if is_empty(path)]
     run_ids = dict.fromkeys(path.stem.removeprefix("run-") for path in fragments if path not in empty)
     problems: list[str] = []
-    given = {**request.given, "name": "wandb", "mode": "online"}
+    given = {**request.tracker, "name": "wandb", "mode": "online"}
     code = 0
     for project, of_project in _by_project(root, run_ids, given).items():
-        config = TrackerConfig(**{**given, "project": project})
+        config = TrackerConfig(**{**given, "project": project or None})
         tracker = WandbTracker(config, root, problems.append)
         forget_single_run()
         if tracker.server is None:

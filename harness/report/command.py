@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.config import ConfigError, check_choice
+from harness.arguments import ReportArguments, read_arguments
 from harness.planning.methods import make_importable
 from harness.report.page.write import write_page
 from harness.report.stats.budget import at_budget, budgets, check_budget
@@ -23,27 +23,10 @@ from harness.report.tables.suite import statistics
 from harness.report.tables.write import error_shares, write_csv, write_errors, write_printed
 from harness.report.views import make_views
 from harness.report.warnings import warnings
-from harness.results.columns import METRICS
 from harness.results.frame import read_plan
 from harness.storage.store import Store
 
 Say = Callable[[str], None]
-
-DEFAULTS = {
-    "suite": "adhoc",
-    "results_dir": "results",
-    "tables.columns": "",
-    "tables.metric": "test_accuracy",
-    "tables.target": "",
-    "tables.budget": "",
-    "compare": "",
-    "figures": "all",
-    "figures.landscape": "0",
-}
-"""The keys that `report` takes, with their values where they are not given."""
-FIGURES = ("all", "none")
-GRID = 61
-"""The most points of a loss landscape along one direction."""
 
 
 @dataclass(frozen=True)
@@ -65,45 +48,20 @@ class Options:
     @classmethod
     def of(cls, overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Options:
         """The options in `key=value` texts; ConfigError for another key or a value out of bounds."""
-        values = dict(DEFAULTS)
-        for text in overrides:
-            key, _, value = text.partition("=")
-            if key not in values:
-                raise ConfigError(f"report takes {', '.join(f'{name}=' for name in values)} only, got {text!r}")
-            values[key] = value
-        check_choice("tables.metric", values["tables.metric"], METRICS)
-        check_choice("figures", values["figures"], FIGURES)
+        given = read_arguments(ReportArguments, "report", overrides)
         make_importable(config_dirs)
         return cls(
-            suite=values["suite"],
-            root=Path(values["results_dir"]),
-            columns=values["tables.columns"],
-            metric=values["tables.metric"],
-            target=_percent("tables.target", values["tables.target"]),
-            budget=check_budget(values["tables.budget"]) if values["tables.budget"] else None,
-            compare=values["compare"],
-            figures=values["figures"] == "all",
-            landscape=_points(values["figures.landscape"]),
+            suite=given.suite,
+            root=Path(given.results_dir),
+            columns=given.columns,
+            metric=given.metric,
+            target=given.target,
+            budget=check_budget(given.budget) if given.budget else None,
+            compare=given.compare,
+            figures=given.figures == "all",
+            landscape=given.landscape,
             config_dirs=tuple(config_dirs),
         )
-
-
-def _percent(key: str, text: str) -> float | None:
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 100:
-        raise ConfigError(f"{key} must be above 0 and at most 100 percent of validation accuracy, got {text!r}")
-    return value
-
-
-def _points(text: str) -> int:
-    if not text.isdecimal() or not (text == "0" or 3 <= int(text) <= GRID):
-        raise ConfigError(f"figures.landscape must be 0 or 3 to {GRID} points along each direction, got {text!r}")
-    return int(text)
 
 
 @dataclass(frozen=True)

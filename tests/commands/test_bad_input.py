@@ -249,7 +249,7 @@ def test_bad_presets_of_ones_own(untouched, tmp_path):
     own = f"--config-dir={tmp_path}"
     refused(own, "method=[base,gone]", results=untouched, words=["method.gone._target_", "nowhere_to_be_found"])
     refused(own, "method=[base,odd]", results=untouched, words=["method.odd._target_", "class"])
-    refused(own, "suite=flat", results=untouched, words=["bases", "list of mappings", "test_resnet"])
+    refused(own, "suite=flat", results=untouched, words=["bases[0]", "a mapping", "test_resnet"])
     refused(own, "suite=wrong", results=untouched, words=["bases[0]", "'epoch'", "epochs"])
 
 

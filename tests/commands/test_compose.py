@@ -51,7 +51,7 @@ def study(*overrides, own=None):
 
 
 def parameters(methods, name):
-    (found,) = [method.params for method in methods if method.name == name]
+    (found,) = [method.config.params for method in methods if method.name == name]
     return found
 
 

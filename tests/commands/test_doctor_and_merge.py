@@ -161,7 +161,7 @@ def test_a_plan_of_others_cannot_lead_out_of_the_folder(smoke_copy):
     [
         (("doctor", "repair=maybe"), "repair must be true or false, got 'maybe'"),
         (("doctor", "suite=smoke"), "doctor takes results_dir=, repair=, free= only, got 'suite=smoke'"),
-        (("merge",), "from must name the other results folder, got nothing"),
+        (("merge",), "from must be given"),
         (("merge", "from=/nonexistent"), "from must be a results folder, got /nonexistent"),
     ],
 )

@@ -73,24 +73,39 @@ def test_refusals_are_not_remembered(tmp_path, forgetful):
     assert kept(tmp_path) == []
 
 
-def test_a_remembered_model_is_planned_without_timm(tmp_path):
-    """A second process, as one command after the other."""
+HEAVY = (
+    "torch", "timm", "torchvision", "sklearn", "pandas", "scipy.stats", "matplotlib", "wandb", "optuna"
+)  # fmt: skip
+"""what takes long to import and no plan needs, once the facts of its models are known"""
+
+
+def test_a_remembered_suite_is_planned_without_heavy_libraries(tmp_path):
+    """A second process, as one command after the other; timm is what the first one measures models with."""
+    code = f"""if True:
+        import sys
+        from harness.cli import main
+        try:
+            main(["plan", "suite=quick", "results_dir={tmp_path}/results"])
+        except SystemExit as end:
+            print(end.code, [name for name in {HEAVY} if name in sys.modules])
+    """
+    words = [sys.executable, "-c", code]
+    first, second = (subprocess.run(words, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    assert "'timm'" in first.splitlines()[-1]
+    assert second.splitlines()[-1] == "0 []"
+
+
+def test_help_needs_neither_pydantic_nor_torch():
     code = """if True:
         import sys
-        from pathlib import Path
-        from harness.planning.compose import Request
-        from harness.planning.flops import work_left
-        from harness.planning.plan import make_plan
-        from harness.planning.resolve import resolve
-        from harness.storage.store import Store
-        words = ("model=lenet5", "dataset=digits", "dataset.digits.resize=28", "method=[base,ema]", "device=cpu")
-        plan = make_plan(resolve(Request((*words, "epochs=3", "batch_size=100")), "a test"), Store(Path(sys.argv[1])))
-        assert work_left(plan).training > 0
-        print("timm" in sys.modules)
+        from harness.cli import main
+        try:
+            main(["run", "--help"])
+        except SystemExit as end:
+            print(end.code, [name for name in ("pydantic", "torch", "hydra") if name in sys.modules])
     """
-    words = [sys.executable, "-c", code, str(tmp_path / "results")]
-    said = [subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip() for _ in range(2)]
-    assert said == ["True", "False"]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path):

@@ -1,0 +1,139 @@
+"""Arguments of the verbs that resolve no configuration: `key=value` texts, held to the types of a class per verb."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, field
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+import yaml
+from pydantic import AfterValidator, Field
+
+from harness.config import Number, Text, TrackerConfig
+from harness.results.columns import METRICS
+from harness.validation import ConfigError, Validated, field_types, shown, validated
+
+GRID = 61
+"""most points of a loss landscape along one direction"""
+
+
+def _grid_points(points: int) -> int:
+    if points != 0 and not 3 <= points <= GRID:
+        raise ValueError(f"0 or 3 to {GRID} points along each direction")
+    return points
+
+
+def _metric(name: str) -> str:
+    if name not in METRICS:
+        raise ValueError(f"one of {', '.join(METRICS)}")
+    return name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Validated):
+    """What a verb was given; `spelled` has the keys that are not named like their field."""
+
+    spelled: ClassVar[dict[str, str]] = {}
+    results_dir: Text = "results"
+
+    def key(self, name: str) -> str:
+        return self.spelled.get(name, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorArguments(Arguments):
+    """What `doctor` examines, and what it may change."""
+
+    repair: bool = False
+    free: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeArguments(Arguments):
+    """The folder that takes over, and the other one, which is only read."""
+
+    spelled: ClassVar[dict[str, str]] = {"other": "from"}
+    other: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncArguments(Arguments):
+    """A results folder, and what the command line says of the tracker."""
+
+    tracker: dict[str, Any] = field(default_factory=dict)
+    """values of `tracker.*`, `name` that of `tracker`"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishArguments(SyncArguments):
+    """As for `sync`, of one suite."""
+
+    suite: Text = "adhoc"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportArguments(Arguments):
+    """What to report on; column names are checked against the frame, later."""
+
+    spelled: ClassVar[dict[str, str]] = {
+        "columns": "tables.columns",
+        "metric": "tables.metric",
+        "target": "tables.target",
+        "budget": "tables.budget",
+        "landscape": "figures.landscape",
+    }
+    suite: Text = "adhoc"
+    columns: str = ""
+    metric: Annotated[str, AfterValidator(_metric)] = "test_accuracy"
+    target: Annotated[Number, Field(gt=0, le=100)] | None = None
+    """percent of validation accuracy"""
+    budget: str = ""
+    compare: str = ""
+    figures: Literal["all", "none"] = "all"
+    landscape: Annotated[int, AfterValidator(_grid_points)] = 0
+
+
+Given = TypeVar("Given", bound=Arguments)
+
+
+def read_arguments(cls: type[Given], verb: str, texts: Iterable[str]) -> Given:
+    """A verb's arguments from `key=value` texts, the last of a key winning.
+
+    A value is taken as the text that it is where its key is one for text, and read as YAML otherwise. ConfigError names
+    a key that the verb does not take, or the bound of a value that is refused.
+    """
+    kinds = {cls.spelled.get(name, name): (name, kind) for name, kind in field_types(cls).items()}
+    tracked = {} if kinds.pop("tracker", None) is None else field_types(TrackerConfig)
+    keys = {("tracker" if name == "name" else f"tracker.{name}"): (name, kind) for name, kind in tracked.items()}
+    values: dict[str, Any] = {}
+    tracker: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or key not in {**kinds, **keys}:
+            takes = ", ".join([*(f"{known}=" for known in kinds), *(["tracker.*="] if keys else [])])
+            close = difflib.get_close_matches(key, [*kinds, *keys], n=1, cutoff=0.5)
+            near = f"; nearest: {close[0]}" if close else ""
+            raise ConfigError(f"{verb} takes {takes} only, got {shown(text)}{near}")
+        into, (name, kind) = (values, kinds[key]) if key in kinds else (tracker, keys[key])
+        into[name] = _read(key, kind, value)
+    if keys:
+        values["tracker"] = tracker
+    for key, (name, _) in kinds.items():
+        if name not in values and cls.__dataclass_fields__[name].default is MISSING:
+            raise ConfigError(f"{key} must be given")
+    return cls(**values)
+
+
+def _read(key: str, kind: Any, text: str) -> Any:
+    """The value that a text stands for where a type is asked for."""
+    if text != "null":
+        try:
+            return validated(key, kind, text)
+        except ConfigError:
+            pass  # no key for text
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        value = text
+    return validated(key, kind, value)
