@@ -339,6 +339,7 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
             from harness.running.engine import open_engine
             from harness.running.engine.local import METHOD
             from harness.running.event_files import EventFolder
+            from harness.running.event_loop import no_notices
             from harness.running.scheduler import Scheduler, epochs_left
             from harness.tracking import tracks
 
@@ -353,7 +354,7 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
         try:
             try:
                 scheduler = Scheduler(plan, engine, display, python_path, events.tell)
-                scheduler.run(tuple if tracking is None else tracking.lines)
+                scheduler.run(no_notices if tracking is None else tracking.lines)
             finally:
                 display.stop()
                 engine.close()

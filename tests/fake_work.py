@@ -51,7 +51,7 @@ def write_cell(store, base, cell, **entries):
         "cell_key": cell.key, "base_key": base.key, **labels(base.config), "method": cell.method.name,
         "status": "done", "reason": None, "summary": {"val_accuracy": 50.0}, "base_digest": [f"digest {epochs[-1]}"],
         "sources": {"harness": harness_digest()}, "holds": {"epochs": epochs, "test_epochs": epochs, "weights": True},
-        "run_id": cell.key[:12], "generation": 0,
+        "config": {"evaluate": {}}, "run_id": cell.key[:12], "generation": 0,
     }  # fmt: skip
     store.write_record(record | entries, [{"epoch": t, "val_accuracy": 50.0} for t in epochs[1:]])
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from harness.running.display import LiveView
-from harness.running.engine import Engine
-from harness.running.events import Event
-from harness.running.jobs import Job
+if TYPE_CHECKING:
+    from harness.running.display import LiveView
+    from harness.running.engine import Engine
+    from harness.running.events import Event
+    from harness.running.jobs import Job
 
 LOOK_SECONDS = 0.5
 """after which a source is asked for jobs again where nothing happens"""
@@ -22,6 +23,11 @@ class Source(Protocol):
 
     def take(self, job: Job, event: Event) -> None:
         """Hear of a submitted job."""
+
+
+def no_notices() -> Sequence[str]:
+    """The lines of nobody."""
+    return ()
 
 
 def run_jobs(source: Source, engine: Engine, view: LiveView, notices: Callable[[], Sequence[str]]) -> None:

@@ -12,7 +12,7 @@ from harness.config import EvaluateConfig, Save
 from harness.planning.plan import BasePlan, CellPlan, Plan, needs_shadow
 from harness.running.display import Display
 from harness.running.engine import Engine
-from harness.running.event_loop import run_jobs
+from harness.running.event_loop import no_notices, run_jobs
 from harness.running.events import (
     CellEnded,
     DiskFailed,
@@ -67,7 +67,7 @@ class Scheduler:
         records = {key: self.store.record(key) for key in self.open}
         self._generations = {key: None if record is None else record["generation"] for key, record in records.items()}
 
-    def run(self, notices: Callable[[], Sequence[str]] = tuple) -> None:
+    def run(self, notices: Callable[[], Sequence[str]] = no_notices) -> None:
         """Run until nothing is open; interrupts end every job and pass through."""
         run_jobs(self, self.engine, self.display, notices)
         for base in self.plan.bases:

@@ -6,6 +6,7 @@ checksums and are checked when they are read.
     cells/<cell key>/   record.json, history.parquet, tables/, restart/, weights.safetensors, log.txt
     suites/<suite>/     plan.json and views of exactly the last plan
     leases/             who works where at this moment
+    engine/<command>/   what the jobs of commands that run at this moment say
 """
 
 from __future__ import annotations

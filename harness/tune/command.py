@@ -21,6 +21,7 @@ from harness.publishing.tracking_process import TrackingProcess
 from harness.running.engine import Engine
 from harness.running.engine.local import METHOD
 from harness.running.event_files import EventFolder
+from harness.running.event_loop import no_notices
 from harness.running.events import RunsEnded
 from harness.storage.retention import prune
 from harness.tracking import tracks
@@ -137,7 +138,7 @@ def tune(
         try:
             display.start()
             try:
-                tuner.run(tuple if tracking is None else tracking.lines)
+                tuner.run(no_notices if tracking is None else tracking.lines)
             finally:
                 display.stop()
             for base in plan.bases:

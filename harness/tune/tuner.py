@@ -15,7 +15,7 @@ from typing import Any
 from harness.config import Settings
 from harness.planning.plan import BasePlan
 from harness.running.engine import Engine
-from harness.running.event_loop import run_jobs
+from harness.running.event_loop import no_notices, run_jobs
 from harness.running.events import DiskFailed, EpochEnded, Event, JobEnded, JobResumed, Message, TrialValued
 from harness.running.jobs import Job
 from harness.storage.paths import snapshot_path
@@ -75,7 +75,7 @@ class Tuner:
         self._attempts: Counter[str] = Counter()
         self._beaten = 0.0
 
-    def run(self, notices: Callable[[], Sequence[str]] = tuple) -> None:
+    def run(self, notices: Callable[[], Sequence[str]] = no_notices) -> None:
         """Run until every search has ended; an interrupt ends all jobs and passes through, and every trial stays."""
         run_jobs(self, self.engine, self.display, notices)
 

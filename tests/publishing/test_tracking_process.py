@@ -16,6 +16,13 @@ from harness.tracking.tracker import RunEnd, RunInfo, WholeRun
 CSV = TrackerConfig("csv")
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """A loaded machine may take long to start a process; nothing here waits longer than it needs."""
+    monkeypatch.setattr(tracking_process, "PATIENCE", 600.0)
+    monkeypatch.setattr(tracking_process, "LEAVE_SECONDS", 600.0)
+
+
 @pytest.fixture
 def events(tmp_path):
     with EventFolder(Store(tmp_path)) as folder:

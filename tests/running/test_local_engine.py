@@ -1,5 +1,6 @@
 """Jobs in processes of their own: what they say is followed in their files, however they end."""
 
+import errno
 import os
 import signal
 import time
@@ -43,6 +44,13 @@ class LosingItsLease(Saying):
 
     def run(self):
         leave()
+
+
+class OnAFullDisk(Saying):
+    """Cannot even say that."""
+
+    def run(self):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a/file")
 
 
 class Endless(Saying):
@@ -98,11 +106,10 @@ def test_what_jobs_say_and_how_they_end(engine, plan, tmp_path):
     assert files == [[Message("said"), JobEnded()], [Message("said"), killed], [JobEnded()]]
 
 
-def test_a_disk_that_takes_no_event_is_told_all_the_same(engine, plan, tmp_path):
-    (tmp_path / "000001.jsonl").symlink_to("/dev/full")
-    engine.submit(job_of(plan, Saying))
+def test_a_disk_that_takes_no_event_is_told_all_the_same(engine, plan):
+    engine.submit(job_of(plan, OnAFullDisk))
     _, said = next(engine.events(timeout=60))
-    assert said == DiskFailed(28, "No space left on device", str(tmp_path / "000001.jsonl"))
+    assert said == DiskFailed(28, "No space left on device", "a/file")
 
 
 def test_stopping_ends_every_job(engine, plan):

@@ -125,6 +125,7 @@ def test_what_killed_processes_left_is_dropped(results):
     half = base / ".base.json.12345678.tmp"
     half.write_text("half")
     lease = results / "leases" / "bases-0.json"
+    lease.parent.mkdir(exist_ok=True)
     lease.write_text("{}")
     events = results / "engine" / "0123456789ab"
     events.mkdir(parents=True)
