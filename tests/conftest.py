@@ -17,17 +17,20 @@ settings.register_profile("any speed", deadline=None, suppress_health_check=[Hea
 settings.load_profile("any speed")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """With `--dist loadgroup` tests that share fixtures run in one process, where these are made once.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Where tests run in several processes, those that share fixtures run in one, which makes these once."""
+    from xdist.scheduler import LoadScopeScheduling
 
-    Together are the tests of a folder with a conftest.py of its own, of a class, or of a file.
-    """
-    for item in items:
-        folder = item.path.parent
-        shared = folder if folder != TESTS and (folder / "conftest.py").exists() else item.path
-        within = f"::{item.cls.__name__}" if item.cls is not None and shared == item.path else ""
-        item.add_marker(pytest.mark.xdist_group(f"{shared.relative_to(TESTS)}{within}"))
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            """Together are the tests of a folder with a conftest.py of its own, of a class, or of a file."""
+            name = nodeid.partition("[")[0]
+            folder = (config.rootpath / name.partition("::")[0]).parent
+            shared = folder != TESTS and (folder / "conftest.py").exists()
+            return str(folder) if shared else name.rpartition("::")[0]
+
+    return Scheduling(config, log)
 
 
 class Finished(NamedTuple):

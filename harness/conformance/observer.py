@@ -84,7 +84,7 @@ class ObserverChecks:
 
     def test_observer_goes_on_from_its_state(self, subject: Subject, observer: MakeObserver, tmp_path: Path) -> None:
         """After every epoch a fresh instance takes up the stored state, and all go on side by side."""
-        showing = Showing(subject, live=True)
+        showing = Showing(subject, live=_watches_steps(observer()))
         original = showing.join(observer())
         resumed: dict[int, Observer] = {}
 
@@ -109,7 +109,7 @@ class ObserverChecks:
 
     def test_observer_proposing_changes_nothing(self, subject: Subject, observer: MakeObserver) -> None:
         """An instance asked never, one asked once per epoch and one asked ten times end alike."""
-        showing = Showing(subject, live=True)
+        showing = Showing(subject, live=_watches_steps(observer()))
         never, once, often = (showing.join(observer()) for _ in range(3))
 
         def after(snapshot: Snapshot) -> None:
@@ -153,7 +153,7 @@ class ObserverChecks:
 
     def test_observer_copies_what_it_keeps(self, subject: Subject, observer: MakeObserver) -> None:
         """Snapshots that are spoilt as soon as the call is over give the same proposals."""
-        showing = Showing(subject, live=True)
+        showing = Showing(subject, live=_watches_steps(observer()))
         method, hurried = showing.join(observer()), showing.join(observer(), fleeting=True)
 
         def after(snapshot: Snapshot) -> None:

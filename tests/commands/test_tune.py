@@ -50,6 +50,12 @@ def tuned(tmp_path_factory):
     return results, here(*TUNE, *CMD, results=results).stdout
 
 
+@pytest.fixture(autouse=True)
+def figures_once(tuned, monkeypatch):
+    """Figures take seconds; those of `tuned` are drawn and looked at, no others."""
+    monkeypatch.setattr("harness.tune.command.draw_search", lambda search: [])
+
+
 def test_every_method_gets_the_same_budget_and_the_table_states_it(tuned):
     results, stdout = tuned
     assert f"best of {TRIALS} trials per method" in stdout
