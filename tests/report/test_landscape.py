@@ -167,7 +167,7 @@ def recorded(target):
 
 
 def test_methods_without_a_plane_are_not_fitted():
-    assert reconstruction(recorded("baselines.dmd.posthoc.DMDReconstruction"), ()) is None
+    assert reconstruction(recorded("baselines.dmd_reconstruction.DMDReconstruction"), ()) is None
     assert reconstruction(recorded("baselines.swa.SWA"), ()) is None
 
 

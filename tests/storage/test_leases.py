@@ -35,7 +35,7 @@ def holder_process(root):
 
 def foreign(root, name="bases-a", **changes):
     """A lease as a process of another machine would have left it."""
-    owner = dataclasses.replace(Owner.me(), space="another machine", host="elsewhere", pid=1, **changes)
+    owner = dataclasses.replace(Owner.of(os.getpid()), space="another machine", host="elsewhere", pid=1, **changes)
     path = Leases(root).path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dataclasses.asdict(owner)))
@@ -88,7 +88,7 @@ def test_taken_over_at_once_from_a_killed_process(tmp_path):
 
 def test_a_process_id_that_is_used_again_is_another_process(tmp_path):
     """The lease of an earlier process with the id of one that lives."""
-    owner = dataclasses.replace(Owner.me(), started="1")
+    owner = dataclasses.replace(Owner.of(os.getpid()), started="1")
     path = Leases(tmp_path).path("bases-a")
     path.parent.mkdir()
     path.write_text(json.dumps(dataclasses.asdict(owner)))
