@@ -217,6 +217,7 @@ class EmbeddedCMD:
         self.t = state["t"]
         self.embedded_epochs = state["embedded_epochs"]
         self.windows = [dict(row) for row in state["windows"]]
+        self.seen_TN = None
         if "seen_TN" in state:
             seen_TN = state["seen_TN"]
             self.seen_TN = torch.empty(self.warmup + 1, self.layout.N, device=self.device)
