@@ -15,7 +15,7 @@ from command import here
 
 from harness.config import ConfigError
 from harness.planning.compose import Request, compose_values
-from harness.planning.resolve import validate
+from harness.planning.resolve import resolve, validate
 
 CONF = Path(str(files("conf")))
 SMALL = ("dataset=digits", "model=test_resnet", "method=base", "tracker=csv")
@@ -67,15 +67,16 @@ def composition(*overrides):
     return compose_values(Request((*SMALL, *overrides)))
 
 
+DATASETS = ("digits", "image_folder")
 COMPOSITIONS = {
     "top": ((), lambda path: path[0] not in ("model", "dataset", "optimizer", "method")),
     **{f"model={name}": ((f"model={name}",), lambda path: path[0] == "model") for name in ("test_resnet", "lenet5")},
-    **{f"dataset={name}": ((f"dataset={name}",), lambda path: path[0] == "dataset") for name in presets("dataset")},
+    **{f"dataset={name}": ((f"dataset={name}",), lambda path: path[0] == "dataset") for name in DATASETS},
     **{f"optimizer={name}": ((f"optimizer={name}",), lambda p: p[0] == "optimizer") for name in presets("optimizer")},
     **{f"method={name}": ((f"method={name}", "epochs=120"), lambda p: p[0] == "method") for name in presets("method")},
     **{f"engine={name}": ((f"engine={name}",), lambda path: path[0] == "engine") for name in presets("engine")},
 }
-"""what is composed, and which of its keys are replaced: every preset; of models, whose keys are the same in all, two"""
+"""what is composed, and which keys are replaced: of models and data sets, whose keys are the same in all, two presets"""
 
 ANYTHING = ("kwargs", "width", "choices")
 """keys that take any value YAML has, or any list: a timm model's own options and the choices of a search"""
@@ -138,8 +139,7 @@ def test_suites_of_ones_own_that_are_mistaken(tmp_path):
     for index, (text, words) in enumerate(SUITES.items()):
         (tmp_path / f"suite/own{index}.yaml").write_text(text)
         with pytest.raises(ConfigError) as refusal:
-            compose = compose_values(Request((*SMALL, f"suite=own{index}"), (tmp_path,)))
-            validate(compose, (tmp_path,), "a test")
+            resolve(Request((*SMALL, f"suite=own{index}"), (tmp_path,)), "a test")
         assert words in str(refusal.value), str(refusal.value)
         assert len(str(refusal.value).splitlines()) == 1
 
@@ -148,10 +148,7 @@ def test_a_suite_builds_on_another(tmp_path):
     (tmp_path / "suite").mkdir()
     text = "# @package _global_\ndefaults: [smoke, override /method: [base, swa], _self_]\nepochs: 4\n"
     (tmp_path / "suite/shorter.yaml").write_text(text)
-    smoke, shorter = (
-        validate(compose_values(Request((f"suite={name}",), (tmp_path,))), (tmp_path,), "a test")
-        for name in ("smoke", "shorter")
-    )
+    smoke, shorter = (resolve(Request((f"suite={name}",), (tmp_path,)), "a test") for name in ("smoke", "shorter"))
     assert [method.name for method in shorter.bases[0][1]] == ["base", "swa"]
     assert [replace(base, epochs=4) for base, _ in smoke.bases] == [base for base, _ in shorter.bases]
 

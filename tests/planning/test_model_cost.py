@@ -74,7 +74,8 @@ def test_refusals_are_not_remembered(tmp_path, forgetful):
 
 
 HEAVY = (
-    "torch._dynamo", "torch._inductor", "timm", "torchvision", "sklearn", "scipy.stats", "matplotlib", "wandb", "optuna",
+    "torch._dynamo", "torch._inductor", "timm", "torchvision", "sklearn", "scipy.stats", "matplotlib", "wandb",
+    "optuna",
 )  # fmt: skip
 """what takes long to import and no plan needs, once the facts of its models are known"""
 
