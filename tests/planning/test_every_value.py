@@ -76,7 +76,7 @@ COMPOSITIONS = {
     **{f"method={name}": ((f"method={name}", "epochs=120"), lambda p: p[0] == "method") for name in presets("method")},
     **{f"engine={name}": ((f"engine={name}",), lambda path: path[0] == "engine") for name in presets("engine")},
 }
-"""what is composed, and which keys are replaced: of models and data sets, whose keys are the same in all, two presets"""
+"""what is composed, and which of its keys are replaced: every preset, of models and data sets two"""
 
 ANYTHING = ("kwargs", "width", "choices")
 """keys that take any value YAML has, or any list: a timm model's own options and the choices of a search"""
