@@ -20,7 +20,7 @@ from harness.conformance.clauses import (
     seeding_nothing,
     table_bits,
 )
-from harness.conformance.showing import Declared
+from harness.conformance.shown_again import Declared
 from harness.conformance.tiny import CPU, Subject, recorded
 from harness.method import Brancher, Proposal, Trajectory
 from harness.snapshots import MemoryTrajectory

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from harness.conformance.clauses import Clause, breach
-from harness.conformance.elsewhere import elsewhere
+from harness.conformance.pretended_gpu import pretended_gpu
 from harness.conformance.tiny import Subject, file_digests, quiet, recorded, temporary_folder
 from harness.running.events import EpochEnded, Event
 from harness.running.jobs import run_job
@@ -111,7 +111,7 @@ class JobChecks:
         Sums may be taken in other blocks there, so the numbers agree within a thousandth.
         """
         base = replace(subject.base, config=replace(subject.base.config, device="cuda"))
-        with elsewhere():
+        with pretended_gpu():
             there = _run_first(replace(subject, base=base), stops=1)
         ours, theirs = (outcome.rows["val_loss"] for outcome in (_finished(subject), there))
         assert np.allclose(ours, theirs, rtol=1e-3, equal_nan=True), breach(

@@ -22,7 +22,7 @@ from harness.conformance.clauses import (
     snapshot_bits,
     table_bits,
 )
-from harness.conformance.showing import Showing
+from harness.conformance.shown_again import Showing
 from harness.conformance.tiny import Subject, recorded
 from harness.method import Observer, Proposal, Snapshot
 from harness.storage.tensors import read_state, write_state

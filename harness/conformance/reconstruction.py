@@ -22,7 +22,7 @@ from harness.conformance.clauses import (
     snapshot_bits,
     table_bits,
 )
-from harness.conformance.showing import Declared
+from harness.conformance.shown_again import Declared
 from harness.conformance.tiny import Subject, file_digests, recorded
 from harness.method import Reconstruction, Trajectory
 from harness.snapshots import MemoryTrajectory

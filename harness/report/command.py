@@ -13,8 +13,8 @@ from harness.arguments import ReportArguments, read_arguments
 from harness.planning.methods import make_importable
 from harness.report.page.write import write_page
 from harness.report.stats.budget import at_budget, budgets, check_budget
-from harness.report.stats.compare import compare
 from harness.report.stats.headline import headline
+from harness.report.stats.other_results import compare
 from harness.report.stats.summary import Results
 from harness.report.tables.budget import budget_tables
 from harness.report.tables.comparison import comparison_tables

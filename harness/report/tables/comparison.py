@@ -6,8 +6,8 @@ import math
 
 import pandas as pd
 
-from harness.report.stats.compare import Comparison
 from harness.report.stats.means import Spread, in_words
+from harness.report.stats.other_results import Comparison
 from harness.report.stats.paired import SEEDS
 from harness.report.tables.columns import Choice, number, probability
 from harness.report.tables.printed import Printed

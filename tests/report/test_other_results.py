@@ -8,7 +8,7 @@ from command import here
 from frames import cells, frame_of, write_suite
 
 from harness.config import ConfigError
-from harness.report.stats.compare import compare
+from harness.report.stats.other_results import compare
 from harness.report.stats.published import published
 from harness.report.tables.columns import Choice
 from harness.report.tables.comparison import comparison_tables

@@ -164,14 +164,14 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 @contextlib.contextmanager
-def elsewhere() -> Iterator[None]:
+def pretended_gpu() -> Iterator[None]:
     """In the block `cuda` is a device that is there."""
     event = mock.Mock(**{"return_value.elapsed_time.return_value": 0.0})
     pretended = {
         "is_available": lambda: True,
         "device_count": lambda: 1,
         "synchronize": lambda device=None: None,
-        "get_device_name": lambda device=None: "elsewhere",
+        "get_device_name": lambda device=None: "pretended GPU",
         "max_memory_allocated": lambda device=None: 0,
         "get_rng_state": lambda device=None: torch.get_rng_state(),
         "set_rng_state": lambda state, device=None: None,

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from harness.conformance.elsewhere import elsewhere
+from harness.conformance.pretended_gpu import pretended_gpu
 
 
 @pytest.fixture(autouse=True)
 def there():
-    with elsewhere():
+    with pretended_gpu():
         yield
 
 
