@@ -19,7 +19,7 @@ from harness.running.engine.slurm import sbatch_parameters
         (SlurmConfig, {"parameters": ["exclusive"]}, "engine.parameters must be a mapping, got ['exclusive']"),
         (SlurmConfig, {"poll_seconds": 0}, "engine.poll_seconds must be at least 0.1, got 0"),
         (SlurmConfig, {"partitions": "gpu"}, "engine has no key 'partitions'; nearest: partition"),
-        (SlurmConfig, {"workers": 0}, "engine.workers must be at least 1, got 0"),
+        (SlurmConfig, {"workers": 0}, "engine.workers must be auto or at least 1, got 0"),
         (SlurmConfig, {"retries": -1}, "engine.retries must be at least 0, got -1"),
         (RayConfig, {"gpus": -1}, "engine.gpus must be at least 0, got -1"),
         (RayConfig, {"address": ""}, "engine.address must be text of at least 1 character, got ''"),
