@@ -131,6 +131,10 @@ def make_method(config: MethodConfig) -> Method:
         return cls(**config.params)
     except (ValueError, TypeError, ArithmeticError) as error:
         raise ConfigError(f"{key}.{one_line(error)}") from error
+    except Exception as error:
+        raise ConfigError(
+            f"{key} must be made of these values, got {type(error).__name__}: {one_line(error)}"
+        ) from error
 
 
 def fit_method(config: MethodConfig, epochs: int) -> FittedMethod:
