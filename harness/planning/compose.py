@@ -250,7 +250,10 @@ def _apply(config: DictConfig, override: Override) -> None:
             raise ConfigError(f"~{key} must have the value {shown(inner[name])} or none, got {shown(override.value())}")
         del inner[name]
         return
-    OmegaConf.update(config, key, override.value(), merge=True, force_add=True)
+    value = override.value()
+    # a mapping goes into a mapping; in any other place it stays as it was given, for its type to be refused by its key
+    merges = isinstance(value, dict) and isinstance(OmegaConf.select(config, key), DictConfig)
+    OmegaConf.update(config, key, value, merge=merges, force_add=True)
 
 
 def _hydra(groups: list[str], parsed: list[Override]) -> Values:
