@@ -29,7 +29,7 @@ ACCELERATING = (
         ("dmd", "rank=5", ["rank", "at most 3", "5 snapshots", "got 5"]),
         ("dmd", "energy=0", ["energy", "above 0 and at most 1", "got 0"]),
         ("dmd", "energy=1.5", ["energy", "above 0 and at most 1", "got 1.5"]),
-        ("dmd", "offset=mean", ["offset", "constant, first or none", "'mean'"]),
+        ("dmd", "offset=mean", ["offset", "constant, first, none", "'mean'"]),
         ("dmd", "warmup=1", ["warmup", "at least 2", "got 1"]),
         ("dmd", "warmup=8", ["warmup", "below epochs = 8", "got 8"]),
         ("cmd_dmd", "warmup=8", ["warmup", "below epochs = 8", "got 8"]),

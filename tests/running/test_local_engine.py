@@ -70,7 +70,7 @@ def plan(tmp_path_factory):
 def job_of(plan, worker):
     return Job(
         worker=worker, base=plan.bases[0], cells=(), snapshots=frozenset(), starts=frozenset(), retrain=False,
-        evaluate=plan.study.evaluate, settings=plan.study.settings, composed={}, python_path=(),
+        evaluate=plan.experiment.evaluate, settings=plan.experiment.settings, composed={}, python_path=(),
     )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def test_a_job_that_is_lost_again_and_again_fails_its_cells_alone(tmp_path):
     plan = plan_of(tmp_path)
     label = f"{plan.bases[0].config.label}-lookahead"
     ran = Ran(plan, InlineEngine(deaths={label: 9}))
-    retries = plan.study.settings.engine.retries
+    retries = plan.experiment.settings.engine.retries
     assert [job[0] for job in ran.jobs] == ["train", *["branch"] * (retries + 1)]
     record = ran.record("lookahead")
     assert (record["status"], record["reason"]) == ("failed", "process ended with SIGKILL")

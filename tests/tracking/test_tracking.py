@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_module
 from offline import offline_runs
+from omegaconf import OmegaConf
 
 from harness.config import TrackerConfig, from_mapping
 from harness.tracking import open_tracker
@@ -391,10 +392,12 @@ def test_a_stated_mode_needs_no_note(mode):
 
 
 def test_presets():
+    def preset(name, *overrides):
+        values = OmegaConf.to_container(compose(f"tracker/{name}", list(overrides)).tracker)
+        return from_mapping(TrackerConfig, "tracker", values)
+
     with initialize_config_module("conf", version_base="1.3"):
-        wandb = from_mapping(TrackerConfig, "tracker", compose("tracker/wandb").tracker)
-        none = from_mapping(TrackerConfig, "tracker", compose("tracker/none", ["tracker.mode=offline"]).tracker)
-        csv = from_mapping(TrackerConfig, "tracker", compose("tracker/csv").tracker)
+        wandb, none, csv = preset("wandb"), preset("none", "tracker.mode=offline"), preset("csv")
     assert wandb == TrackerConfig("wandb")
     assert (csv.name, none.name, resolve_mode(none)[0]) == ("csv", "none", "disabled")
 

@@ -37,7 +37,12 @@ def warm_up() -> None:
     if METHOD == "forkserver":
         preload = ["harness.running.jobs", "baselines.cmd", "scipy.cluster.hierarchy", "wandb"]
         multiprocessing.set_forkserver_preload(preload)
-        multiprocessing.forkserver.ensure_running()
+        # an interrupt is this process's to handle: the server would print a traceback where it is still importing
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            multiprocessing.forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave(*_: object) -> None:
