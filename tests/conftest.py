@@ -11,6 +11,8 @@ from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent
+SLOWEST = ("recovery", "commands/test_wandb.py", "commands/test_tune.py", "tune", "commands", "tracking", "conformance")
+"""The slowest tests, which begin first where several processes share all, so that none is left with them at the end."""
 
 # how long an example takes says how busy the machine is
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -30,7 +32,18 @@ def pytest_xdist_make_scheduler(config, log):
             shared = folder != TESTS and (folder / "conftest.py").exists()
             return str(folder) if shared else name.rpartition("::")[0]
 
+    config.option.loadscopereorder = False  # in the order of the collection, see below
     return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """The slowest folders and files first."""
+
+    def place(item):
+        name = item.nodeid.removeprefix("tests/")
+        return next((index for index, slow in enumerate(SLOWEST) if name.startswith(slow)), len(SLOWEST))
+
+    items.sort(key=place)
 
 
 class Finished(NamedTuple):

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config import TrackerConfig
-from harness.running.event_files import EventReader
-from harness.running.events import CellEnded, Event, JobEnded, RowsAdded, RunsEnded, RunStarted
+from harness.running.event_files import EventReader, heard_by_engine
+from harness.running.events import CellEnded, Event, RowsAdded, RunsEnded, RunStarted
 
 if TYPE_CHECKING:
     from harness.publishing.publish import Publisher
@@ -163,13 +163,14 @@ class _Follower:
     def _look(self) -> None:
         """Take what is new in every file: jobs' in the order of their start, what the command says of them last."""
         for path in sorted(self.events.glob("*.jsonl")):
-            reader = self.readers.setdefault(path, EventReader(path))
-            for event in reader.read():
+            mark = heard_by_engine(path)
+            whole = mark.exists()  # before the file is read, so that all of it is
+            for event in self.readers.setdefault(path, EventReader(path)).read():
                 self._take(event)
-                if isinstance(event, JobEnded):
-                    path.unlink(missing_ok=True)
-                    del self.readers[path]
-                    break
+            if whole:
+                path.unlink()
+                mark.unlink()
+                del self.readers[path]
 
     def _take(self, event: Event) -> None:
         match event:

@@ -4,9 +4,9 @@
     engine/<command>/command.jsonl  what the command itself has to say to its tracking
 
 Only their owner can read them. A file may be followed by several readers: the engine reads those of its jobs, the
-tracking process all. The tracking process removes a job's file when it has read its end; the rest goes with the folder
-when the command ends. A lease on the folder tells whether its command is alive: what a killed one left is removed by
-the next command, or by `doctor`.
+tracking process all. When the engine has read a job's end it says so beside the file (000001.heard); only then does the
+tracking process remove the two, once it has read them too. The rest goes with the folder when the command ends. A lease
+on the folder tells whether its command is alive: what a killed one left is removed by the next command, or by `doctor`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ from harness.storage.store import Store
 COMMAND = "command.jsonl"
 SLURM = "slurm"
 """the folder among events of what Slurm starts jobs from"""
+
+
+def heard_by_engine(path: Path) -> Path:
+    """The mark that a job is gone and the engine has read its file of events to the end."""
+    return path.with_suffix(".heard")
 
 
 class EventWriter:

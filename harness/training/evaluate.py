@@ -19,7 +19,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from harness.config import BaseConfig, EvaluateConfig
 from harness.method import Proposal, Snapshot
 from harness.problem.images import Images
-from harness.problem.models import build_model
 from harness.problem.splits import load_split
 from harness.randomness import generator
 from harness.training.flat_model import FlatModel
@@ -61,6 +60,8 @@ class Evaluator:
         with_test: bool = True,
         val_images: int | None = None,
     ) -> None:
+        from harness.problem.models import build_model  # imports timm: seconds, and jobs alone need it
+
         self.base = base
         self.config = config
         self.device = device

@@ -19,7 +19,6 @@ from torch.nn.functional import cross_entropy
 from harness.config import BaseConfig
 from harness.method import OptimizerFactory, Schedule, Snapshot, State
 from harness.problem.images import Images
-from harness.problem.models import build_model
 from harness.problem.optimizers import make_optimizer, schedule
 from harness.randomness import derive
 from harness.training.clock import Counts
@@ -51,6 +50,8 @@ class Trainer:
     """
 
     def __init__(self, base: BaseConfig, images: Images, device: torch.device) -> None:
+        from harness.problem.models import build_model  # imports timm: seconds, and jobs alone need it
+
         self.base = base
         self.images = images
         self.device = device

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.running.event_files import EventReader, EventWriter
+from harness.running.event_files import EventReader, EventWriter, heard_by_engine
 from harness.running.events import Event, JobEnded
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ class FollowingEngine(ABC):
         if not handed.ended:
             with EventWriter(handed.task.events) as file:
                 file.tell(end)
+        heard_by_engine(handed.task.events).touch()
         yield handed.job, end
 
     def stop(self) -> None:

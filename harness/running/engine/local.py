@@ -35,7 +35,13 @@ METHOD = "forkserver" if sys.platform != "win32" else "spawn"
 def warm_up() -> None:
     """Start the server that jobs are forked from; it imports in parallel with this process."""
     if METHOD == "forkserver":
-        preload = ["harness.running.jobs", "baselines.cmd", "scipy.cluster.hierarchy", "wandb"]
+        preload = [
+            "harness.running.jobs",
+            "harness.problem.models",
+            "baselines.cmd",
+            "scipy.cluster.hierarchy",
+            "wandb",
+        ]
         multiprocessing.set_forkserver_preload(preload)
         # an interrupt is this process's to handle: the server would print a traceback where it is still importing
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
