@@ -107,7 +107,8 @@ def _recorded(store: Store) -> tuple[dict[str, tuple[str, str]], dict[str, str]]
 
 def _from_fragments(root: Path, run_id: str, tracker: WandbTracker, state: RunState | None) -> str:
     """Give a run that no record is of, such as a trial or one that was cut short, as its fragments hold it."""
-    runs = [read_offline(path) for path in _whole(root, run_id)]
+    fragments = _whole(root, run_id)  # before a run is opened, which has a fragment of its own
+    runs = [read_offline(path) for path in fragments]
     known, last = local_state(root, run_id), runs[-1]
     if known is not None and state is not None and known.epoch == state.epoch and known.digest == state.digest:
         return THERE
@@ -116,7 +117,7 @@ def _from_fragments(root: Path, run_id: str, tracker: WandbTracker, state: RunSt
     tracker.start(replace(info, tags=tuple(dict.fromkeys([*(state.tags if state else ()), *info.tags]))))
     tracker.log(run_id, (rows[epoch] for epoch in sorted(rows)))
     if last.finished:
-        tracker.end(run_id, _end(last, _whole(root, run_id)[-1].parent / "files"))
+        tracker.end(run_id, _end(last, fragments[-1].parent / "files"))
     return SENT
 
 
