@@ -252,8 +252,17 @@ class Search:
         return "" if self.exclusive else self.owner
 
     def _resume(self, frozen: FrozenTrial) -> Candidate | None:
-        self.study.sampler = make_sampler(self.config, frozen.number, self._who)
-        return self._candidate(Trial(self.study, frozen._trial_id))
+        """The candidate of a trial that was left under way, perhaps before all of its parameters were suggested.
+
+        Parameters that a sampler draws one by one come from one stream: those that the trial holds are drawn again, and
+        let go, so that the others are what they would have been.
+        """
+        sampler = self.study.sampler = make_sampler(self.config, frozen.number, self._who)
+        trial = Trial(self.study, frozen._trial_id)
+        for name, distribution in frozen.distributions.items():
+            if not trial._is_relative_param(name, distribution) and not distribution.single():
+                sampler.sample_independent(self.study, frozen, name, distribution)
+        return self._candidate(trial)
 
     def _retry(self) -> None:
         """Enqueue once more what has failed and was not tried again."""

@@ -1,19 +1,22 @@
 """Searches run in this process: what trials come to, what they cost, and what goes on after an interruption."""
 
 import json
+from types import SimpleNamespace
 
+import optuna
 import pandas as pd
 import pytest
 from command import OWN, cell_folder, here
 from optuna.trial import TrialState
 
 import harness.problem.splits
-from harness.config import ConfigError
+from harness.config import ConfigError, TuneConfig
 from harness.storage.store import Store
 from harness.training.evaluate import Evaluator
 from harness.tune.batch import Batch
 from harness.tune.results import outcome, trials_frame
-from harness.tune.study import counts
+from harness.tune.sampling import make_sampler
+from harness.tune.study import Search, counts
 
 SAMPLES = "method.cmd_online.search.samples={type:int,low:50,high:99}"
 CMD = ("method=cmd_online", "seeds=[0,1]", SAMPLES)
@@ -301,3 +304,23 @@ def test_every_method_can_be_tuned(tuned, tmp_path):
         errors = [trial.user_attrs["error"] for trial in search.trials if "error" in trial.user_attrs]
         assert errors == [], search.label
         assert outcome(search).default is not None
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("held", [1, 2, 3])
+def test_a_trial_that_was_killed_while_it_was_asked_has_the_parameters_it_would_have_had(sampler, held):
+    """Where parameters are drawn one by one, those that were stored before the kill are not drawn again by Optuna."""
+    space = ("a", "b", "c")
+    config, asked = TuneConfig(sampler=sampler), []
+
+    def suggest(trial, names):
+        return {name: trial.suggest_int(name, 0, 10**6) for name in names}
+
+    search = SimpleNamespace(config=config, _who="", _candidate=lambda trial: suggest(trial, space))
+    for names in (space, space[:held]):
+        search.study = optuna.create_study(sampler=make_sampler(config, 0))
+        asked.append(suggest(search.study.ask(), names))
+    whole, half = asked
+    assert half.items() <= whole.items()
+    (frozen,) = search.study.get_trials()
+    assert Search._resume(search, frozen) == whole
