@@ -33,10 +33,10 @@ sync: $(VENV)/ready ## Send the W&B runs that were kept offline, and say what is
 	@$(BIN)/traindyn sync $(ARGS)
 
 test: $(VENV)/ready ## Run all tests
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+	@$(BIN)/python -m pytest -n 4 $(ARGS)
 
 test-recovery: $(VENV)/ready ## Kill and disturb a run at many moments (half an hour)
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 -m 'long or not long' tests/recovery $(ARGS)
+	@$(BIN)/python -m pytest -n 4 -m 'long or not long' tests/recovery $(ARGS)
 
 test-slurm: $(VENV)/ready ## Run on a Slurm of one node (Debian: slurmctld slurmd slurm-client munge)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[slurm]'
