@@ -11,8 +11,10 @@ import pandas as pd
 
 from baselines.cmd.analysis import analysis, two_mode_plane
 from baselines.cmd.buffers import split
+from baselines.cmd.clustering import find_modes
 from baselines.cmd.modes import ModeReport
-from baselines.cmd.posthoc import check_length, check_modes, decompose_run
+from baselines.cmd.posthoc import FindModes, check_length, check_modes, decompose_run, mode_kernels
+from baselines.kernel import kernel_scalars, kernel_table
 from baselines.parameters import check_bool, check_whole
 from harness.method import Plane, Proposal, Reconstruction, Run, State
 
@@ -54,8 +56,12 @@ class CMDPosthoc(Reconstruction):
     def fit(self, run: Run) -> None:
         self.run = run
         self.window = run.trajectory.window(*self.needs(run.epochs))
-        self.cmd = decompose_run(run, self.window, self.modes, self.samples, self.model_buffers)
+        self.cmd = decompose_run(run, self.window, self.modes, self.samples, self.model_buffers, self._find(run))
         self.report = ModeReport.of(self.cmd, run.layout)
+
+    def _find(self, run: Run) -> FindModes:
+        """How modes and references are chosen out of the sample."""
+        return find_modes
 
     def reconstruct(self, t: int) -> Proposal:
         ts = self.cmd.ts
@@ -67,11 +73,17 @@ class CMDPosthoc(Reconstruction):
         return split(theta_E, self.run.layout.N, self.window[ts.index(t)].buffers)
 
     def scalars(self) -> dict[str, float]:
-        return self.report.scalars()
+        """The modes' numbers, and the age and effective number of snapshots of the last epoch's kernels."""
+        kernel_MT = mode_kernels(self.cmd.references_TM, -1)
+        return {**self.report.scalars(), **kernel_scalars(kernel_MT, self.cmd.ts, self.cmd.size_M)}
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Modes, layers, correlations against a surrogate, the sample, weights over time and what fits leave over."""
-        return self.report.tables(self.run.layout) | analysis(self.cmd, self.report, self.window, self.run)
+        """Modes, layers, correlations against surrogates, kernels, the sample, weights over time, what fits leave."""
+        own = self.report.tables(self.run.layout) | self._kernel_table()
+        return own | analysis(self.cmd, self.report, self.window, self.run)
+
+    def _kernel_table(self) -> dict[str, pd.DataFrame]:
+        return {"kernel": kernel_table(mode_kernels(self.cmd.references_TM, -1), self.cmd.ts)}
 
     def plane(self) -> Plane | None:
         """The loss over the references of the two largest modes."""

@@ -13,9 +13,10 @@ Shape suffixes: N weights, T snapshots, K sampled weights, M modes, F floating-p
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -33,6 +34,9 @@ from harness.snapshots import Snapshots, as_trajectory
 
 BLOCK_BYTES = 256 << 20
 """bound on what a fit holds beside its results and the clustering"""
+
+FindModes: TypeAlias = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+"""from trajectories (T, K) and a number of modes the mode of each (K,) and the columns that are references (M,)"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,11 +173,13 @@ def decompose(
     layout: Layout | None = None,
     max_bytes: int = BLOCK_BYTES,
     buffers_TF: Tensor | None = None,
+    find: FindModes = find_modes,
 ) -> CMD:
     """Post-hoc CMD over all snapshots given; `max_bytes` bounds what is held beside the result and the clustering.
 
     `sample_K` is clustered as it is; if it is empty (nothing moved), weight 0 stands as the only reference. `x_TK` are
-    its trajectories where they are known. `buffers_TF` are modelled behind the weights, as the `layout` then says too.
+    its trajectories where they are known, among which `find` chooses modes and references. `buffers_TF` are modelled
+    behind the weights, as the `layout` then says too.
     Fewer than `modes` modes can come out. Constant weights are their value. ValueError below 3 snapshots, where every
     correlation is 1, and where a value is not finite, naming the first snapshot and, with a layout, the tensor.
     """
@@ -193,7 +199,7 @@ def decompose(
     try:
         if not bool(torch.isfinite(x_TK).all()):
             raise NotFinite
-        mode_K, chosen_M = find_modes(x_TK, modes)
+        mode_K, chosen_M = find(x_TK, modes)
         reference_M, x_TM = sample_K[chosen_M], x_TK[:, chosen_M.to(x_TK.device)].cpu()
         N = trajectory[0].theta_N.numel() if layout is None else layout.N
         fitted = Regression(N, x_TM, x_TK.device)
@@ -207,18 +213,37 @@ def decompose(
     return CMD(*vectors, *found, trajectory.ts, layout, Sample(sample_K, x_TK, mode_K))
 
 
-def decompose_run(run: Run, trajectory: Trajectory, modes: int, samples: int, model_buffers: bool = False) -> CMD:
+def decompose_run(
+    run: Run,
+    trajectory: Trajectory,
+    modes: int,
+    samples: int,
+    model_buffers: bool = False,
+    find: FindModes = find_modes,
+) -> CMD:
     """CMD of a window of a run's trajectory, on a sample of its weights drawn from the run's own randomness.
 
-    With `model_buffers` the buffers are modelled behind the weights, see `buffers`.
+    With `model_buffers` the buffers are modelled behind the weights, see `buffers`. `find` chooses modes and references
+    out of the sample.
     """
     check_length(len(trajectory))
     layout, rng = run.layout, run.rng("cmd/sample")
     sample_K, x_TK = sample_trajectories(trajectory, layout.N, layout, samples, rng, BLOCK_BYTES)
     if not model_buffers:
-        return decompose(trajectory, modes, sample_K, x_TK, layout)
+        return decompose(trajectory, modes, sample_K, x_TK, layout, find=find)
     layout_E = extended(layout, trajectory[0].buffers)
-    return decompose(trajectory, modes, sample_K, x_TK, layout_E, buffers_TF=buffers_over_time(trajectory))
+    return decompose(trajectory, modes, sample_K, x_TK, layout_E, buffers_TF=buffers_over_time(trajectory), find=find)
+
+
+def mode_kernels(references_TM: Tensor, row: int) -> Tensor:
+    """Coefficients (M, T) of the snapshots that give the model of snapshot `row` for a weight of each mode: float64.
+
+    c(s) = 1/T + d(s) d(row) / sum d^2, d the centred reference; 1/T where the reference never moves.
+    """
+    d_TM = references_TM - references_TM.mean(0)
+    squares_M = d_TM.square().sum(0)
+    slope_M = torch.where(squares_M > 0, d_TM[row] / squares_M.where(squares_M > 0, 1.0), 0.0)
+    return (1 / len(d_TM) + d_TM * slope_M).T
 
 
 def check_length(T: int) -> None:

@@ -1,0 +1,51 @@
+"""The kernel of a linear method: the coefficients with which it combines snapshots into weights.
+
+A method that is linear in the snapshots proposes w^ = sum_t c(t) w(t) with sum_t c(t) = 1: averages, a line in time and
+principal components have one c for all weights, CMD has one per mode. Two numbers tell methods apart, or show that they
+are one another in disguise: the age sum_t c(t) (T - t), how many epochs the proposal lies behind the last snapshot, and
+the effective number of snapshots 1 / sum_t c(t)^2, by which independent noise in them is averaged down.
+
+Shape suffixes: T snapshots, M modes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+ALL = "all"
+"""what stands in the column `mode` where all weights have one kernel"""
+
+
+def row_of(ts: Sequence[int], t: int) -> int:
+    """Where the epoch t stands among those of the snapshots; ValueError unless it is one of them."""
+    if t not in ts:
+        raise ValueError(f"t must be in {ts[0]}..{ts[-1]}, got {t}")
+    return ts.index(t)
+
+
+def kernel_table(c_MT: Tensor, ts: Sequence[int]) -> pd.DataFrame:
+    """The table `kernel`: one row per mode (a number as text, or `all` where there is one) and epoch, with c."""
+    M, T = c_MT.shape
+    names = [ALL] if M == 1 else [str(mode) for mode in range(M)]
+    columns = {"mode": np.repeat(names, T), "epoch": np.tile(ts, M), "coefficient": c_MT.double().flatten().numpy()}
+    return pd.DataFrame(columns)
+
+
+def kernel_scalars(c_MT: Tensor, ts: Sequence[int], size_M: Tensor | None = None) -> dict[str, float]:
+    """Age in epochs and effective number of snapshots: means over the modes, by the weights in each where given."""
+    c_MT = c_MT.double()
+    age_M = c_MT @ (ts[-1] - torch.tensor(ts, dtype=torch.float64))
+    n_eff_M = 1 / c_MT.square().sum(1)
+    share_M = shares(torch.ones(len(c_MT)) if size_M is None else size_M)
+    return {"kernel_age": float(share_M @ age_M), "kernel_n_eff": float(share_M @ n_eff_M)}
+
+
+def shares(size_M: Tensor) -> Tensor:
+    """The modes' shares of all weights, float64; equal ones where no weight is in any."""
+    size_M = size_M.double()
+    return size_M / size_M.sum() if float(size_M.sum()) > 0 else torch.full_like(size_M, 1 / len(size_M))
