@@ -79,6 +79,10 @@ class DMDOfReferences(Observer):
     def needs(self, epochs: int) -> tuple[int, int]:
         return warmup_snapshots(self.warmup, epochs)
 
+    def epochs_read(self, epochs: int) -> int:
+        """The forecast follows from the warm-up alone."""
+        return self.warmup + 1
+
     def memory_floats(self, N: int) -> int:
         """Mean, slope, and the modes' labels at one byte; a proposal beside them."""
         return 3 * N + N // 4

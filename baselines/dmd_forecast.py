@@ -42,6 +42,10 @@ class DMDForecast(Observer):
     def needs(self, epochs: int) -> tuple[int, int]:
         return warmup_snapshots(self.warmup, epochs)
 
+    def epochs_read(self, epochs: int) -> int:
+        """The forecast follows from the warm-up alone."""
+        return self.warmup + 1
+
     def memory_floats(self, N: int) -> int:
         """A snapshot and what is combined from all; blocks of weights beside them."""
         return 2 * N

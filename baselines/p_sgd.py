@@ -1,8 +1,9 @@
 """P-SGD: SGD within the subspace of a warm-up.
 
 Li et al., Low Dimensional Trajectory Hypothesis is True: DNNs Can Be Trained in Tiny Subspaces (TPAMI 2022):
-g <- P' P g, learning rate 1, momentum 0.9, batches of 128, a tenth of the rate from epochs 30 and 40 on. Deviation: the
-coordinates are what is trained (see `subspace.Coordinates`).
+g <- P' P g, learning rate 1, momentum 0.9, batches of 128, a tenth of the rate from epochs 30 and 50 on. The release
+trains 40 epochs, so that it never reaches the second. Deviation: the coordinates are what is trained (see
+`subspace.Coordinates`).
 
 Shape suffixes: N weights, D dimensions of the subspace.
 """
@@ -90,7 +91,7 @@ class PSGD(DLDR):
 
     lr: float = 1.0
     momentum: float = 0.9
-    milestones: Sequence[int] = (30, 40)
+    milestones: Sequence[int] = (30, 50)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -33,13 +33,14 @@ def branch_after_warmup(warmup: int, epochs: int, every: int | None = None) -> B
     """The branch from the base's state after epoch F + 1 to its last epoch.
 
     `every`: windows close at the epochs that it divides. ValueError where nothing is left to train, or no window
-    closes before the last epoch, after which it would be of no use.
+    closes before the last epoch: at its end nothing would be trained any more.
     """
     if warmup >= epochs - 1:
         raise ValueError(f"warmup must be below epochs - 1 = {epochs - 1}, got {warmup}")
     prefix = warmup + 1
     if every is not None and (epochs - 1) // every == prefix // every:
         raise ValueError(
-            f"every must divide an epoch between warmup + 1 = {prefix} and the last, {epochs}, got {every}"
+            f"every must divide an epoch after warmup + 1 = {prefix} and before the last, {epochs}, "
+            f"so that an epoch is trained after a window, got {every}"
         )
     return Branch(start=prefix, prefix=prefix, epochs=epochs - prefix)

@@ -6,7 +6,7 @@ The loss of mini-batch k at theta is theta' A theta / 2 - c_k' theta. Counts wha
 import numpy as np
 import torch
 
-from harness.method import Batch
+from harness.method import Batch, Branch
 from harness.snapshots import MemoryTrajectory
 
 
@@ -22,6 +22,7 @@ class QuadraticSession:
         self.trajectory = MemoryTrajectory(self.snapshots_TN)
         self.theta_N = self.snapshots_TN[0].double()
         self.parameters = []
+        self.branch = Branch(0, 0, 3)
         self.t = 0
         self.losses = self.gradients = 0
         self.optimizer = None

@@ -3,7 +3,11 @@
 Brokman et al., Enhancing Neural Training via a Correlated Dynamics Model (ICLR 2024). Nothing of size T x N is held:
 the snapshots are read again in blocks.
 
-Shape suffixes: N weights, T snapshots, K sampled weights, M modes, P chosen weights, R drawn ranks.
+Whether CMD's correlations say anything of the dynamics is asked of surrogates: the same weights with their own steps
+in another order, the same for all of them or one of each weight's own, or with other signs. These keep how large every
+weight's steps are, and what is common to weights only where the order is common.
+
+Shape suffixes: N weights, T snapshots, K sampled weights, M modes, P chosen weights, R drawn ranks, S steps.
 """
 
 from __future__ import annotations
@@ -15,9 +19,9 @@ from torch import Tensor
 
 from baselines.cmd.clustering import abs_correlation, row_distances
 from baselines.cmd.modes import BLOCK_BYTES as COUNT_BYTES
-from baselines.cmd.modes import ModeReport
+from baselines.cmd.modes import BINS, ModeReport
 from baselines.cmd.posthoc import BLOCK_BYTES, CMD, Sample, decompose
-from baselines.cmd.sampling import gather
+from baselines.cmd.sampling import draw, gather
 from baselines.dmd.dynamics import Dynamics
 from baselines.finite import tensor_name
 from baselines.gram import gram
@@ -26,37 +30,42 @@ from harness.snapshots import MemoryTrajectory, block_bounds
 
 POOLED = 250
 """rows of the correlation table; more sampled weights are averaged in squares"""
-WALKS = 20_000
-"""random walks of the surrogate, or four times the sample where that is more"""
+DRAWN_WEIGHTS = 20_000
+"""weights that surrogates are compared on, or all that moved where those are fewer"""
 PANELS = 6
 """weights whose reconstruction is shown"""
 DRAWN = 64
 """weights drawn for each of those, in search of one in a tensor that is not shown yet"""
 MOST = 30
 """dimensions up to which DMD and principal components are shown"""
-SURROGATE = "surrogate"
-"""the name of the random walks in the column `mode`"""
+ALIKE, PER_WEIGHT, FLIPPED = "steps permuted alike", "steps permuted per weight", "signs of steps flipped"
+SURROGATES = ALIKE, PER_WEIGHT, FLIPPED
+"""what surrogates are called in the tables"""
+RUN = "the run itself"
+"""what stands beside them"""
 TIME_MEAN, POSTHOC_CMD, DMD, PRINCIPAL = "time mean", "post-hoc CMD", "DMD", "principal components"
 
 
 def analysis(cmd: CMD, report: ModeReport, trajectory: Trajectory, run: Run) -> dict[str, pd.DataFrame]:
     """Tables of a fit to this trajectory of a run; none where no weight moved.
 
-    `rho`: as the report's, with random walks as the mode `surrogate`. `sample`: one row per sampled weight in the order
-    of `correlation`, its mode, index, tensor, and whether it is its mode's reference. `correlation`: |correlation| of
-    the sampled weights, one row and column per position. `trajectories`: one row per chosen weight and epoch, with its
-    value in the run (`base`), in CMD's model and in DMD's of the same dimension. `errors`: the share of the motion that
-    fits of a kind and dimension leave unexplained.
+    `rho`: as the report's, with all modes of each surrogate as one of its name. `surrogates`: the mean |rho| of each,
+    and of the run, over the same weights. `sample`: one row per sampled weight in the order of `correlation`, its mode,
+    index, tensor, and whether it is its mode's reference. `correlation`: |correlation| of the sampled weights, one row
+    and column per position. `trajectories`: one row per chosen weight and epoch, with its value in the run (`base`), in
+    CMD's model and in DMD's of the same dimension. `errors`: the share of the motion that fits of a kind and dimension
+    leave unexplained.
     """
     layout, sample = run.layout, cmd.sample
     if sample is None or sum(map(sum, report.size_LM)) == 0:
         return {}
-    walks = random_walks(len(trajectory), len(cmd.reference_M), len(sample.index_K), run.rng("cmd/walks"))
+    surrogates, histograms = compared(cmd, sample, report, trajectory, run)
     order_K, corr_KK = clustered(sample)
     errors, dmd_TT = unexplained(cmd, trajectory, layout.N)
     chosen = choose_weights(cmd, report, layout, run.rng("cmd/weights"))
     tables = {
-        "rho": pd.concat([report.rho(), surrogate(walks)], ignore_index=True),
+        "rho": pd.concat([report.rho(), *histograms], ignore_index=True),
+        "surrogates": surrogates,
         "sample": _sample_table(sample, order_K, cmd, layout),
         "correlation": pooled(corr_KK, order_K),
         "errors": errors,
@@ -105,18 +114,60 @@ def _sample_table(sample: Sample, order_K: Tensor, cmd: CMD, layout: Layout) -> 
     )
 
 
-def random_walks(T: int, modes: int, samples: int, generator: torch.Generator) -> CMD:
-    """CMD of independent Gaussian random walks over T snapshots: the |rho| that modes find where there are none."""
-    walks_TN = torch.randn(T, max(WALKS, 4 * samples), generator=generator).cumsum(0)
-    return decompose(MemoryTrajectory(walks_TN), modes, torch.arange(samples))
+def compared(
+    cmd: CMD, sample: Sample, report: ModeReport, trajectory: Trajectory, run: Run
+) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
+    """The table `surrogates`, and the table `rho` of each: CMD of the same sample, judged on weights drawn by chance.
+
+    As many modes are found among the surrogates of the sampled weights as among these themselves, and the drawn weights
+    join them. Weights that never moved are not among them. No block of snapshots decides what is drawn.
+    """
+    drawn_R = draw_moving(cmd, report, run)
+    index = torch.cat([sample.index_K, drawn_R]).unique()
+    steps_SN = gather(trajectory, index, BLOCK_BYTES).diff(dim=0)
+    at_K, at_R = torch.searchsorted(index, sample.index_K), torch.searchsorted(index, drawn_R)
+    rho_R = cmd.rho_N[drawn_R.to(cmd.rho_N.device)].abs().cpu()
+    rows, histograms = [(RUN, float(rho_R.double().mean()), len(drawn_R))], []
+    for name in SURROGATES:
+        moved_SN = surrogate_steps(steps_SN, name, run.rng(f"cmd/{name}")).cumsum(0)
+        W_TN = torch.cat([moved_SN.new_zeros(1, len(index)), moved_SN]).float()
+        fit = decompose(MemoryTrajectory(W_TN), len(cmd.reference_M), at_K)
+        rho_R = fit.rho_N[at_R.to(fit.rho_N.device)].abs().cpu()
+        histograms.append(histogram(rho_R, name))
+        rows.append((name, float(rho_R.double().mean()), len(drawn_R)))
+    return pd.DataFrame(rows, columns=["steps", "mean_abs_rho", "weights"]), histograms
 
 
-def surrogate(walks: CMD) -> pd.DataFrame:
-    """The table `rho` of the random walks, all their modes as one."""
-    by_mode = ModeReport.of(walks, Layout(("walks",), ((len(walks.rho_N),),))).rho()
-    summed = by_mode.groupby(["low", "high"], as_index=False)["weights"].sum()
-    mean = float(walks.rho_N.abs().double().mean())
-    return pd.DataFrame({"mode": SURROGATE, "mean_abs_rho": mean, **{name: summed[name] for name in summed.columns}})
+def draw_moving(cmd: CMD, report: ModeReport, run: Run) -> Tensor:
+    """Indices of DRAWN_WEIGHTS weights that moved, all of them where they are fewer, each as likely: ascending."""
+    moved = sum(map(sum, report.size_LM))
+    rank_R = draw(moved, min(moved, DRAWN_WEIGHTS), run.rng("cmd/surrogates"))
+    return _members(cmd, None, rank_R, run.layout.N)
+
+
+def surrogate_steps(steps_SN: Tensor, name: str, generator: torch.Generator) -> Tensor:
+    """The steps of a surrogate: in another order, drawn once or for every weight, or each with a sign of its own."""
+    S, N = steps_SN.shape
+    if name == ALIKE:
+        return steps_SN[torch.randperm(S, generator=generator).to(steps_SN.device)]
+    random_SN = torch.rand(S, N, generator=generator).to(steps_SN.device)
+    if name == FLIPPED:
+        return torch.where(random_SN < 0.5, -steps_SN, steps_SN)
+    return steps_SN.gather(0, random_SN.argsort(0))
+
+
+def histogram(rho_R: Tensor, name: str) -> pd.DataFrame:
+    """The table `rho` of these |rho|, under one name."""
+    bin_R = (rho_R * BINS).long().clamp_(max=BINS - 1)
+    return pd.DataFrame(
+        {
+            "mode": name,
+            "mean_abs_rho": float(rho_R.double().mean()),
+            "low": np.arange(BINS) / BINS,
+            "high": np.arange(1, BINS + 1) / BINS,
+            "weights": torch.bincount(bin_R, minlength=BINS).numpy(),
+        }
+    )
 
 
 def unexplained(cmd: CMD, trajectory: Trajectory, N: int) -> tuple[pd.DataFrame, Tensor]:
@@ -169,7 +220,7 @@ def choose_weights(cmd: CMD, report: ModeReport, layout: Layout, generator: torc
     for turn in range(PANELS if largest else 0):
         mode = largest[turn % len(largest)]
         rank_R = torch.randint(size_M[mode], (DRAWN,), generator=generator)
-        free = [weight for weight in _members(cmd, mode, rank_R, layout.N) if weight not in taken]
+        free = [weight for weight in _members(cmd, mode, rank_R, layout.N).tolist() if weight not in taken]
         if free:
             fresh = (weight for weight in free if tensor_name(layout, weight) not in tensors)
             chosen.append(next(fresh, free[0]))
@@ -178,16 +229,18 @@ def choose_weights(cmd: CMD, report: ModeReport, layout: Layout, generator: torc
     return chosen
 
 
-def _members(cmd: CMD, mode: int, rank_R: Tensor, N: int) -> list[int]:
-    """The weights of these ranks among those of a mode that moved, in the order of `rank_R`."""
+def _members(cmd: CMD, mode: int | None, rank_R: Tensor, N: int) -> Tensor:
+    """The weights of these ranks among those of a mode, or of all, that moved, in the order of `rank_R`."""
     found_R, before = torch.empty_like(rank_R), 0
     for start, stop in block_bounds(N, 1, COUNT_BYTES):
-        own_B = (cmd.mode_N[start:stop] == mode) & (cmd.rho_N[start:stop] != 0)
+        own_B = cmd.rho_N[start:stop] != 0
+        if mode is not None:
+            own_B &= cmd.mode_N[start:stop] == mode
         index = start + torch.nonzero(own_B).squeeze(1).cpu()
         here_R = (rank_R >= before) & (rank_R < before + len(index))
         found_R[here_R] = index[rank_R[here_R] - before]
         before += len(index)
-    return [int(weight) for weight in found_R]
+    return found_R
 
 
 def _trajectory_table(

@@ -1,5 +1,7 @@
 """The tables and the plane of post-hoc CMD, on modes planted by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -100,20 +102,68 @@ def test_layers_count_exactly_the_weights_that_moved(tables):
 def test_histograms_hold_every_weight_that_moved_in_its_bin(tables):
     rho = tables["rho"]
     assert list(rho) == ["mode", "mean_abs_rho", "low", "high", "weights"]
-    assert rho["mode"].unique().tolist() == ["0", "1", "surrogate"]
-    own, walks = rho[rho["mode"] != "surrogate"], rho[rho["mode"] == "surrogate"]
+    assert rho["mode"].unique().tolist() == ["0", "1", *analysis.SURROGATES]
+    assert rho.groupby("mode")["weights"].sum()[list(analysis.SURROGATES)].tolist() == [220] * 3
+    own = rho[rho["mode"].str.isdecimal()]
     assert own["weights"].sum() == 220
     # multiples of one trajectory: |rho| = 1
     assert own.loc[own["high"] == 1.0, "weights"].sum() == 220
     assert own["mean_abs_rho"].to_numpy() == pytest.approx(1, abs=1e-5)
-    assert walks["weights"].sum() == analysis.WALKS
+
+
+def test_surrogates_are_compared_on_the_weights_that_moved(tables):
+    """Steps in one other order leave multiples of a trajectory multiples; in orders of their own they do not."""
+    table = tables["surrogates"].set_index("steps")
+    assert table.index.tolist() == [analysis.RUN, *analysis.SURROGATES]
+    assert table["weights"].tolist() == [220] * 4
+    assert table.loc[analysis.RUN, "mean_abs_rho"] == pytest.approx(1, abs=1e-5)
+    assert table.loc[analysis.ALIKE, "mean_abs_rho"] == pytest.approx(1, abs=1e-5)
+    assert (table.loc[[analysis.PER_WEIGHT, analysis.FLIPPED], "mean_abs_rho"] < 0.9).all()
+    means = tables["rho"].groupby("mode")["mean_abs_rho"].first()
+    for name in analysis.SURROGATES:
+        assert means[name] == table.loc[name, "mean_abs_rho"]
+
+
+@pytest.mark.parametrize("name", analysis.SURROGATES)
+def test_steps_of_a_surrogate(name):
+    """Every weight keeps its steps but for order or sign; the order is common to all, or each weight's own."""
+    steps_SN = torch.arange(1.0, 601).view(6, 100)
+    made_SN = analysis.surrogate_steps(steps_SN, name, torch.Generator().manual_seed(0))
+    assert torch.equal(made_SN.abs().sort(0).values, steps_SN)
+    assert (made_SN < 0).any() == (name == analysis.FLIPPED)
+    orders = {tuple(order) for order in made_SN.abs().argsort(0).T.tolist()}
+    # of 100 draws of 720 orders at least 80 are different ones
+    assert len(orders) == 1 if name != analysis.PER_WEIGHT else len(orders) > 80
+    assert not torch.equal(made_SN, steps_SN)
 
 
 @pytest.mark.parametrize(("modes", "mean"), [(1, 0.61), (10, 0.76)])
-def test_random_walks_reach_the_known_mean_correlation(modes, mean):
-    """Walks of 21 points: 0.61 with the most central reference of a sample, 0.76 with the best of ten (found apart)."""
-    walks = analysis.random_walks(21, modes, 1000, torch.Generator().manual_seed(0))
-    assert float(walks.rho_N.abs().mean()) == pytest.approx(mean, abs=0.03)
+def test_random_walks_are_their_own_surrogates(modes, mean):
+    """Walks of 21 points: 0.61 with the most central reference of a sample, 0.76 with the best of ten (found apart); the
+    order and the signs of independent steps do not matter."""
+    walks_TN = torch.randn(21, 3000, generator=torch.Generator().manual_seed(0)).cumsum(0)
+    method = CMDPosthoc(modes=modes, samples=500)
+    method.fit(run_of(walks_TN, Layout(("walks",), ((3000,),))))
+    table = method.tables()["surrogates"]
+    assert table["mean_abs_rho"].to_numpy() == pytest.approx(mean, abs=0.03)
+
+
+def test_surrogates_do_not_depend_on_the_blocks_that_snapshots_are_read_in(method, tables, monkeypatch):
+    monkeypatch.setattr(analysis, "BLOCK_BYTES", 4 * T * 4 * 7)
+    monkeypatch.setattr(analysis, "COUNT_BYTES", 4 * 11)
+    assert method.tables()["surrogates"].equals(tables["surrogates"])
+
+
+def test_of_many_weights_surrogates_have_some(method, monkeypatch):
+    """Each that moved is as likely, and none that did not: 40 of the stem's and the head's 160 and 60."""
+    monkeypatch.setattr(analysis, "DRAWN_WEIGHTS", 40)
+    drawn = np.zeros(LAYOUT.N)
+    for seed in range(100):
+        run = replace(method.run, rng=lambda _, seed=seed: torch.Generator().manual_seed(seed))
+        drawn[analysis.draw_moving(method.cmd, method.report, run)] += 1
+    assert drawn[160:190].sum() == 0
+    # 100 draws of 40 out of 220: 18.2 with a deviation of 3.9, of which five are allowed
+    assert np.abs(np.delete(drawn, range(160, 190)) - 4000 / 220).max() < 20
 
 
 def test_chosen_weights_are_of_both_modes_no_references_and_their_model_is_exact(tables):
@@ -136,8 +186,9 @@ def test_members_are_found_by_their_rank_in_blocks(method, monkeypatch):
     report, cmd = method.report, method.cmd
     stem = 0 if report.size_LM[0][0] else 1
     rank_R = torch.tensor([159, 0, 3, 3])
-    assert analysis._members(cmd, stem, rank_R, LAYOUT.N) == [159, 0, 3, 3]
-    assert analysis._members(cmd, 1 - stem, torch.tensor([59, 0]), LAYOUT.N) == [249, 190]
+    assert analysis._members(cmd, stem, rank_R, LAYOUT.N).tolist() == [159, 0, 3, 3]
+    assert analysis._members(cmd, 1 - stem, torch.tensor([59, 0]), LAYOUT.N).tolist() == [249, 190]
+    assert analysis._members(cmd, None, torch.tensor([219, 159, 160]), LAYOUT.N).tolist() == [249, 159, 190]
 
 
 # Three motions over four snapshots, orthogonal to each other and of mean 0, each of squared length 4.
@@ -172,7 +223,7 @@ def test_cmd_explains_a_weight_by_its_correlation_with_the_reference():
 def test_where_nothing_moved_tables_are_left_out():
     method = CMDPosthoc(modes=2, samples=50)
     method.fit(run_of(torch.ones(T, LAYOUT.N)))
-    assert set(method.tables()) == {"modes", "layers", "rho"}
+    assert set(method.tables()) == {"modes", "layers", "rho", "kernel"}
     assert method.plane() is None
 
 
@@ -188,7 +239,7 @@ def test_modelled_buffers_are_in_no_table():
     run = run_of(rows_TN)
     modelled.fit(Run(LAYOUT, MemoryTrajectory.of(snapshots), T, 1, run.device, run.rng))
     tables, others = plain.tables(), modelled.tables()
-    for name in ("layers", "sample", "correlation", "trajectories", "errors"):
+    for name in ("layers", "sample", "correlation", "trajectories", "errors", "surrogates"):
         assert others[name].equals(tables[name]), name
     assert torch.equal(modelled.plane().axes_2N, plain.plane().axes_2N)
 

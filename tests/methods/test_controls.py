@@ -226,7 +226,7 @@ def test_drawn_modes_are_ordered_by_size_and_every_weight_is_drawn_alike():
         corr_KM = abs_correlation(x_TK)[:, chosen_M]
         assert torch.equal(mode_K, corr_KM.argmax(1))
         drawn[chosen_M] += 1
-    # Of 300 draws a weight is in a third: 100 with a deviation of sqrt(300 / 3 * 2 / 3) = 8.2, of which five are allowed
+    # In a third of 300 draws: 100 with a deviation of sqrt(300 / 3 * 2 / 3) = 8.2, five of which are allowed
     assert np.abs(drawn - 100).max() < 41
 
 

@@ -10,7 +10,7 @@ from quadratic import QuadraticSession
 from baselines.p_bfgs import PBFGS
 from baselines.p_sgd import PSGD
 from baselines.subspace import Subspace
-from baselines.twa import TWA
+from baselines.twa import TWA, published_milestones
 from harness.method import Branch
 from harness.planning.compose import Request
 from harness.planning.resolve import resolve
@@ -246,6 +246,31 @@ def test_twa_starts_at_the_mean_and_stays_in_the_span_of_the_tail(warmed):
     assert outside(session.theta_N, tail_TN) < 1e-6
 
 
+def test_the_rate_of_twa_falls_as_in_the_release(warmed):
+    """Of 4 own epochs int(0.5 E) = 2 and int(0.75 E + 0.9) = 3, as torch's MultiStepLR counts them."""
+    method = TWA(start=0.5, tail=0.25, epochs=None)
+    session = begun(warmed, method)
+    assert method.branch(8) == Branch(start=4, prefix=4, epochs=4)
+    assert method.needs(8) == (3, 4)
+    torch.testing.assert_close(session.theta_N, warmed[2][3:].double().mean(0).float(), rtol=1e-5, atol=1e-6)
+    rates = []
+    for _ in range(4):
+        train(session, method, 1)
+        rates.append(session.last_row["lr"])
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
+    falls, expected = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 3]), []
+    for _ in range(4):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        falls.step()
+    assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("epochs", "falls"), [(1, (0, 1)), (2, (1, 2)), (5, (2, 4)), (10, (5, 8)), (20, (10, 15))])
+def test_the_epochs_after_which_the_rate_of_twa_falls(epochs, falls):
+    assert published_milestones(epochs) == falls
+
+
 # --- on a quadratic ---------------------------------------------------------------------------------------------------
 
 
@@ -324,20 +349,22 @@ def test_p_sgd_is_projected_sgd_on_the_weights():
     torch.testing.assert_close(session.theta_N.double(), theta_N, rtol=0, atol=1e-5)
 
 
-def test_twa_is_projected_sgd_with_decay_from_the_mean():
-    """v <- 0.9 v + P' P (g + wd w), on the weights themselves."""
+@pytest.mark.parametrize("schedule", ["step", "constant"])
+def test_twa_is_projected_sgd_with_decay_from_the_mean(schedule):
+    """v <- 0.9 v + P' P (g + wd w), on the weights themselves. Of 3 epochs the last two have a tenth of the rate: it
+    falls after int(0.5 E) = 1, and again after int(0.75 E + 0.9) = 3, which is the end."""
     session = QuadraticSession(N=12, T=4, noise=0.3)
-    method = TWA(lr=0.05, weight_decay=0.1)
+    method = TWA(lr=0.05, weight_decay=0.1, schedule=schedule)
     method.begin(session)
     tail_TN = session.snapshots_TN.double()
     onto_NN = torch.linalg.pinv(tail_TN) @ tail_TN
     theta_N, velocity_N = tail_TN.mean(0), torch.zeros(12, dtype=torch.float64)
     torch.testing.assert_close(session.theta_N.double(), theta_N, rtol=0, atol=1e-6)
-    for _ in range(3):
+    for lr in (0.05, 0.005, 0.005) if schedule == "step" else [0.05] * 3:
         method.train_epoch(session)
         for k in range(3):
             velocity_N = 0.9 * velocity_N + onto_NN @ (session.slope_N(theta_N, k) + 0.1 * theta_N)
-            theta_N = theta_N - 0.05 * velocity_N
+            theta_N = theta_N - lr * velocity_N
     torch.testing.assert_close(session.theta_N.double(), theta_N, rtol=0, atol=1e-5)
 
 
@@ -352,6 +379,8 @@ def test_where_they_branch():
     assert TWA().branch(60) == Branch(start=60, prefix=60, epochs=10)
     assert TWA().needs(60) == (41, 60)
     assert TWA(tail=0.5).needs(5) == (4, 5)
+    assert TWA(start=0.75, epochs=None).branch(20) == Branch(start=15, prefix=15, epochs=5)
+    assert TWA(start=0.75).needs(20) == (9, 15)
 
 
 def test_memory_is_the_subspace_and_what_is_kept_beside_it():
@@ -397,6 +426,9 @@ def test_bad_parameters_of_both(method, values, message):
         (TWA, {"weight_decay": -1e-5}, "weight_decay must be at least 0, got -1e-05"),
         (TWA, {"weight_decay": math.inf}, "weight_decay must be at least 0, got inf"),
         (TWA, {"epochs": 0}, "epochs must be at least 1, got 0"),
+        (TWA, {"start": 0}, "start must be above 0 and at most 1, got 0"),
+        (TWA, {"start": 1.01}, "start must be above 0 and at most 1, got 1.01"),
+        (TWA, {"schedule": "cosine"}, "schedule must be one of step, constant, got 'cosine'"),
         (TWA, {"batch_size": 0}, "batch_size must be at least 1, got 0"),
     ],
 )
@@ -411,6 +443,8 @@ def test_bad_parameters(method, values, message):
         (lambda: PSGD().branch(20), "warmup must be at most epochs - 1 = 19, got 20"),
         (lambda: PBFGS(epochs=3).branch(19), "warmup must be at most epochs = 19, got 20"),
         (lambda: TWA().needs(4), "tail must leave at least 2 of 4 snapshots, got 0.3333"),
+        (lambda: TWA(start=0.3, tail=0.5).needs(10), "tail must ask for at most the 3 snapshots up to start, got 0.5"),
+        (lambda: TWA(epochs=None).branch(10), "start must leave at least 1 of 10 epochs where epochs is null, got 1.0"),
     ],
 )
 def test_a_base_that_is_too_short(ask, message):

@@ -140,7 +140,7 @@ def test_warmup_must_leave_epochs():
 
 def test_some_weights_must_freeze_before_the_end():
     """Its windows are at 30, 40, ...: in 30 epochs none has an epoch after it."""
-    with pytest.raises(ValueError, match="and the last, 30, got 10"):
+    with pytest.raises(ValueError, match=r"after warmup \+ 1 = 21 and before the last, 30, so that an epoch is trained after a window, got 10"):
         Frozen(warmup=20).branch(30)
 
 

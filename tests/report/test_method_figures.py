@@ -114,12 +114,14 @@ def test_a_position_without_a_column_is_named():
         draw_correlation(tables, LABELS)
 
 
-def test_random_walks_are_an_outline_where_there_are_some():
-    whole = draw_rho({"rho": rho("0", "1", "surrogate")}, LABELS)
+def test_surrogates_are_outlines_where_there_are_some():
+    whole = draw_rho({"rho": rho("0", "1", "steps permuted", "signs flipped")}, LABELS)
     # all modes together, and each
     assert len(whole.axes) == 3
-    filled, outline = whole.axes[0].patches
-    assert filled.get_data().values.tolist() == outline.get_data().values.tolist() == [0.25, 0.75]
+    filled, *outlines = whole.axes[0].patches
+    assert [patch.get_data().values.tolist() for patch in (filled, *outlines)] == [[0.25, 0.75]] * 3
+    assert [patch.get_label().split(":")[0] for patch in outlines] == ["steps permuted", "signs flipped"]
+    assert len({patch.get_linestyle() for patch in outlines}) == 2
     assert [len(axes.patches) for axes in draw_rho({"rho": rho("0", "1")}, LABELS).axes] == [1, 1, 1]
 
 

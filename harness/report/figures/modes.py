@@ -6,6 +6,7 @@ Each is drawn from tables of a method alone, so that whoever gives the tables ha
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from typing import NamedTuple
 
 import numpy as np
@@ -14,10 +15,10 @@ from matplotlib.figure import Figure
 
 from harness.report.figures.style import COLOURS, LINE, WALK, WIDTH, Labels, legend_below
 
-SURROGATE = "surrogate"
-"""What stands for random walks in the column `mode` of the table `rho`."""
 ROWS = 60
 """The most bars that can still be read in one column."""
+OUTLINES = ("solid", "dashed", "dotted")
+"""The lines of surrogates, in the order of the table `rho`."""
 
 
 class ColouredModes(NamedTuple):
@@ -115,12 +116,15 @@ def draw_layers(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
 
 
 def draw_rho(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
-    """Histograms of |rho| one above the other, each mode over the outline of what random walks give, where given."""
+    """Histograms of |rho| one above the other, each mode below the outlines of what surrogates give, where given."""
     rho = tables["rho"].astype({"mode": "str"})
     counts = rho.pivot_table(index="mode", columns="low", values="weights", aggfunc="sum", sort=False)
     mean = rho.groupby("mode", sort=False)["mean_abs_rho"].first()
-    walks = counts.loc[SURROGATE] / counts.loc[SURROGATE].sum() if SURROGATE in counts.index else None
-    counts = counts.drop(index=SURROGATE, errors="ignore").rename(index=int)
+    surrogates = [mode for mode in counts.index if not mode.isdecimal()]
+    outlines = {name: counts.loc[name] / max(counts.loc[name].sum(), 1) for name in surrogates}
+    counts = counts.drop(index=surrogates).rename(index=int)
+    if counts.empty:
+        raise ValueError("the table rho has no mode that is a number")
     total = counts.sum(axis=1)
     rows = [ColouredModes("all modes", LINE, list(counts.index)), *shown_modes(total)]
     edges = np.append(counts.columns.to_numpy(), rho["high"].max())
@@ -130,9 +134,9 @@ def draw_rho(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
         weights = max(int(total[modes].sum()), 1)
         average = sum(total[mode] * mean[str(mode)] for mode in modes) / weights
         axes.stairs(counts.loc[modes].sum() / weights, edges, fill=True, color=colour)
-        if walks is not None:
-            name = f"random walks assigned in the same way, mean |ρ| {mean[SURROGATE]:.2f}"
-            axes.stairs(walks, edges, color=WALK, lw=0.9, label=name)
+        for style, (name, outline) in zip(cycle(OUTLINES), outlines.items(), strict=False):
+            of = f"{name}: mean |ρ| {mean[name]:.2f}"
+            axes.stairs(outline, edges, color=WALK, lw=0.9, ls=style, label=of)
         axes.set_title(f"{label}: {weights:,} weights, mean |ρ| {average:.2f}", loc="left", pad=1, fontsize=6)
         axes.set_yticks([])
         axes.spines[["top", "right", "left"]].set_visible(False)

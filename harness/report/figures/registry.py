@@ -10,8 +10,8 @@ A new figure is one entry here and one function that draws it. A method has the 
   position, named by it; and `sample`, one line per sampled weight in that order: position, mode, weight, tensor,
   reference (whether it is its mode's).
 - `layers`, one line per tensor and mode: tensor, mode, weights (that moved), share (percent of those of the tensor).
-- `rho`, one line per mode and bin: mode (a number as text, or `surrogate` for random walks), mean_abs_rho (of the
-  mode), low and high (the bin's ends), weights (in it).
+- `rho`, one line per mode and bin: mode (a number as text, or in words what it is compared with, such as a surrogate),
+  mean_abs_rho (of the mode), low and high (the bin's ends), weights (in it).
 - `eigenvalues`, one line each: real, imaginary.
 """
 
@@ -146,7 +146,7 @@ FIGURES: tuple[FigureKind, ...] = (
     MethodFigure(
         "rho",
         "Correlation within the modes",
-        "Histogram of the correlation of weights with their mode's reference, against random walks.",
+        "Histogram of the correlation of weights with their mode's reference, against surrogates of their motion.",
         draw_rho,
         {"rho": ("mode", "mean_abs_rho", "low", "high", "weights")},
     ),
