@@ -21,8 +21,9 @@ from harness.method import Branch, Brancher, Session, State
 class CMDEmbedded(Brancher):
     """Embedded CMD from the end of the base's warm-up on, with the base's own optimizer and schedule.
 
-    Starts at the base's state after epoch F + 1, F = `warmup`; the other parameters are `EmbeddedCMD`'s. Its gradients
-    are counted as full ones: those of all weights are still computed. ValueError where modes is below 1 or above
+    Starts at the base's state after epoch F + 1, F = `warmup`; the other parameters are `EmbeddedCMD`'s, and the weights
+    that count are those that move as the session says (`Session.moving_N`). Nothing is embedded at the last epoch's
+    end. Its gradients are counted as full ones: those of all weights are still computed. ValueError where modes is below 1 or above
     samples, warmup below 2 or not below epochs - 1, every below 1 or without an epoch to embed at before the last,
     percent not in (0, 100], or a choice is not known.
     """
@@ -49,16 +50,18 @@ class CMDEmbedded(Brancher):
         return 1, self.branch(epochs).prefix
 
     def memory_floats(self, N: int) -> int:
-        """Mean, covariance, last window's two coefficients, and labels; an embedded weight holds as much."""
+        """Mean, covariance, last window's two coefficients, labels and masks; an embedded weight holds as much."""
         return (6 if self.movement == "scale_free" else 5) * N
 
     def begin(self, session: Session) -> None:
         self.embedded = EmbeddedCMD(session.model, session.optimizer, **self._settings())
         self.embedded.generator = session.rng("cmd/sample")
+        self.embedded.moving_N = session.moving_N
         self.embedded.fix_modes(session.trajectory.window(1, self.warmup + 1))
 
     def train_epoch(self, session: Session) -> None:
-        session.train_epoch(after_backward=self.embedded.after_backward, after_step=self.embedded.after_step)
+        session.train_epoch(after_backward=self.embedded.follow_rule, after_step=self.embedded.after_step)
+        self.embedded.moving_N = session.moving_N
         self.embedded.after_epoch(last=session.t + 1 == session.epochs)
 
     def scalars(self) -> dict[str, float]:

@@ -3,8 +3,9 @@
 What the reviewers of Brokman et al. (ICLR 2024) asked for: as many weights as embedded CMD stops training, at the same
 epochs, frozen at the value they have then instead of following a reference, and chosen without any model of their
 dynamics. `random` draws them; `least_moved` takes those that lie nearest to where they were at the last window, for
-the first one at the start of the warm-up. As there, weights that never moved are neither frozen nor counted among the
-frozen, and as many as there are references go on being trained.
+the first one at the start of the warm-up. As there, weights without a gradient so far, which nothing trains anyway, are
+neither frozen nor counted, in shares and percentages neither above nor below the line, and as many as there are
+references go on being trained.
 
 Shape suffixes: N trainable weights, F free weights.
 """
@@ -24,21 +25,20 @@ from harness.method import Branch, Brancher, Session, State
 
 Choice = Literal["random", "least_moved"]
 WINDOW_COLUMNS = ("epoch", "frozen_now", "frozen", "trainable_fraction")
-VECTORS = ("last_N", "moved_N", "frozen_N", "held_N")
-BLOCK_BYTES = 64 << 20
-"""bound on a block of snapshots that is looked at"""
+VECTORS = ("last_N", "moving_N", "frozen_N", "held_N")
 
 
 @dataclass(eq=False)
 class Frozen(Brancher):
-    """Trains on from the end of the base's warm-up, freezing `percent` percent of all weights every so many epochs.
+    """Trains on from the end of the base's warm-up, freezing `percent` percent of the weights every so many epochs.
 
-    Starts at the base's state after epoch F + 1, F = `warmup`, with the base's own optimizer and schedule; at every
-    later epoch that `every` divides it freezes `percent` percent of all weights (or of those that `remaining` says are
-    not frozen yet), rounded down, of those that have moved since epoch 1; `spared` weights are never frozen. A frozen
-    weight keeps its value after every step; gradients of all weights are still computed. ValueError where warmup is
-    below 2 or not below epochs - 1, every below 1 or without an epoch to freeze at before the last, percent not in
-    (0, 100], spared below 0, or a choice is not known.
+    The weights that count are those that move (`Session.moving_N`): that had a gradient other than 0. Starts at the
+    base's state after epoch F + 1, F = `warmup`, with the base's own optimizer and schedule; at every later epoch that
+    `every` divides, but the last, it freezes `percent` percent of them (or of those that `remaining` says are not
+    frozen yet), rounded down; `spared` of them are never frozen. A frozen weight keeps its value after every step;
+    gradients of all weights are still computed. ValueError where warmup is below 2 or not below epochs - 1, every below
+    1 or without an epoch to freeze at before the last, percent not in (0, 100], spared below 0, or a choice is not
+    known.
     """
 
     choice: Choice = "random"
@@ -68,8 +68,8 @@ class Frozen(Brancher):
     def begin(self, session: Session) -> None:
         self.last_N = session.trajectory.window(1, 1)[0].theta_N.clone()
         """values at the last window"""
-        self.moved_N = torch.cat([(W_TB[0] != W_TB).any(0) for _, _, W_TB in session.trajectory.blocks(BLOCK_BYTES)])
-        self.frozen_N = torch.zeros_like(self.moved_N)
+        self.moving_N = session.moving_N
+        self.frozen_N = torch.zeros_like(self.moving_N)
         self.held_N = session.theta_N.detach().clone()
         """values of the frozen weights; elsewhere without meaning"""
         self.t = session.branch.prefix
@@ -84,7 +84,7 @@ class Frozen(Brancher):
             session.train_epoch(after_step=(lambda: self.restore(session)) if frozen > 0 else None)
         self.frozen_epochs += frozen
         self.t = session.t + 1
-        self.moved_N |= session.theta_N != self.last_N
+        self.moving_N = session.moving_N
         if self.t % self.every == 0 and self.t < session.epochs:
             self.close_window(session.theta_N, session.rng(f"frozen/{self.t}"))
 
@@ -95,9 +95,9 @@ class Frozen(Brancher):
 
     def close_window(self, theta_N: Tensor, generator: torch.Generator) -> None:
         """Freeze the next weights at their present values, `generator` drawing them where chance chooses."""
-        N, before = len(theta_N), self.frozen
-        eligible_F = torch.nonzero(self.moved_N & ~self.frozen_N).squeeze(1)
-        of = N - (before if self.percent_of == "remaining" else 0)
+        before = self.frozen
+        eligible_F = torch.nonzero(self.moving_N & ~self.frozen_N).squeeze(1)
+        of = len(eligible_F) + (0 if self.percent_of == "remaining" else before)
         count = max(0, min(int(self.percent * of / 100), len(eligible_F) - self.spared))
         if self.choice == "random":
             order_F = torch.randperm(len(eligible_F), generator=generator).to(eligible_F.device)
@@ -117,12 +117,17 @@ class Frozen(Brancher):
 
     @property
     def trainable_fraction(self) -> float:
-        """Share of all weights that are not frozen now."""
-        return 1 - self.frozen / len(self.frozen_N)
+        """Share of the weights that move that are not frozen now."""
+        return 1 - self.frozen / max(self.moving, 1)
+
+    @property
+    def moving(self) -> int:
+        """Weights that had a gradient so far."""
+        return int(self.moving_N.sum())
 
     def scalars(self) -> dict[str, float]:
-        """What goes on training, and as embedded CMD counts it, percent of all weights and epochs that went without."""
-        saved = 100 * self.frozen_epochs / (len(self.frozen_N) * self.t)
+        """What goes on training, and as embedded CMD counts it, percent of weights that move, and of epochs, without."""
+        saved = 100 * self.frozen_epochs / (max(self.moving, 1) * self.t)
         return {"trainable_fraction": self.trainable_fraction, "saved": saved, "frozen": float(self.frozen)}
 
     def tables(self) -> dict[str, pd.DataFrame]:

@@ -4,8 +4,9 @@ Brokman et al., Enhancing Neural Training via a Correlated Dynamics Model (ICLR 
 the modes are fixed; from then on, at every epoch that L divides, the P percent of weights whose coefficients moved
 least since the last such window are embedded. Deviations: the constraint holds after every optimizer step, not at the
 ends of epochs alone; references also take in what their weights ask for, unless `rule` says otherwise
-(`embedded_rules`); weights that never moved are not embedded, since they would fill the first windows. This is for
-anyone's training loop; the harness runs the same as `baselines.cmd_embedded`.
+(`embedded_rules`); weights without a gradient, such as those of a layer that its input never reaches, are not embedded
+and not counted, in shares and percentages neither above nor below the line, since they would fill the first windows.
+This is for anyone's training loop; the harness runs the same as `baselines.cmd_embedded`.
 
 Shape suffixes: N trainable weights, M modes.
 """
@@ -28,7 +29,7 @@ from baselines.finite import check_finite
 from baselines.parameters import check_choice
 from baselines.warmup import PercentOf, check_warmup, check_windows
 from harness.method import State, Trajectory
-from harness.snapshots import MemoryTrajectory, check_float32, layout_of, trainable, weights_of
+from harness.snapshots import MemoryTrajectory, check_float32, layout_of, tensors_of, trainable, weights_of
 
 WINDOW_COLUMNS = ("epoch", "embedded_now", "embedded", "trainable_fraction", "largest_movement")
 
@@ -48,10 +49,12 @@ class EmbeddedCMD:
     """Embedded CMD in your own loop, around any `torch.optim` optimizer that steps without a closure.
 
     Call `after_backward()` between the last backward pass and `optimizer.step()` (gradients unscaled and complete),
-    `after_step()` after it, and `after_epoch()` at the end of every epoch. Epochs 1..F+1, F = `warmup`, are the
-    warm-up, whose weights are kept in memory; then `modes` references are chosen out of `samples` clustered weights.
-    At every later epoch that `every` divides, `percent` percent of all weights (or of those that `remaining` says are
-    not embedded yet), rounded down, are embedded. `rule` is explained in `embedded_rules`, `movement` in
+    `after_step()` after it, and `after_epoch()` at the end of every epoch, of the last with `last=True`. The weights
+    that count are those that move: that had a gradient other than 0 in some `after_backward()`, whatever weight decay
+    does to the others. Epochs 1..F+1, F = `warmup`, are the warm-up, whose weights are kept in memory; then `modes`
+    references are chosen out of `samples` clustered weights. At every later epoch that `every` divides, `percent`
+    percent of the weights that move (or of those among them that `remaining` says are not embedded yet), rounded down,
+    are embedded. `rule` is explained in `embedded_rules`, `movement` in
     `embedded_choice`. Weights are read and written in the model's own parameters, which are neither flattened nor
     replaced. Gradients of all weights are still computed. Optimizers with their own kind of weight decay need the rule
     `projected`, where it needs no treatment. ValueError, naming the parameter, for values out of bounds and weights
@@ -88,6 +91,10 @@ class EmbeddedCMD:
         self.free: FreeFit | None = None
         self.embedding: Embedding | None = None
         self.report: ModeReport | None = None
+        self.moving_N = torch.zeros(self.layout.N, dtype=torch.bool, device=self.device)
+        """weights that had a gradient so far"""
+        self._unseen = list(range(len(self.parameters)))
+        """tensors in which some weight had none when the last epoch ended"""
         self.embedded_epochs = 0
         """sum over epochs of the weights embedded while it was trained"""
         self.windows: list[dict[str, float]] = []
@@ -103,15 +110,32 @@ class EmbeddedCMD:
 
     @property
     def trainable_fraction(self) -> float:
-        """Share of all weights that are not embedded now: 1 before the first window."""
-        return 1 - self.embedded / self.layout.N
+        """Share of the weights that move that are not embedded now: 1 before the first window."""
+        return 1 - self.embedded / max(self.moving, 1)
+
+    @property
+    def moving(self) -> int:
+        """Weights that had a gradient so far."""
+        return int(self.moving_N.sum())
 
     @property
     def saved(self) -> float:
-        """Percent of all weights times all epochs so far, the warm-up's included, that went without training."""
-        return 0.0 if self.t == 0 else 100 * self.embedded_epochs / (self.layout.N * self.t)
+        """Percent of the weights that move times all epochs so far, the warm-up's too, that went without training."""
+        return 100 * self.embedded_epochs / (max(self.moving, 1) * max(self.t, 1))
 
     def after_backward(self) -> None:
+        """See which weights have a gradient, and give references the one that the rule says."""
+        self._see_gradients()
+        self.follow_rule()
+
+    def _see_gradients(self) -> None:
+        views = tensors_of(self.moving_N, self.layout)
+        for tensor in self._unseen:
+            gradient = self.parameters[tensor].grad
+            if gradient is not None:
+                views[tensor] |= gradient != 0
+
+    def follow_rule(self) -> None:
         """Give references the gradient that the rule says."""
         if self.embedding is not None:
             self.embedding.after_backward(self.rule)
@@ -126,10 +150,12 @@ class EmbeddedCMD:
         """Take in the epoch's weights; fix the modes at the end of the warm-up, and embed where a window closes.
 
         `last`: no training follows, so there is nothing to embed for. ValueError, naming epoch and tensor, where a
-        weight is not finite.
+        weight is not finite, or where a window closes before any gradient was seen.
         """
         theta_N = weights_of(self.model)
         check_finite(theta_N, self.t + 1, self.layout)
+        views = tensors_of(self.moving_N, self.layout)
+        self._unseen = [tensor for tensor in self._unseen if not bool(views[tensor].all())]
         self.embedded_epochs += self.embedded
         self.t += 1
         if self.free is None:
@@ -166,23 +192,26 @@ class EmbeddedCMD:
         """Close a window."""
         assert self.free is not None
         assert self.embedding is not None
-        of = self.layout.N - (self.embedded if self.percent_of == "remaining" else 0)
+        if self.moving == 0:
+            raise ValueError(
+                f"after_backward must follow every backward pass, got no gradient other than 0 in {self.t} epochs"
+            )
+        of = self.moving - (self.embedded if self.percent_of == "remaining" else 0)
         before = self.embedded
-        index, a, wbar, mode, largest = self.free.release(int(self.percent * of / 100))
+        index, a, wbar, mode, largest = self.free.release(int(self.percent * of / 100), self.moving_N)
         self.embedding.add(index, a, wbar, mode, self.free.online.mu_M)
         values = (self.t, self.embedded - before, self.embedded, self.trainable_fraction, largest)
         self.windows.append(dict(zip(WINDOW_COLUMNS, values, strict=True)))
 
     def scalars(self) -> dict[str, float]:
-        """Embedded weights and those that never moved, what goes on training, and the numbers of the modes."""
+        """Embedded weights and those without a gradient, what goes on training, and the numbers of the modes."""
         numbers = {
             "trainable_fraction": self.trainable_fraction,
             "saved": self.saved,
             "embedded": float(self.embedded),
+            "without_gradient": float(self.layout.N - self.moving),
         }
-        if self.free is None or self.report is None:
-            return numbers
-        return {**numbers, "constant": float((~self.free.moved_F).sum()), **self.report.scalars()}
+        return numbers if self.report is None else {**numbers, **self.report.scalars()}
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """The modes with the weights embedded in each, their share per layer, and one row per window."""
@@ -200,6 +229,7 @@ class EmbeddedCMD:
             "t": self.t,
             "embedded_epochs": self.embedded_epochs,
             "windows": [dict(row) for row in self.windows],
+            "moving_N": self.moving_N.clone(),
         }
         if self.seen_TN is not None:
             state["seen_TN"] = self.seen_TN[: self.t].clone()
@@ -217,6 +247,7 @@ class EmbeddedCMD:
         self.t = state["t"]
         self.embedded_epochs = state["embedded_epochs"]
         self.windows = [dict(row) for row in state["windows"]]
+        self.moving_N = state["moving_N"].to(self.device, copy=True)
         self.seen_TN = None
         if "seen_TN" in state:
             seen_TN = state["seen_TN"]

@@ -25,16 +25,14 @@ Movement = Literal["coefficients", "scale_free"]
 MOVEMENTS: tuple[Movement, ...] = get_args(Movement)
 
 
-def variation(trajectory: Trajectory, max_bytes: int) -> tuple[Tensor, Tensor]:
-    """Per weight, whether it ever moved, and its sum of squares about the mean: (N,) bool and (N,) float32."""
-    moved: list[Tensor] = []
+def variation(trajectory: Trajectory, max_bytes: int) -> Tensor:
+    """Every weight's sum of squares about its mean: (N,) float32."""
     squares: list[Tensor] = []
     for _, _, W_TB in trajectory.blocks(max_bytes // 4):
-        moved.append((W_TB[0] != W_TB).any(0))
         # The float64 mean of equal float32 values is exact, hence constant weights give exactly 0.
         X_TB = W_TB.double()
         squares.append((X_TB - X_TB.mean(0)).square_().sum(0).float())
-    return torch.cat(moved), torch.cat(squares)
+    return torch.cat(squares)
 
 
 class FreeFit:
@@ -44,10 +42,7 @@ class FreeFit:
         device = cmd.wbar_N.device
         self.free_N = torch.ones_like(cmd.wbar_N, dtype=torch.bool)
         self.online = OnlineFit.start(cmd, device)
-        moved_N, squares_N = variation(warmup, max_bytes)
-        self.moved_F = moved_N.to(device)
-        """not constant since the start of the warm-up"""
-        self.squares_F = squares_N.to(device) if movement == "scale_free" else None
+        self.squares_F = variation(warmup, max_bytes).to(device) if movement == "scale_free" else None
         self._close_window()
 
     def _close_window(self) -> None:
@@ -59,9 +54,7 @@ class FreeFit:
     def update(self, theta_N: Tensor) -> None:
         """Take in the snapshot of the next epoch."""
         theta_F = theta_N[self.free_N]
-        # A weight that never moved equals its mean exactly.
         change_F = theta_F - self.online.wbar_N
-        self.moved_F |= change_F != 0
         self.online.update(theta_F)
         if self.squares_F is not None:
             self.squares_F.addcmul_(change_F, theta_F - self.online.wbar_N)
@@ -76,22 +69,23 @@ class FreeFit:
         if self.squares_F is None:
             return torch.hypot(da_F, change_F - da_F * spread(online.mu_M, online.mode_N))
         std_M = (online.S_M / online.n).sqrt()
-        return (da_F.abs() * spread(std_M, online.mode_N) + change_F.abs()) / (self.squares_F / online.n).sqrt()
+        moved_F = da_F.abs() * spread(std_M, online.mode_N) + change_F.abs()
+        return torch.where(self.squares_F > 0, moved_F / (self.squares_F / online.n).sqrt(), 0.0)
 
-    def eligible(self) -> Tensor:
-        """Neither a reference nor constant since the start of the warm-up: (F,) bool."""
-        eligible_F = self.moved_F.clone()
+    def eligible(self, moving_N: Tensor) -> Tensor:
+        """Those of the free weights that move and are no references: (F,) bool."""
+        eligible_F = moving_N[self.free_N]
         eligible_F[self.online.reference_M.to(eligible_F.device)] = False
         return eligible_F
 
     @torch.no_grad()
-    def release(self, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
-        """Close a window: the `count` eligible weights that moved least leave, all of them if fewer.
+    def release(self, count: int, moving_N: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+        """Close a window: of the weights `moving_N` the `count` eligible ones that moved least leave, all if fewer.
 
         Gives their indices into theta_N (ascending), a, wbar and mode, and the largest movement among them (0 for
         none). Ties go to the lower index.
         """
-        eligible_F = self.eligible()
+        eligible_F = self.eligible(moving_N)
         count = min(count, int(eligible_F.sum()))
         movement_F = self.movement().where(eligible_F, torch.inf)
         chosen = movement_F.argsort(stable=True)[:count]
@@ -111,7 +105,6 @@ class FreeFit:
         reference_M = rank_F[online.reference_M.to(rank_F.device)].to(online.reference_M.device)
         vectors = {f.name: getattr(online, f.name)[kept_F] for f in fields(online) if f.name.endswith("_N")}
         self.online = replace(online, reference_M=reference_M, **vectors)
-        self.moved_F = self.moved_F[kept_F]
         if self.squares_F is not None:
             self.squares_F = self.squares_F[kept_F]
 
@@ -120,7 +113,6 @@ class FreeFit:
         return {
             "online": self.online.state_dict(),
             "free_N": self.free_N.clone(),
-            "moved_F": self.moved_F.clone(),
             "squares_F": None if self.squares_F is None else self.squares_F.clone(),
             "last": (self.last_a_F.clone(), self.last_wbar_F.clone(), self.last_mu_M.clone()),
         }
@@ -131,7 +123,6 @@ class FreeFit:
         fit = cls.__new__(cls)
         fit.online = OnlineFit.from_state(state["online"], device)
         fit.free_N = state["free_N"].to(device, copy=True)
-        fit.moved_F = state["moved_F"].to(device, copy=True)
         squares_F = state["squares_F"]
         fit.squares_F = None if squares_F is None else squares_F.to(device, copy=True)
         last_a_F, last_wbar_F, last_mu_M = state["last"]

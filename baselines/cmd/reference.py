@@ -101,8 +101,9 @@ def embedded(
 ) -> Iterator[tuple[Array, dict[int, tuple[float, float, int]]]]:
     """Embedded CMD: after each epoch the weights, and of the embedded ones slope, intercept and reference.
 
-    At every epoch that `every` divides, `percent` percent of all weights are embedded, those whose coefficients moved
-    least since the last time; constant ones are left out, which is ours. `train_epoch` trains all weights.
+    At every epoch that `every` divides, `percent` percent of the weights are embedded, those whose coefficients moved
+    least since the last time; constant ones are left out and not counted, which is ours. `train_epoch` trains all
+    weights; the package also leaves out those that move by weight decay alone.
     """
     embedded: dict[int, tuple[float, float, int]] = {}
     history: list[Array] = []
@@ -115,8 +116,9 @@ def embedded(
         elif t > warmup and t % every == 0:
             fit = Fit(fit.reference_M, fit.mode_N, *regression(W_TN, W_TN[:, fit.reference_M][:, fit.mode_N]))
             movement_N = np.hypot(fit.a_N - last.a_N, fit.b_N - last.b_N)
-            movement_N[[*embedded, *fit.reference_M, *np.flatnonzero(np.ptp(W_TN, axis=0) == 0)]] = np.inf
-            for i in movement_N.argsort(kind="stable")[: int(percent * len(theta_N) / 100)].tolist():
+            moving_N = np.ptp(W_TN, axis=0) > 0
+            movement_N[[*embedded, *fit.reference_M, *np.flatnonzero(~moving_N)]] = np.inf
+            for i in movement_N.argsort(kind="stable")[: int(percent * moving_N.sum() / 100)].tolist():
                 if np.isfinite(movement_N[i]):
                     embedded[i] = float(fit.a_N[i]), float(fit.b_N[i]), int(fit.reference_M[fit.mode_N[i]])
             last = fit
