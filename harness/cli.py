@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from harness.validation import ConfigError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
+    from harness.planning.experiment import Experiment
     from harness.planning.plan import Plan
 
 DESCRIPTION = """\
@@ -296,7 +298,7 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
         from harness.running.engine.local import warm_up
 
         warm_up()
-        plan = _with_data(plan, parsed, command, console)
+        plan = _with_data(plan, lambda: _make_plan(parsed, command), console)
         check_room(plan, estimate(plan))
     plan.store.write_plan(plan.as_record())
     if "left" in plan.statuses.values():
@@ -308,8 +310,8 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
     return _show(plan.store.root, plan.experiment.settings.suite, console)
 
 
-def _with_data(plan: Plan, parsed: argparse.Namespace, command: str, console: Console) -> Plan:
-    """The plan again, once data and weights are here: data that is not what was declared has keys of its own."""
+def _with_data(plan: Plan, again: Callable[[], Plan], console: Console) -> Plan:
+    """The plan made `again`, once data and weights are here: data that is not what was declared has keys of its own."""
     from harness.problem.datasets import obtain
 
     pretrained = {repr(b.config.model): b.config for b in plan.bases if b.config.model.pretrained is not False}
@@ -323,7 +325,7 @@ def _with_data(plan: Plan, parsed: argparse.Namespace, command: str, console: Co
     messages = [message for message in (obtain(dataset) for dataset in datasets.values()) if message is not None]
     for message in messages:
         console.print(message, markup=False, highlight=False)
-    plan = _make_plan(parsed, command) if messages else plan
+    plan = again() if messages else plan
     for note in plan.notes:
         console.print(note, markup=False, highlight=False)
     return plan
@@ -368,7 +370,45 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
     return code
 
 
+def _tune_rates(experiment: Experiment, parsed: argparse.Namespace, command: str) -> int:
+    """Search the learning rates of bases, each a base of an ordinary run."""
+    from harness.planning.estimate import check_room, estimate
+    from harness.planning.plan import make_plan
+    from harness.results.frame import load_frame
+    from harness.running.engine.local import warm_up
+    from harness.storage.store import Store
+    from harness.tune.rates import rates_table, search_rates, write_rates
+
+    console, root = _console(), Path(experiment.settings.results_dir)
+
+    def run(asked: Experiment) -> pd.DataFrame:
+        plan = make_plan(asked, Store(root))
+        if "left" in plan.statuses.values():
+            warm_up()
+            plan = _with_data(plan, lambda: make_plan(asked, Store(root)), console)
+            check_room(plan, estimate(plan))
+        plan.store.write_plan(plan.as_record())
+        if "left" in plan.statuses.values():
+            _execute(plan, tuple(str(folder.resolve()) for folder in parsed.config_dir), console)
+        return load_frame(root, asked.settings.suite)
+
+    tables = search_rates(experiment, run, _console_line())
+    folder = root / "tuning" / experiment.settings.suite / "base"
+    write_rates(folder, tables, command)
+    console.print(rates_table(tables))
+    console.print(f"rates: {folder}", markup=False, highlight=False, soft_wrap=True)
+    return 0 if all(table["best"].any() for table in tables) else 1
+
+
 def _tune(parsed: argparse.Namespace, command: str) -> int:
+    with _saying("planning"):
+        from harness.planning.compose import Request
+        from harness.planning.resolve import resolve
+        from harness.tune.rates import BASE_ALONE
+
+        experiment = resolve(Request(tuple(parsed.overrides), tuple(parsed.config_dir)), command)
+    if {method.name for _, methods in experiment.bases for method in methods} <= BASE_ALONE:
+        return _tune_rates(experiment, parsed, command)
     with _saying("planning"):
         from harness.planning.estimate import check_room, estimate
         from harness.running.engine import open_engine
@@ -379,7 +419,7 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
         warm_up()
         from harness.tune.command import tune
     console = _console()
-    plan = _with_data(plan, parsed, command, console)
+    plan = _with_data(plan, lambda: _make_plan(parsed, command), console)
     check_room(plan, estimate(plan))
     folders = tuple(parsed.config_dir)
     python_path = tuple(str(folder.resolve()) for folder in folders)

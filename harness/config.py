@@ -8,6 +8,7 @@ as that text; nothing else is converted.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
@@ -54,6 +55,8 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 CountOrNone = Annotated[int, Field(ge=0, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 MOST_EPOCHS = 10**6
+RECALIBRATED = "base_recalibrated"
+"""The base's own weights with BatchNorm statistics anew: what every method is compared with."""
 Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
 Pixels = Annotated[int, Field(ge=1, le=2**16)]
 
@@ -124,16 +127,69 @@ class DatasetConfig(Validated):
         return self.size if self.resize is None else self.resize
 
 
+ScheduleName = Literal["constant", "cosine", "linear", "wsd", "step", "one_cycle"]
+DecayShape = Literal["linear", "sqrt", "square", "cosine"]
+SCHEDULE_KEYS: dict[ScheduleName, dict[str, Any]] = {
+    "constant": {},
+    "cosine": {"final": 0.0},
+    "linear": {"final": 0.0},
+    "wsd": {"final": 0.0, "decay": 0.2, "shape": "linear"},
+    "step": {"milestones": [0.5, 0.75], "gamma": 0.1},
+    "one_cycle": {"final": 4e-6, "rise": 0.3},
+}
+"""what each schedule takes beside a warm-up, with what it has where nothing is said"""
+
+
+def _earlier_name(value: Any) -> Any:
+    return "constant" if value == "none" else value
+
+
 @dataclass(frozen=True)
 class ScheduleConfig(Validated):
-    """Learning-rate schedule of a base, as a factor over its whole length."""
+    """Learning-rate schedule of a base, as a factor over its whole length; what is None is as in SCHEDULE_KEYS.
 
-    name: Literal["none", "cosine"] = "none"
+    Lengths other than the warm-up's are shares of the run. `none`, an earlier name of `constant`, is taken as that.
+    """
+
+    name: Annotated[ScheduleName, BeforeValidator(_earlier_name)] = "constant"
     warmup_epochs: Annotated[Number, Field(ge=0, le=MOST_EPOCHS)] = 0.0
     """linear from 0 to the full rate"""
+    final: Share | None = None
+    """the factor at the end"""
+    decay: Annotated[Number, Field(gt=0, le=1)] | None = None
+    """the last share of the run, over which `wsd` falls"""
+    shape: DecayShape | None = None
+    """how `wsd` falls"""
+    milestones: list[Annotated[Number, Field(gt=0, lt=1)]] | None = None
+    """shares of the run after which `step` multiplies the rate by `gamma`"""
+    gamma: Annotated[Number, Field(gt=0, le=1)] | None = None
+    rise: Annotated[Number, Field(gt=0, lt=1)] | None = None
+    """the share of the run over which `one_cycle` rises"""
 
     def key(self, name: str) -> str:
         return f"optimizer.schedule.{name}"
+
+    def check(self) -> None:
+        own = SCHEDULE_KEYS[self.name]
+        for name in dict.fromkeys(key for keys in SCHEDULE_KEYS.values() for key in keys):
+            if name not in own and getattr(self, name) is not None:
+                takes = f"takes {', '.join(own)}" if own else "takes nothing of the kind"
+                raise ConfigError(
+                    f"{self.key(name)} must be null for {self.name}, which {takes}, got {shown(getattr(self, name))}"
+                )
+        milestones = self.milestones or []
+        if milestones != sorted(set(milestones)):
+            raise ConfigError(f"{self.key('milestones')} must increase, got {shown(milestones)}")
+        if self.name == "one_cycle" and self.warmup_epochs > 0:
+            raise ConfigError(f"{self.key('warmup_epochs')} must be 0 for one_cycle, got {self.warmup_epochs}")
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What the schedule takes beside a warm-up, defaults filled in."""
+        return {
+            name: default if getattr(self, name) is None else getattr(self, name)
+            for name, default in SCHEDULE_KEYS[self.name].items()
+        }
 
 
 @dataclass(frozen=True)
@@ -144,9 +200,15 @@ class OptimizerConfig(Validated):
     target: Text
     params: dict[str, Any]
     schedule: ScheduleConfig = ScheduleConfig()
+    rates: Annotated[list[Annotated[Number, Field(gt=0)]], Field(min_length=2)] | None = None
+    """the grid on which `tune method=base` searches the learning rate"""
 
     def key(self, name: str) -> str:
         return f"optimizer.{self.name}.{'_target_' if name == 'target' else name}"
+
+    def check(self) -> None:
+        if self.rates is not None and self.rates != sorted(set(self.rates)):
+            raise ConfigError(f"{self.key('rates')} must increase, got {shown(self.rates)}")
 
 
 @dataclass(frozen=True)
@@ -159,6 +221,8 @@ class MethodConfig(Validated):
     """every parameter of the class, defaults filled in"""
     batchnorm: Literal["recalibrate", "as_is", "averaged"] = "recalibrate"
     search: dict[str, dict[str, Any]] = field(default_factory=dict)
+    control: Text | None = None
+    """the method that it is compared with beside the recalibrated base"""
 
     def key(self, name: str) -> str:
         return f"method.{self.name}.{'_target_' if name == 'target' else name}"
@@ -184,6 +248,34 @@ class EvaluateConfig(Validated):
     def epochs(self, last: int) -> tuple[int, ...]:
         """The evaluated epochs of a run that ends at `last`."""
         return tuple(t for t in range(1, last + 1) if t % self.every == 0 or t == last)
+
+
+Primary = Text | Annotated[dict[Text, Text], Field(min_length=1, max_length=1)]
+"""A comparison that is decided on: a method, with the recalibrated base, or `{method: control}`."""
+
+
+@dataclass(frozen=True)
+class StatisticsConfig(Validated):
+    """What a suite is run to decide, said before it runs."""
+
+    primary: list[Primary] | None = None
+    """the comparisons that are tested together; None: every chosen method with the recalibrated base"""
+    margin: Annotated[Number, Field(gt=0, le=100)] = 0.5
+    """points of accuracy within which two methods count as equivalent"""
+
+    def key(self, name: str) -> str:
+        return f"statistics.{name}"
+
+    def comparisons(self, methods: Iterable[str]) -> list[tuple[str, str]]:
+        """Method and control of every comparison to be tested among these methods."""
+        chosen = list(dict.fromkeys(methods))
+        if self.primary is None:
+            asked = [(name, RECALIBRATED) for name in chosen if name not in ("base", RECALIBRATED)]
+        else:
+            asked = [
+                (entry, RECALIBRATED) if isinstance(entry, str) else next(iter(entry.items())) for entry in self.primary
+            ]
+        return [pair for pair in dict.fromkeys(asked) if set(pair) <= set(chosen)]
 
 
 @dataclass(frozen=True)

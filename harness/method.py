@@ -151,6 +151,11 @@ class Method(ABC):
         """
         return None
 
+    def epochs_read(self, epochs: int) -> int:
+        """The last epoch of a base of `epochs` epochs that an observer or a reconstruction reads; its last weights
+        follow from what was seen by then, and it is charged so many epochs of training."""
+        return epochs
+
     def memory_floats(self, N: int) -> int:
         """float32 values held beside the model, for the plan's estimate."""
         return N
@@ -242,7 +247,7 @@ class Batch:
 
 
 Schedule = Callable[[float], float]
-"""Learning-rate factor after a (fractional) number of epochs since the optimizer was made."""
+"""Learning-rate factor after a (fractional) number of epochs since the optimizer, or the schedule, was made."""
 
 OptimizerFactory: TypeAlias = "Callable[..., torch.optim.Optimizer]"
 
@@ -298,8 +303,21 @@ class Session(Protocol):
         In `begin` only, so that resume can make it again; RuntimeError later.
         """
 
+    def set_schedule(self, factor: Schedule) -> None:
+        """End the base's schedule, and keep its optimizer with its state.
+
+        From here on the rate of every step is the one that the optimizer has now times `factor(e)`, e the fractional
+        number of epochs trained since, taken at the step's end. A rate that is set in the optimizer's groups instead
+        is overwritten by the loop. In `begin` only; RuntimeError later.
+        """
+
     def reset_optimizer(self) -> None:
         """Forget the optimizer's state (momentum, moments), and keep its rate and schedule."""
+
+    @property
+    def moving_N(self) -> Tensor:
+        """Which weights move, (N,) bool, a copy: those that had a gradient other than 0 at some step of the first
+        epoch or at the last step of a later one, in the base up to the branch's start and in the branch since."""
 
     @property
     def gradient_N(self) -> Tensor:

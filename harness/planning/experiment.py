@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config import BaseConfig, EvaluateConfig, Settings, TuneConfig
+from harness.config import BaseConfig, EvaluateConfig, Settings, StatisticsConfig, TuneConfig
 from harness.planning.methods import FittedMethod
 
 
@@ -20,5 +20,6 @@ class Experiment:
     composed: dict[str, Any]
     """what Hydra composed, before entries of `bases` and `fast` were laid over it: what was asked for, for the plan"""
     tune: TuneConfig
+    statistics: StatisticsConfig
     notes: tuple[str, ...] = ()
     """what a person must know of the settings, one line each"""

@@ -27,7 +27,7 @@ from harness.storage.cache import remembered
 from harness.storage.keys import source_digest
 from harness.validation import ConfigError, check_names, check_parameter, nearest, parameter_types, shown, validated
 
-RESERVED = ("_target_", "batchnorm", "search", "fast")
+RESERVED = ("_target_", "batchnorm", "search", "fast", "control")
 OWN_PACKAGES = ("baselines",)
 
 
@@ -45,6 +45,8 @@ class FittedMethod:
     """a brancher's"""
     batch_size: int | None
     """a brancher's own, None where it has the base's"""
+    epochs_read: int
+    """the last epoch of its base that an observer or a reconstruction reads"""
     memory_floats: Callable[[int], int]
     """float32 values held beside a model of so many weights"""
 
@@ -121,7 +123,7 @@ def method_config(name: str, values: Mapping[str, Any]) -> MethodConfig:
         if parameter not in params:
             raise ConfigError(f"{key}.search: no parameter named {parameter!r}{nearest(parameter, params)}")
         check_search_entry(f"{key}.search.{parameter}", entry)
-    return MethodConfig(name, target, params, values.get("batchnorm", "recalibrate"), search)
+    return MethodConfig(name, target, params, values.get("batchnorm", "recalibrate"), search, values.get("control"))
 
 
 def make_method(config: MethodConfig) -> Method:
@@ -157,7 +159,10 @@ def fit_method(config: MethodConfig, epochs: int) -> FittedMethod:
     if cadence is not None and cadence != "epoch" and not (isinstance(cadence, int) and cadence >= 1):
         raise ConfigError(f"{key} must have a cadence of epoch or at least 1 step, got {shown(cadence)}")
     own_batch = made.batch_size if isinstance(made, Brancher) else None
-    return FittedMethod(config, made.kind, cadence, needs, branch, own_batch, made.memory_floats)
+    read = made.epochs_read(epochs)
+    if not 0 <= read <= epochs:
+        raise ConfigError(f"{key} must read its base up to an epoch of 0 to {epochs}, got {shown(read)}")
+    return FittedMethod(config, made.kind, cadence, needs, branch, own_batch, read, made.memory_floats)
 
 
 def resolved_method(name: str, values: Mapping[str, Any], epochs: int) -> FittedMethod:
@@ -201,6 +206,7 @@ def _read(stored: dict[str, Any]) -> FittedMethod:
         needs=None if needs is None else (int(needs[0]), int(needs[1])),
         branch=None if branch is None else Branch(**branch),
         batch_size=stored["batch_size"],
+        epochs_read=int(stored["epochs_read"]),
         memory_floats=partial(_memory_floats, config),
     )
 

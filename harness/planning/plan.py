@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -38,6 +38,8 @@ class CellPlan:
     """first and last t of the stored snapshots that the method reads"""
     branch: Branch | None
     """of a brancher"""
+    epochs_read: int
+    """the last epoch of its base that it reads, which it is charged"""
     memory_floats: int
     source: str
     """digest of the method's source when it was planned"""
@@ -162,12 +164,18 @@ class Plan:
 
     def as_record(self) -> Record:
         """What report and publish read: the cells in order, and the configuration they came from."""
+        twins = annealed_twins(self.bases)
         return {
             "schema": SCHEMA,
             "suite": self.experiment.settings.suite,
             "command": self.experiment.command,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "config": self.experiment.composed,
+            "primary": [
+                {"method": method, "control": control}
+                for method, control in self.experiment.statistics.comparisons(c.method.name for _, c in self.cells)
+            ],
+            "margin": self.experiment.statistics.margin,
             "bases": [
                 {"base_key": base.key, "keeps": sorted(base.kept(self.experiment.settings.trajectory_keep))}
                 for base in self.bases
@@ -179,12 +187,34 @@ class Plan:
                     **labels(base.config),
                     "method": cell.method.name,
                     "kind": cell.kind,
+                    "control": cell.method.control,
+                    "schedule": base.config.optimizer.schedule.name,
+                    "twin": twins.get(base.key),
                     "batchnorm": cell.method.batchnorm,
                     "parameters": cell.method.params,
                 }
                 for base, cell in self.cells
             ],
         }
+
+
+def annealed_twins(bases: Iterable[BasePlan]) -> dict[str, str]:
+    """By the key of a base at a constant rate the optimizer's preset of its rival: the first base whose rate is
+    annealed, with the same model, data set, seed, length and class of optimizer."""
+
+    def alike(base: BasePlan) -> tuple[Any, ...]:
+        config = base.config
+        length = config.epochs, config.batches_per_epoch, config.batch_size
+        return config.model.name, config.dataset.name, config.optimizer.target, config.seed, *length
+
+    annealed: dict[tuple[Any, ...], str] = {}
+    constant = {}
+    for base in bases:
+        if base.config.optimizer.schedule.name == "constant":
+            constant[base.key] = alike(base)
+        else:
+            annealed.setdefault(alike(base), base.config.optimizer.name)
+    return {key: annealed[what] for key, what in constant.items() if what in annealed}
 
 
 def labels(base: BaseConfig) -> dict[str, Any]:
@@ -216,6 +246,7 @@ def plan_cell(base: BaseConfig, key: str, method: FittedMethod, evaluate: Evalua
         cadence=method.cadence,
         needs=method.needs,
         branch=method.branch,
+        epochs_read=method.epochs_read,
         memory_floats=method.memory_floats(N),
         source=source,
     )

@@ -22,6 +22,7 @@ from harness.config import (
     ScheduleConfig,
     Settings,
     SlurmConfig,
+    StatisticsConfig,
     Text,
     TrackerConfig,
     TuneConfig,
@@ -192,6 +193,17 @@ def _settings(values: Values, suite: str) -> Settings:
     )
 
 
+def _statistics(values: Values, config_dirs: tuple[Path, ...]) -> StatisticsConfig:
+    """What is to be decided; ConfigError where it names a method that is no preset."""
+    found = from_mapping(StatisticsConfig, "statistics", values)
+    presets = available("method", config_dirs)
+    for index, entry in enumerate(found.primary or []):
+        for name in [entry] if isinstance(entry, str) else [*entry, *entry.values()]:
+            if name not in presets:
+                raise ConfigError(f"statistics.primary[{index}]: no method named {name!r}{nearest(name, presets)}")
+    return found
+
+
 def _engine(values: Values) -> EngineConfig:
     name = validated("engine.name", EngineName, values.get("name"))
     return from_mapping(ENGINES[name], "engine", values)
@@ -201,9 +213,9 @@ def _optimizer(name: str, values: Values, epochs: int) -> OptimizerConfig:
     """An optimizer and its schedule from a preset's values, whose keys are checked against its class."""
     key = f"optimizer.{name}"
     target = validated(f"{key}._target_", Text, values["_target_"])
-    params = {k: v for k, v in values.items() if k not in ("_target_", "schedule")}
+    params = {k: v for k, v in values.items() if k not in ("_target_", "schedule", "rates")}
     shape = from_mapping(ScheduleConfig, f"{key}.schedule", values.get("schedule", {}))
-    config = OptimizerConfig(name, target, params, shape)
+    config = OptimizerConfig(name, target, params, shape, values.get("rates"))
     check_optimizer(config)
     schedule(config.schedule, epochs)
     return config
@@ -233,6 +245,7 @@ def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str)
     settings = _settings(values, composed.suite)
     tune = from_mapping(TuneConfig, "tune", values["tune"], trials=values["trials"])
     evaluate = from_mapping(EvaluateConfig, "evaluate", values["evaluate"])
+    statistics = _statistics(values["statistics"], config_dirs)
     device = _device(values["device"], settings.engine)
     entries = list(_entries(composed, config_dirs))
     notes = overlay_tuned(entries, settings, tune, composed.overridden) if values["tuned"] else []
@@ -249,4 +262,4 @@ def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str)
             base = BaseConfig(model=shape, dataset=data, optimizer=steps, seed=seed, device=device, **rest)
             bases.append((base, methods))
         evaluate = from_mapping(EvaluateConfig, "evaluate", own["evaluate"])
-    return Experiment(settings, evaluate, tuple(bases), command, values, tune, tuple(notes))
+    return Experiment(settings, evaluate, tuple(bases), command, values, tune, statistics, tuple(notes))

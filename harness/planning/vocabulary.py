@@ -31,6 +31,7 @@ class TopLevel(Validated):
     evaluate: dict[str, Any]
     trajectory: dict[str, Any]
     tune: dict[str, Any]
+    statistics: dict[str, Any]
     bases: Annotated[list[dict[str, Any]], Field(min_length=1)] | None
     seeds: Annotated[list[Seed], Field(min_length=1)]
     epochs: Epochs

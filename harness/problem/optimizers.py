@@ -7,7 +7,7 @@ import inspect
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -109,20 +109,63 @@ def _refusal(cls: type[torch.optim.Optimizer], params: dict[str, Any]) -> Except
 def schedule(config: ScheduleConfig, epochs: int) -> Schedule:
     """The factor of the learning rate after e of `epochs` epochs, e fractional and taken at the END of a step.
 
-    Taken there, warm-up never gives a first step of rate 0; the last step of a cosine has it instead. Linear
-    warm-up e/w while e < w, then 1, or with `cosine` 0.5 (1 + cos(pi (e - w)/(E - w))) (Loshchilov and Hutter
-    2017, eq. 5, without restarts). Raises ConfigError where the warm-up leaves no epoch.
+    Taken there, warm-up never gives a first step of rate 0; the last step of a decay to 0 has it instead. Linear
+    warm-up e/w while e < w (not for `one_cycle`), then with p = (e - w)/(E - w), the share of what is left:
+
+    - constant: 1
+    - cosine: f + (1 - f) 0.5 (1 + cos(pi p)) (Loshchilov and Hutter 2017, eq. 5, without restarts), f = `final`
+    - linear: 1 - (1 - f) p
+    - wsd: 1 up to the last share `decay` of the run, then f + (1 - f) s(u) with u the share of the decay that has
+      passed; `shape` s: linear 1 - u, sqrt 1 - sqrt(u), square 1 - u^2, cosine 0.5 (1 + cos(pi u)) (Hu et al. 2024;
+      Hägele et al. 2024)
+    - step: `gamma` to the power of how many `milestones`, as shares of the run, have passed; the last step before a
+      milestone belongs to what was before
+    - one_cycle: a cosine from 1/25 to 1 over the share `rise`, then one down to f (Smith and Topin 2019, as torch's)
+
+    ConfigError where the warm-up leaves no epoch, or `wsd` none between warm-up and decay.
     """
-    warmup = config.warmup_epochs
+    warmup, name, values = config.warmup_epochs, config.name, config.values
     if warmup >= epochs:
         raise ConfigError(f"optimizer.schedule.warmup_epochs must be below epochs ({epochs}), got {warmup}")
+    final = values.get("final", 0.0)
+    start = epochs * (1 - values["decay"]) if name == "wsd" else 0.0
+    if name == "wsd" and start < warmup:
+        raise ConfigError(
+            f"optimizer.schedule.decay must leave the warm-up of {warmup:g} epochs, at most {1 - warmup / epochs:g}, "
+            f"got {values['decay']}"
+        )
 
     def factor(e: float) -> float:
         if e < warmup:
             return e / warmup
-        if config.name == "none":
-            return 1.0
         progress = min((e - warmup) / (epochs - warmup), 1.0)
-        return 0.5 * (1.0 + math.cos(math.pi * progress))
+        if name == "cosine":
+            fall = 0.5 * (1.0 + math.cos(math.pi * progress))
+            return fall if final == 0 else final + (1.0 - final) * fall
+        if name == "linear":
+            return 1.0 - (1.0 - final) * progress
+        if name == "wsd":
+            passed = min(max(e - start, 0.0) / (epochs - start), 1.0)
+            return final + (1.0 - final) * _SHAPES[values["shape"]](passed)
+        if name == "step":
+            return float(values["gamma"] ** sum(e > share * epochs + 1e-9 for share in values["milestones"]))
+        if name == "one_cycle":
+            return _one_cycle(progress, values["rise"], final)
+        return 1.0
 
     return factor
+
+
+_SHAPES: dict[str, Callable[[float], float]] = {
+    "linear": lambda u: 1.0 - u,
+    "sqrt": lambda u: 1.0 - math.sqrt(u),
+    "square": lambda u: 1.0 - u * u,
+    "cosine": lambda u: 0.5 * (1.0 + math.cos(math.pi * u)),
+}
+
+
+def _one_cycle(progress: float, rise: float, final: float) -> float:
+    first, low, high = (
+        (progress / rise, 1 / 25, 1.0) if progress < rise else ((progress - rise) / (1 - rise), 1.0, final)
+    )
+    return high + (low - high) * 0.5 * (1.0 + math.cos(math.pi * first))

@@ -58,6 +58,8 @@ class RunningCell:
     status: str = "running"
     reason: str | None = None
     traceback: str | None = None
+    test_correct: torch.Tensor | None = None
+    """which test images it got right at last, (n,) bool"""
 
     @property
     def key(self) -> str:
@@ -162,7 +164,7 @@ class Audience:
         for entry, method in self.observers():
             if entry.cell.cadence == "epoch":
                 self._observe(entry, method, snapshot)
-        own: dict[str, Row] = {}
+        own: dict[str, tuple[Row, torch.Tensor | None]] = {}
         for entry, method in self.observers():
             with self._guarded(entry):
                 metrics = self._proposed(entry, method, snapshot, own) if snapshot.t in self.epochs else {}
@@ -170,7 +172,9 @@ class Audience:
                     scalars = method.scalars()
                 entry.add({**train, **metrics, **self._seconds(entry)}, scalars)
 
-    def _proposed(self, entry: RunningCell, method: Observer, snapshot: Snapshot, own: dict[str, Row]) -> Row:
+    def _proposed(
+        self, entry: RunningCell, method: Observer, snapshot: Snapshot, own: dict[str, tuple[Row, torch.Tensor | None]]
+    ) -> Row:
         """Metrics of what a method proposes; `own` remembers those of the base's weights, by BatchNorm policy."""
         with self.clock.phase(f"method/{entry.key}"):
             proposal = method.propose()
@@ -178,8 +182,9 @@ class Audience:
             return self._evaluate(entry, snapshot, proposal)
         policy = entry.cell.method.batchnorm
         if policy not in own:
-            own[policy] = self._evaluate(entry, snapshot, None)
-        return own[policy]
+            own[policy] = self._evaluate(entry, snapshot, None), entry.test_correct
+        metrics, entry.test_correct = own[policy]
+        return metrics
 
     def _seconds(self, entry: RunningCell) -> Row:
         return {
@@ -190,7 +195,10 @@ class Audience:
     def _evaluate(self, entry: RunningCell, snapshot: Snapshot, proposal: Proposal | None) -> Row:
         splits = self.evaluator.splits(snapshot.t == self.base.epochs)
         with self.clock.phase(f"eval/{entry.key}"):
-            return self.evaluator.evaluate(snapshot, proposal, entry.cell.method.batchnorm, splits)
+            metrics = self.evaluator.evaluate(snapshot, proposal, entry.cell.method.batchnorm, splits)
+        if "test" in splits:
+            entry.test_correct = self.evaluator.test_correct
+        return metrics
 
     def reconstruct(self, train_rows: list[Row]) -> None:
         """Fit the reconstructions on the finished run and evaluate them at the asked epochs."""
@@ -242,6 +250,7 @@ class Audience:
                 "reason": w.reason,
                 "traceback": w.traceback,
                 "rows": w.rows,
+                "test_correct": w.test_correct,
             }
             for w in self.cells
         }
@@ -262,7 +271,7 @@ class Audience:
             saved = state[entry.key]
             if entry.status == "running":
                 entry.status, entry.reason, entry.traceback = saved["status"], saved["reason"], saved["traceback"]
-            entry.rows = saved["rows"]
+            entry.rows, entry.test_correct = saved["rows"], saved["test_correct"]
             if isinstance(entry.method, Observer) and saved["method"] is not None:
                 with self._guarded(entry):
                     entry.method.load_state_dict(saved["method"])

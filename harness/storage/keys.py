@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.config import BaseConfig, EvaluateConfig, MethodConfig
+from harness.config import SCHEDULE_KEYS, BaseConfig, EvaluateConfig, MethodConfig
 from harness.storage.cache import remembered
 
 VERSION = 1
@@ -54,7 +54,7 @@ def _hash(fields: dict[str, Any]) -> str:
 
 def base_key(base: BaseConfig, data_digest: str, pretrained_digest: str | None) -> str:
     """20 hex digits for a base."""
-    model, dataset, optimizer = base.model, base.dataset, base.optimizer
+    model, dataset, optimizer, schedule = base.model, base.dataset, base.optimizer, base.optimizer.schedule
     fields: dict[str, Any] = {
         "version": VERSION,
         "model": [model.timm, model.img_size, model.patch_size, model.in_chans, model.stem, model.drop_rate],
@@ -65,13 +65,15 @@ def base_key(base: BaseConfig, data_digest: str, pretrained_digest: str | None) 
         "normalisation": [dataset.mean, dataset.std],
         "augmentation": [dataset.crop_padding, dataset.flip],
         "optimizer": [optimizer.target, optimizer.params],
-        "schedule": [optimizer.schedule.name, optimizer.schedule.warmup_epochs],
+        "schedule": ["none" if schedule.name == "constant" else schedule.name, schedule.warmup_epochs],
         "length": [base.epochs, base.batches_per_epoch, base.batch_size],
         "precision": [base.precision, base.compile, base.memory_format, base.device],
         "seed": base.seed,
     }
     if not base.deterministic:
         fields["deterministic"] = False
+    if schedule.values and (schedule.name, schedule.values) != ("cosine", SCHEDULE_KEYS["cosine"]):
+        fields["schedule_values"] = schedule.values
     if dataset.crop_scale != 1.0:
         fields["crop_scale"] = dataset.crop_scale
     if model.head_classes is not None:

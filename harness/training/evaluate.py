@@ -74,6 +74,8 @@ class Evaluator:
         if val_images is not None:
             validation = validation.subset(torch.arange(min(val_images, len(validation))))
         self._splits = {"val": validation.to(device)}
+        self.test_correct: torch.Tensor | None = None
+        """which test images the last evaluation of them got right, (n,) bool on the CPU in their fixed order"""
         if with_test:
             self._splits["test"] = load_split(base.dataset, "test").to(device)
 
@@ -104,17 +106,19 @@ class Evaluator:
                 recalibrate(self.flat.model, self._recalibration, self.config.batch_size, self._memory_format)
         return self.flat.model.eval()
 
-    def _score(self, model: nn.Module, images: Images) -> torch.Tensor:
-        """Summed cross-entropy and number of correct images, on the device: nothing waits for them here."""
+    def _score(self, model: nn.Module, images: Images) -> tuple[torch.Tensor, torch.Tensor]:
+        """Summed cross-entropy with the number of correct images, and which they are, on the device: nothing waits for
+        them here."""
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        correct = []
         for batch, labels in images.batches(self.config.batch_size, self._memory_format):
             with self._autocast():
                 logits = model(batch)
             logits = logits.float()
             loss += cross_entropy(logits, labels, reduction="sum").double()
-            correct += (logits.argmax(1) == labels).sum()
-        return torch.stack((loss, correct.double()))
+            correct.append(logits.argmax(1) == labels)
+        correct_n = torch.cat(correct)
+        return torch.stack((loss, correct_n.sum().double())), correct_n
 
     def evaluate(
         self, snapshot: Snapshot, proposal: Proposal | None, policy: str, splits: tuple[str, ...]
@@ -127,7 +131,10 @@ class Evaluator:
         with bounded_by("evaluate.batch_size", self.config.batch_size):
             model = self.prepare(snapshot, proposal, policy)
             with torch.inference_mode():
-                scores = torch.stack([self._score(model, self._splits[split]) for split in splits]).tolist()
+                scored = {split: self._score(model, self._splits[split]) for split in splits}
+                scores = torch.stack([sums for sums, _ in scored.values()]).tolist()
+                if "test" in scored:
+                    self.test_correct = scored["test"][1].cpu()
         row: dict[str, float] = {}
         for split, (loss, correct) in zip(splits, scores, strict=True):
             images = len(self._splits[split])

@@ -21,6 +21,7 @@ from harness.method import OptimizerFactory, Schedule, Snapshot, State
 from harness.problem.images import Images
 from harness.problem.optimizers import make_optimizer, schedule
 from harness.randomness import derive
+from harness.snapshots import tensors_of
 from harness.training.clock import Counts
 from harness.training.flat_model import FlatModel
 from harness.training.out_of_memory import bounded_by
@@ -61,6 +62,9 @@ class Trainer:
         self.step = 0
         self.counts = Counts()
         self.gradient_space = "full"
+        self.moving_N = torch.zeros(self.flat.layout.N, dtype=torch.bool, device=device)
+        """weights that ever had a gradient: at some step of the first epoch, or at the last step of a later one"""
+        self._moving = tensors_of(self.moving_N, self.flat.layout)
         self._set_optimizer(
             make_optimizer(base.optimizer, self.flat.parameters), schedule(base.optimizer.schedule, base.epochs)
         )
@@ -88,6 +92,10 @@ class Trainer:
         self._scheduled_epochs = 0.0
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
+
+    def set_schedule(self, factor: Schedule) -> None:
+        """From here on the rate is what it is now times `factor`, of the epochs from here on; the state stays."""
+        self._set_optimizer(self.optimizer, factor)
 
     def new_optimizer(self, factory: OptimizerFactory, factor: Schedule | None, **kwargs: Any) -> torch.optim.Optimizer:
         self._set_optimizer(factory(self.flat.parameters, **kwargs), factor)
@@ -157,6 +165,8 @@ class Trainer:
             logits = self.logits(batch.images_B)
             loss = cross_entropy(logits, batch.labels_B)
             loss.backward()  # type: ignore[no-untyped-call]
+            if self.t == 0 or index + 1 == steps:
+                self._see_gradients()
             if after_backward is not None:
                 after_backward()
             self.optimizer.step()
@@ -177,6 +187,11 @@ class Trainer:
         self.t += 1
         return row
 
+    def _see_gradients(self) -> None:
+        for parameter, moving in zip(self.flat.parameters, self._moving, strict=True):
+            if parameter.grad is not None:
+                moving |= parameter.grad != 0
+
     def snapshot(self) -> Snapshot:
         """The live state, not a copy."""
         return self.flat.snapshot(self.t, self.step)
@@ -191,6 +206,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scheduled_epochs": self._scheduled_epochs,
             "counts": self.counts.as_dict(),
+            "moving_N": self.moving_N,
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -199,3 +215,5 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self._scheduled_epochs = state["scheduled_epochs"]
         self.counts = Counts(**state["counts"])
+        # a state of before this was watched says nothing of it
+        self.moving_N.copy_(state.get("moving_N", torch.ones_like(self.moving_N)))

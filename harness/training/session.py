@@ -80,12 +80,23 @@ class BranchSession:
     def new_optimizer(
         self, factory: OptimizerFactory, schedule: Schedule | None = None, **kwargs: Any
     ) -> torch.optim.Optimizer:
-        if self.begun:
-            raise RuntimeError("new_optimizer may be called in begin only, so that resume can make it again")
+        self._only_in_begin("new_optimizer")
         return self._trainer.new_optimizer(factory, schedule, **kwargs)
+
+    def set_schedule(self, factor: Schedule) -> None:
+        self._only_in_begin("set_schedule")
+        self._trainer.set_schedule(factor)
+
+    def _only_in_begin(self, name: str) -> None:
+        if self.begun:
+            raise RuntimeError(f"{name} may be called in begin only, so that resume can make it again")
 
     def reset_optimizer(self) -> None:
         self._trainer.optimizer.state.clear()
+
+    @property
+    def moving_N(self) -> Tensor:
+        return self._trainer.moving_N.clone()
 
     @property
     def gradient_N(self) -> Tensor:

@@ -137,7 +137,7 @@ def test_paper_has_the_settings_of_the_released_code():
         assert str(params.get("momentum", "")) == row["momentum"]
         assert params["weight_decay"] == float(row["weight_decay"])
         schedule = base.optimizer.schedule
-        name = "none" if schedule.name == "none" else f"warmup{schedule.warmup_epochs:g}_{schedule.name}"
+        name = "none" if schedule.name == "constant" else f"warmup{schedule.warmup_epochs:g}_{schedule.name}"
         assert name == row["schedule"]
         assert (base.epochs, base.batch_size) == (int(row["epochs"]), int(row["batch_size"]))
         online = parameters(methods, "cmd_online")

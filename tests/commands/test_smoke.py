@@ -1,10 +1,12 @@
 """The `smoke` suite through the command: what it leaves behind, and that a second run leaves it alone."""
 
+import base64
 import json
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -202,6 +204,16 @@ def test_load_model_gives_the_model_that_was_tested(smoke, method):
     accuracy = 100 * (scores_BC.argmax(1) == images.labels_B).double().mean().item()
     # other batches round differently: one image in 360 may tip over
     assert accuracy == pytest.approx(record["summary"]["test_accuracy"], abs=100 / 360 + 1e-9)
+
+
+def test_every_record_holds_the_test_images_that_were_right(smoke):
+    records = [json.loads(path.read_text()) for path in smoke.results.glob("cells/*/record.json")]
+    assert len(records) == 18
+    for record in records:
+        held = record["test_correct"]
+        right = np.unpackbits(np.frombuffer(base64.b64decode(held["bits"]), np.uint8), count=held["images"])
+        assert 100 * right.mean() == pytest.approx(record["summary"]["test_accuracy"])
+        assert 0 < record["cost"]["moving"] <= 1
 
 
 def imported(*arguments, **variables):

@@ -57,10 +57,17 @@ def weights(results):
     return bases, {path.parent.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in finals}
 
 
+def images(results):
+    """Which test images every cell got right."""
+    records = [json.loads(path.read_text()) for path in results.glob("cells/*/record.json")]
+    return {record["cell_key"]: record["test_correct"] for record in records}
+
+
 def assert_as_undisturbed(expected, results):
     assert_same(numbers(expected, "smoke"), numbers(results, "smoke"))
     assert_same(curves(expected, "smoke"), curves(results, "smoke"))
     assert weights(expected) == weights(results)
+    assert images(expected) == images(results)
     assert not list(results.rglob("*.corrupt-*"))
     assert not list(results.rglob("latest.safetensors"))
 

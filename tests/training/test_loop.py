@@ -12,7 +12,7 @@ from harness.method import Branch, Proposal
 from harness.planning.compose import Request
 from harness.planning.resolve import resolve
 from harness.problem.splits import load_split
-from harness.snapshots import MemoryTrajectory
+from harness.snapshots import MemoryTrajectory, tensors_of
 from harness.storage.tensors import digest_tensor, read_state, write_state
 from harness.training.clock import Clock
 from harness.training.evaluate import Evaluator
@@ -203,6 +203,65 @@ def test_a_new_optimizer_follows_its_own_schedule(session):
     for _ in range(2):
         session.train_epoch(after_step=lambda: rates.append(session.optimizer.param_groups[0]["lr"]))
     assert rates == pytest.approx([0.5, 0.5, 0.5, 0.05, 0.05, 0.05])
+
+
+def test_a_new_schedule_starts_at_the_present_rate_and_keeps_the_state(session):
+    """Momentum of before goes on; the factor counts epochs from the call on, and its first step is not lost."""
+    session.train_epoch()
+    momentum = [state["momentum_buffer"].clone() for state in session.optimizer.state.values()]
+    session.optimizer.param_groups[0]["lr"] = 0.04
+    rates, session.begun = [], False
+    session.set_schedule(lambda e: 1 - e / 2)
+    kept = [state["momentum_buffer"] for state in session.optimizer.state.values()]
+    assert all(torch.equal(before, now) for before, now in zip(momentum, kept, strict=True))
+    for _ in range(2):
+        session.train_epoch(after_step=lambda: rates.append(session.optimizer.param_groups[0]["lr"]))
+    assert rates == pytest.approx([0.04 * (1 - step / 6) for step in range(1, 7)])
+    session.begun = True
+    with pytest.raises(RuntimeError, match="set_schedule may be called in begin only"):
+        session.set_schedule(lambda e: 1.0)
+
+
+def reached(convolution, height):
+    """Which taps of a kernel ever meet an image of this height at all, the rest only its padding; (k, k) bool."""
+    (kernel, _), (stride, _), (padding, _) = convolution.kernel_size, convolution.stride, convolution.padding
+    outputs = (height + 2 * padding - kernel) // stride + 1
+    taps = [any(0 <= o * stride + tap - padding < height for o in range(outputs)) for tap in range(kernel)]
+    return torch.tensor([[row and column for column in taps] for row in taps])
+
+
+def test_weights_that_only_meet_padding_are_seen_to_have_no_gradient(images):
+    """On maps of 1 x 1 eight of nine taps of a 3 x 3 kernel meet zeros alone. Few others may be without one: of units
+    that no image of an epoch woke."""
+    trainer, sizes = trainer_of(images), {}
+    for name, module in trainer.model.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_pre_hook(lambda m, inputs, n=name: sizes.update({n: (m, inputs[0].shape[-1])}))
+    assert not trainer.moving_N.any()
+    trainer.train_epoch()
+    moving = dict(zip(trainer.flat.layout.names, tensors_of(trainer.moving_N, trainer.flat.layout), strict=True))
+    dead = 0
+    for name, (convolution, height) in sizes.items():
+        alive = reached(convolution, height).expand_as(moving[f"{name}.weight"])
+        assert not (moving[f"{name}.weight"] & ~alive).any()
+        assert moving[f"{name}.weight"][alive].float().mean() > 0.9
+        dead += int((~alive).sum())
+    assert dead > 0.3 * trainer.flat.layout.N
+    again = trainer_of(images)
+    again.load_state_dict(trainer.state_dict())
+    assert torch.equal(again.moving_N, trainer.moving_N)
+
+
+def test_the_images_that_were_right_are_those_that_the_accuracy_counts(images):
+    base, config = base_of()
+    trainer, evaluator = trainer_of(images), Evaluator(base, config, images, CPU)
+    row = evaluator.evaluate(trainer.snapshot(), None, "as_is", ("val", "test"))
+    test = load_split(base.dataset, "test")
+    with torch.no_grad():
+        scores_BC = trainer.model.eval()((test.images_B.float() / 255 - test.mean[0]) / test.std[0])
+    right = scores_BC.argmax(1) == test.labels_B
+    assert (evaluator.test_correct != right).sum() <= 1  # other batches round differently
+    assert row["test_accuracy"] == pytest.approx(100 * evaluator.test_correct.double().mean().item())
 
 
 def test_phases_of_the_clock_are_exclusive(monkeypatch):

@@ -78,6 +78,7 @@ class BranchWorker(Worker):
             "prefix_epochs": self.branch.prefix,
             "prefix_seconds": self.prefix_seconds,
             "trainable_fraction": fraction,
+            "moving": known.get("moving"),
             **self.trainer.counts.as_dict(),
         }
         self.end_cell(entry, cost, weights)
@@ -129,7 +130,7 @@ class BranchWorker(Worker):
             return
         self.trainer.load_state_dict(bundle["trainer"])
         self.method.load_state_dict(bundle["method"])
-        self.entry.rows = bundle["rows"]
+        self.entry.rows, self.entry.test_correct = bundle["rows"], bundle["test_correct"]
         self.entry.status, self.entry.reason = bundle["status"], bundle["reason"]
         self.session.last_row = bundle["train_row"]
         self.clock.seconds.update(bundle["seconds"])
@@ -151,6 +152,7 @@ class BranchWorker(Worker):
                 "trainer": trainer.state_dict(),
                 "method": self.method.state_dict(),
                 "rows": self.entry.rows,
+                "test_correct": self.entry.test_correct,
                 "train_row": self.session.last_row,
                 "status": self.entry.status,
                 "reason": self.entry.reason,
@@ -172,6 +174,8 @@ class BranchWorker(Worker):
             with self.clock.phase(f"eval/{self.cell.key}"):
                 splits = self.evaluator.splits(trainer.t == last)
                 metrics = self.evaluator.evaluate(trainer.snapshot(), proposal, policy, splits)
+            if "test" in splits:
+                self.entry.test_correct = self.evaluator.test_correct
         row = {
             "epoch": trainer.t,
             **self.session.last_row,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 
 from harness.config import EvaluateConfig, Settings
@@ -111,6 +113,12 @@ def machine() -> dict[str, Any]:
     return {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
 
 
+def packed(correct_n: torch.Tensor) -> dict[str, Any]:
+    """Which images were right, as a record holds it: how many there are, and a bit for each, in base64."""
+    bits = np.packbits(correct_n.numpy().astype(bool)).tobytes()
+    return {"images": len(correct_n), "bits": base64.b64encode(bits).decode()}
+
+
 def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
@@ -139,6 +147,7 @@ def cell_record(
         "base_digest": base_digest,
         "rederived": False,
         "summary": {},
+        "test_correct": None,
         "cost": {},
         "holds": {"epochs": [], "test_epochs": [], "weights": False},
     }

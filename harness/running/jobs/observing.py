@@ -17,18 +17,20 @@ class ObservingWorker(Worker):
         cells = [self.start_cell(cell) for cell in self.job.cells]
         return Audience(self.base, cells, self.evaluator, self.clock, trajectory, steps, keep)
 
-    def _end_cells(self, audience: Audience, rows: list[Row], counts: Counts) -> None:
-        """Write the records of observers and reconstructions."""
-        train_seconds = rows[-1]["train_seconds"] if rows else 0.0
+    def _end_cells(self, audience: Audience, rows: list[Row], moving: float | None) -> None:
+        """Write the records of observers and reconstructions, each charged the epochs that it read; `moving` is the
+        share of the base's weights that ever had a gradient, None where nobody watched."""
         for entry in audience.cells:
+            read = rows[: entry.cell.epochs_read]
             cost = {
-                "train_seconds": train_seconds,
-                "epochs": len(rows),
-                "epochs_full": len(rows),
+                "train_seconds": read[-1]["train_seconds"] if read else 0.0,
+                "epochs": len(read),
+                "epochs_full": len(read),
                 "epochs_subspace": 0,
                 "prefix_epochs": 0,
                 "prefix_seconds": 0.0,
                 "trainable_fraction": 1.0,
-                **counts.as_dict(),
+                "moving": moving,
+                **{name: read[-1][name] if read else 0 for name in Counts().as_dict()},
             }
             self.end_cell(entry, cost, audience.weights.get(entry.key))

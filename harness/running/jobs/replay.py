@@ -9,7 +9,6 @@ from harness.running.jobs.job import Refused
 from harness.running.jobs.observing import ObservingWorker
 from harness.storage.paths import snapshot_path
 from harness.storage.trajectory import StoredTrajectory, read_snapshot
-from harness.training.clock import Counts
 
 
 class ReplayWorker(ObservingWorker):
@@ -34,7 +33,7 @@ class ReplayWorker(ObservingWorker):
             audience.trajectory = StoredTrajectory(folder, self.device)
             audience.reconstruct(self.rows)
             audience.finish(read_snapshot(folder, self.base.epochs, self.device))
-        self._end_cells(audience, self.rows, Counts(**known["counts"]))
+        self._end_cells(audience, self.rows, known.get("moving"))
 
     def _feed(self, audience: Audience) -> None:
         """Show every stored snapshot to the observers, the present moving with it as it did live."""

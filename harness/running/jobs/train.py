@@ -73,7 +73,7 @@ class TrainWorker(ObservingWorker):
             self.audience.reconstruct(self.rows)
             self.audience.finish(self.trainer.snapshot())
         self.base_digest = (self.digests if self.expected is None else self.expected["digests"])[-1:]
-        self._end_cells(self.audience, self.rows, self.trainer.counts)
+        self._end_cells(self.audience, self.rows, self._moving())
         if self.expected is None:
             self._end_base("done" if diverged is None else "diverged", diverged)
         self.bundle_path.unlink(missing_ok=True)
@@ -174,6 +174,10 @@ class TrainWorker(ObservingWorker):
             }
             write_state(self.bundle_path, bundle)
 
+    def _moving(self) -> float:
+        """The share of the weights that ever had a gradient."""
+        return self.trainer.moving_N.double().mean().item()
+
     def _end_base(self, status: str, reason: str | None) -> None:
         record = {
             "base_key": self.job.base.key,
@@ -190,5 +194,6 @@ class TrainWorker(ObservingWorker):
             "threads": torch.get_num_threads(),
             "seconds": self.clock.seconds,
             "counts": self.trainer.counts.as_dict(),
+            "moving": self._moving(),
         }
         self.store.write_base(record, self.rows, self.folder)

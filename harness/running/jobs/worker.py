@@ -35,6 +35,7 @@ from harness.running.jobs.job import (
     Refused,
     cell_record,
     next_run,
+    packed,
     record_failure,
     versions,
 )
@@ -235,6 +236,8 @@ class Worker(ABC):
         }
         record = cell_record(self.job, cell, entry.status, entry.reason, entry.traceback, self.base_digest)
         record |= {"summary": summary, "cost": cost, "holds": holds, "rederived": self.rederived}
+        if "test_accuracy" in summary and entry.test_correct is not None:
+            record["test_correct"] = packed(entry.test_correct)
         record |= next_run(self.store, cell)
         self.store.write_record(record, entry.rows)
         self._ended.add(cell.key)
