@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from torch import Tensor
 
-from baselines.clock import CLOCKS, Basis, check_clock
+from baselines.clock import CLOCKS, Basis, check_clock, clock_kernel
+from baselines.kernel import kernel_scalars, kernel_table
 from harness.method import Observer, Proposal, Run, Snapshot, State
 
 
@@ -36,8 +38,9 @@ class ClockOnline(Observer):
 
     def begin(self, run: Run) -> None:
         self.run = run
-        self.n = self.mu = self.S = self.x = 0.0
-        """snapshots by their weight, the mean of x, its squares about that, and the latest x"""
+        self.t = 0
+        self.n = self.mu = self.S = 0.0
+        """snapshots by their weight, the mean of x, and its squares about that"""
         self.wbar_N: Tensor | None = None
         self.C_N: Tensor | None = None
         """sum over snapshots of (w - mean) (x - mean)"""
@@ -48,11 +51,12 @@ class ClockOnline(Observer):
             return
         if self.wbar_N is None or self.C_N is None:
             self.wbar_N, self.C_N = torch.zeros_like(snapshot.theta_N), torch.zeros_like(snapshot.theta_N)
-        f, self.x = self.forgetting, CLOCKS[self.basis](snapshot.t)
+        self.t = snapshot.t
+        f, x = self.forgetting, CLOCKS[self.basis](self.t)
         self.n = f * self.n + 1
-        d = self.x - self.mu
+        d = x - self.mu
         self.mu += d / self.n
-        self.S = f * self.S + d * (self.x - self.mu)
+        self.S = f * self.S + d * (x - self.mu)
         change_N = snapshot.theta_N - self.wbar_N
         self.wbar_N.add_(change_N, alpha=1 / self.n)
         self.C_N.mul_(f).add_(change_N, alpha=d * (1 - 1 / self.n))
@@ -60,16 +64,29 @@ class ClockOnline(Observer):
     def propose(self) -> Proposal | None:
         if self.wbar_N is None or self.C_N is None:
             return None
-        slope = (self.x - self.mu) / self.S if self.S > 0 else 0.0
-        return Proposal(self.wbar_N.add(self.C_N, alpha=slope))
+        motion = CLOCKS[self.basis](self.t) - self.mu
+        return Proposal(self.wbar_N.add(self.C_N, alpha=motion / self.S if self.S > 0 else 0.0))
+
+    def _kernel(self) -> tuple[Tensor, tuple[int, ...]]:
+        """Coefficients (1, t) of the snapshots so far, and their epochs."""
+        ts = tuple(range(1, self.t + 1))
+        return clock_kernel(ts, self.t, self.basis, self.forgetting)[None], ts
+
+    def scalars(self) -> dict[str, float]:
+        """Age and effective number of snapshots."""
+        return kernel_scalars(*self._kernel()) if self.t > 0 else {}
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The kernel."""
+        return {"kernel": kernel_table(*self._kernel())} if self.t > 0 else {}
 
     def state_dict(self) -> State:
         vectors = {"wbar_N": self.wbar_N, "C_N": self.C_N}
         copies = {name: None if vector is None else vector.clone() for name, vector in vectors.items()}
-        return {**copies, "n": self.n, "mu": self.mu, "S": self.S, "x": self.x}
+        return {**copies, "n": self.n, "mu": self.mu, "S": self.S, "t": self.t}
 
     def load_state_dict(self, state: State) -> None:
-        self.n, self.mu, self.S, self.x = state["n"], state["mu"], state["S"], state["x"]
+        self.n, self.mu, self.S, self.t = state["n"], state["mu"], state["S"], state["t"]
         self.wbar_N, self.C_N = (
             None if state[name] is None else state[name].to(self.run.device, copy=True) for name in ("wbar_N", "C_N")
         )

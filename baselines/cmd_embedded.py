@@ -21,11 +21,11 @@ from harness.method import Branch, Brancher, Session, State
 class CMDEmbedded(Brancher):
     """Embedded CMD from the end of the base's warm-up on, with the base's own optimizer and schedule.
 
-    Starts at the base's state after epoch F + 1, F = `warmup`; the other parameters are `EmbeddedCMD`'s, and the weights
-    that count are those that move as the session says (`Session.moving_N`). Nothing is embedded at the last epoch's
-    end. Its gradients are counted as full ones: those of all weights are still computed. ValueError where modes is below 1 or above
-    samples, warmup below 2 or not below epochs - 1, every below 1 or without an epoch to embed at before the last,
-    percent not in (0, 100], or a choice is not known.
+    Starts at the base's state after epoch F + 1, F = `warmup`; the other parameters are `EmbeddedCMD`'s, and the
+    weights that count are those that move as the session says (`Session.moving_N`). Nothing is embedded at the last
+    epoch's end. Its gradients are counted as full ones: those of all weights are still computed. ValueError where modes
+    is below 1 or above samples, warmup below 2 or not below epochs - 1, every below 1 or without an epoch to embed at
+    before the last, percent not in (0, 100], or a choice is not known.
     """
 
     modes: int = 10

@@ -126,7 +126,7 @@ class Frozen(Brancher):
         return int(self.moving_N.sum())
 
     def scalars(self) -> dict[str, float]:
-        """What goes on training, and as embedded CMD counts it, percent of weights that move, and of epochs, without."""
+        """What goes on training, and as embedded CMD counts it, percent of moving weights and epochs without any."""
         saved = 100 * self.frozen_epochs / (max(self.moving, 1) * self.t)
         return {"trainable_fraction": self.trainable_fraction, "saved": saved, "frozen": float(self.frozen)}
 

@@ -53,8 +53,8 @@ class PCAReconstruction(Reconstruction):
     def _kernel(self, t: int) -> Tensor:
         """Coefficients (1, T) of the snapshots that give the model of epoch t; ValueError unless t is one of them."""
         ts = self.window.ts
-        motion_T = self.V_TR @ self.V_TR[row_of(ts, t)]
-        return motion_T.add(1 / len(ts))[None]
+        kernel_T: Tensor = 1 / len(ts) + self.V_TR @ self.V_TR[row_of(ts, t)]
+        return kernel_T[None]
 
     def reconstruct(self, t: int) -> Proposal:
         return Proposal(combine(self.window, self._kernel(t), shift=False)[0])

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from baselines.cmd.clustering import abs_correlation, row_distances
-from baselines.cmd.modes import BLOCK_BYTES as COUNT_BYTES
 from baselines.cmd.modes import BINS, ModeReport
+from baselines.cmd.modes import BLOCK_BYTES as COUNT_BYTES
 from baselines.cmd.posthoc import BLOCK_BYTES, CMD, Sample, decompose
 from baselines.cmd.sampling import draw, gather
 from baselines.dmd.dynamics import Dynamics
@@ -123,7 +123,7 @@ def compared(
     join them. Weights that never moved are not among them. No block of snapshots decides what is drawn.
     """
     drawn_R = draw_moving(cmd, report, run)
-    index = torch.cat([sample.index_K, drawn_R]).unique()
+    index = torch.from_numpy(np.union1d(sample.index_K, drawn_R))
     steps_SN = gather(trajectory, index, BLOCK_BYTES).diff(dim=0)
     at_K, at_R = torch.searchsorted(index, sample.index_K), torch.searchsorted(index, drawn_R)
     rho_R = cmd.rho_N[drawn_R.to(cmd.rho_N.device)].abs().cpu()

@@ -119,10 +119,10 @@ class JobChecks:
         )
 
     def test_job_is_charged(self, subject: Subject) -> None:
-        """Gradients and forward passes are counted: a brancher's beside its prefix, the base's for all others."""
+        """Gradients and forward passes are counted: a brancher's beside its prefix, or the base's that is read."""
         cost, branch = _finished(subject).record["cost"], subject.cell.branch
         epoch = recorded().steps_per_epoch * subject.base.config.batch_size
-        least = subject.epochs * epoch if branch is None else branch.prefix * epoch + 1
+        least = subject.cell.epochs_read * epoch if branch is None else branch.prefix * epoch + 1
         gradients = cost["gradients_full"] + cost["gradients_subspace"]
         assert gradients >= least, breach(Clause.COUNTED, f"{gradients} gradients, at least {least} were needed")
         assert cost["forward_passes"] >= gradients, breach(

@@ -139,8 +139,9 @@ def test_steps_of_a_surrogate(name):
 
 @pytest.mark.parametrize(("modes", "mean"), [(1, 0.61), (10, 0.76)])
 def test_random_walks_are_their_own_surrogates(modes, mean):
-    """Walks of 21 points: 0.61 with the most central reference of a sample, 0.76 with the best of ten (found apart); the
-    order and the signs of independent steps do not matter."""
+    """Walks of 21 points: 0.61 with the most central reference of a sample, 0.76 with the best of ten (found apart).
+
+    The order and the signs of independent steps do not matter."""
     walks_TN = torch.randn(21, 3000, generator=torch.Generator().manual_seed(0)).cumsum(0)
     method = CMDPosthoc(modes=modes, samples=500)
     method.fit(run_of(walks_TN, Layout(("walks",), ((3000,),))))

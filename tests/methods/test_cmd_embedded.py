@@ -149,7 +149,7 @@ class PlainSGD:
 
 
 def assert_is_the_reference(loop, sgd):
-    """Twelve epochs with three windows of 5 weights each, 20 percent of 28: which are embedded when, and where every weight then is."""
+    """Twelve epochs with three windows of 20 percent of 28, 5 each: which are embedded when, and where all then are."""
     start_N = loop.theta().double().numpy()
     moving_K = np.setdiff1d(np.arange(N), CONSTANT)
     plan = [SETTINGS[name] for name in ("warmup", "every", "percent")]
@@ -426,7 +426,7 @@ def test_a_gradient_in_a_single_step_is_enough():
 def test_a_loop_that_shows_no_gradients_is_refused():
     loop = Loop()
     loop.cmd.after_backward = lambda: None
-    with pytest.raises(ValueError, match="after_backward must follow every backward pass, got no gradient .* 8 epochs"):
+    with pytest.raises(ValueError, match=r"after_backward must follow every backward pass, got no .* 8 epochs"):
         loop.run(8)
 
 

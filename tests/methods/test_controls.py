@@ -10,11 +10,14 @@ from baselines.cmd.clustering import abs_correlation
 from baselines.cmd.posthoc import mode_kernels
 from baselines.cmd_mean_kernel import CMDMeanKernel
 from baselines.cmd_posthoc import CMDPosthoc
+from baselines.ema import EMA
 from baselines.epoch_ema import EpochEMA
 from baselines.kernel import kernel_scalars, kernel_table
+from baselines.lawa import LAWA
 from baselines.pca_reconstruction import PCAReconstruction
 from baselines.persistence import Persistence
 from baselines.random_references import RandomReferences, draw_modes
+from baselines.swa import SWA
 from baselines.time_mean import TimeMean
 from harness.method import Layout, Run, Snapshot
 from harness.randomness import generator
@@ -289,6 +292,37 @@ def test_a_line_in_t_is_no_older_than_the_run():
     scalars = fitted(Clock(), walk()).scalars()
     assert scalars["kernel_age"] == pytest.approx(0, abs=1e-9)
     assert scalars["kernel_n_eff"] > 2
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: EpochEMA(0.7),
+        lambda: TimeMean(),
+        lambda: TimeMean(include_initial=True),
+        lambda: SWA(0.6),
+        lambda: LAWA(3),
+        lambda: ClockOnline("log", 0.9),
+        lambda: Clock("sqrt"),
+        lambda: PCAReconstruction(2),
+        lambda: CMDMeanKernel(3, N),
+    ],
+)
+def test_the_kernel_of_a_method_gives_its_weights(make):
+    """The coefficients of its table times the run's snapshots of those epochs are the weights that it stands for."""
+    rows_TN, method = walk(), make()
+    model_N = watch(method, rows_TN)[-1] if hasattr(method, "observe") else last(method, rows_TN)
+    table, scalars = method.tables()["kernel"], method.scalars()
+    c_T = table["coefficient"].to_numpy()
+    np.testing.assert_allclose(c_T @ rows_TN[table["epoch"]].astype(np.float64), model_N, rtol=1e-6)
+    assert scalars["kernel_age"] == pytest.approx(c_T @ (T - table["epoch"]), abs=1e-9)
+    assert scalars["kernel_n_eff"] == pytest.approx(1 / (c_T**2).sum())
+
+
+def test_steps_have_no_kernel_of_epochs():
+    method = EMA()
+    watch(method, walk())
+    assert method.tables() == method.scalars() == {}
 
 
 # --- what they refuse, and their state --------------------------------------------------------------------------------
