@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,10 +19,13 @@ from pyarrow import parquet
 
 from harness.config import ConfigError, nearest
 from harness.results.columns import FRAME_COLUMNS, METRICS, from_source
+from harness.results.correct import Correct, correct_of, correct_table
 from harness.storage.store import STATUSES as RECORDED
 from harness.storage.store import Store
 
 PLAN_SCHEMA = 1
+MARGIN = 0.5
+"""The points of accuracy within which methods count as equivalent, where the plan does not say."""
 STATUSES = (*RECORDED, "left")
 UNFINISHED = ("failed", "diverged", "skipped", "left")
 """The statuses without numbers, the gravest first."""
@@ -34,13 +37,15 @@ def _text(value: dict[str, Any]) -> str:
 
 def _row(cell: dict[str, Any], record: dict[str, Any] | None) -> dict[str, Any]:
     """A cell of the plan with what its record holds."""
-    row = {name: cell[name] for name in from_source("plan")} | {"parameters": _text(cell["parameters"])}
+    row = {name: cell.get(name) for name in from_source("plan")} | {"parameters": _text(cell["parameters"])}
     if record is None:
         return {**row, "status": "left"}
     row |= {name: record.get(name) for name in from_source("record")}
     row["versions"] = _text({"traindyn" if name == "cmdbench" else name: v for name, v in record["versions"].items()})
     row |= {name: record["summary"].get(name) for name in from_source("summary")}
-    return row | {name: record["cost"].get(name) for name in from_source("cost")}
+    row |= {name: record["cost"].get(name) for name in from_source("cost")}
+    load = (record.get("machine") or {}).get("load") or {}
+    return row | {name: load.get(name) for name in from_source("load")}
 
 
 def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
@@ -49,12 +54,22 @@ def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
     Accuracies are in percent, seconds in s, memory in bytes; `parameters` and `versions` are JSON with sorted keys.
     ConfigError as in `validate`.
     """
-    return gather(store, plan)[0]
+    return gather(store, plan).frame
 
 
-def gather(store: Store, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The frame and the history of a plan as `build_frame` and `build_history` give them, each record read once."""
+class Gathered(NamedTuple):
+    """What the records of a plan hold: the frame, the history, and which test images every cell got right."""
+
+    frame: pd.DataFrame
+    history: pd.DataFrame
+    correct: pd.DataFrame
+
+
+def gather(store: Store, plan: dict[str, Any]) -> Gathered:
+    """Frame and history of a plan as `build_frame` and `build_history` give them, and the test images that every cell
+    got right as `correct.correct_table` does; each record is read once."""
     rows, parts = [], []
+    correct: dict[str, Correct] = {}
     threads: Counter[str] = Counter()
     for cell in plan["cells"]:
         found = store.cell(cell["cell_key"])
@@ -62,12 +77,14 @@ def gather(store: Store, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFra
         if found is not None:
             if found[0]["status"] == "done":
                 threads[str(found[0].get("threads", "unknown"))] += 1
+                if (bits := correct_of(found[0])) is not None:
+                    correct[cell["cell_key"]] = bits
             table = parquet.read_table(pa.BufferReader(found[1]))
             keys = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), dtype=np.int32)), [cell["cell_key"]])
             parts.append(table.add_column(0, "cell_key", keys.cast("string")))
     frame = _frame(rows, plan)
     frame.attrs["threads"] = dict(threads)
-    return frame, _history(parts)
+    return Gathered(frame, _history(parts), correct_table(correct))
 
 
 def _frame(rows: list[dict[str, Any]], plan: dict[str, Any]) -> pd.DataFrame:
@@ -75,8 +92,15 @@ def _frame(rows: list[dict[str, Any]], plan: dict[str, Any]) -> pd.DataFrame:
     frame.attrs["plan"] = _digest(plan)
     frame.attrs["reconstructions"] = reconstructions(plan)
     frame.attrs["kinds"] = all("kind" in cell for cell in plan["cells"])
+    frame.attrs["primary"] = _primary(plan)
+    frame.attrs["margin"] = float(plan.get("margin", MARGIN))
     validate(frame)
     return frame
+
+
+def _primary(plan: dict[str, Any]) -> list[list[str]]:
+    """The comparisons that the suite named before it ran, each a method and its control; none in an older plan."""
+    return [[str(pair["method"]), str(pair["control"])] for pair in plan.get("primary") or ()]
 
 
 def reconstructions(plan: dict[str, Any]) -> list[str]:
@@ -111,7 +135,7 @@ def build_history(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
 
     Columns: cell_key, epoch, and the union of all metrics.
     """
-    return gather(store, plan)[1]
+    return gather(store, plan).history
 
 
 def _history(parts: list[pa.Table]) -> pd.DataFrame:
