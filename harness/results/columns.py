@@ -107,6 +107,8 @@ _ALL = (
 COLUMNS = {column.name: column for column in _ALL}
 FRAME_COLUMNS = {column.name: column.dtype for column in _ALL if column.source not in ("history", "report")}
 """The columns of the frame in order, with their dtypes."""
+ADDED = ("moving", "busy", "control", "schedule", "twin")
+"""The columns that frames stored by earlier versions lack; NaN there."""
 METRICS = {name: COLUMNS[name] for name in sorted(COLUMNS) if COLUMNS[name].source == "summary"}
 """The metrics that methods are compared by, at a cell's last epoch."""
 COSTS = tuple(column.name for column in _ALL if column.source in ("cost", "load", "report"))

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from harness.config import ConfigError, nearest
-from harness.results.columns import FRAME_COLUMNS, METRICS, from_source
+from harness.results.columns import ADDED, FRAME_COLUMNS, METRICS, from_source
 from harness.results.correct import Correct, correct_of, correct_table
 from harness.storage.store import STATUSES as RECORDED
 from harness.storage.store import Store
@@ -174,14 +174,20 @@ def _digest(plan: dict[str, Any]) -> str:
 
 
 def _views(results_dir: Path, suite: str, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """The stored frame and history, or None where they are damaged, of another plan, or what was left may be done."""
+    """The stored frame and history, or None where they are damaged, of another plan, or what was left may be done.
+
+    Those of an earlier version are taken, without the columns added since, only where there are no records.
+    """
     folder = results_dir / "suites" / suite
     try:
         frame, history = (pd.read_parquet(folder / f"{name}.parquet") for name in ("frame", "history"))
+        earlier = set(FRAME_COLUMNS) - set(frame.columns)
+        if earlier <= set(ADDED):
+            frame = frame.reindex(columns=list(FRAME_COLUMNS)).astype(FRAME_COLUMNS)
         validate(frame)
     except (OSError, ValueError):
         return None
-    outdated = (frame["status"] == "left").any() and (results_dir / "cells").is_dir()
+    outdated = (bool(earlier) or (frame["status"] == "left").any()) and (results_dir / "cells").is_dir()
     return None if outdated or frame.attrs.get("plan") != _digest(plan) else (frame, history)
 
 

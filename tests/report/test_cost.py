@@ -31,6 +31,8 @@ def cell(method, seed, prefix=0, own=0, subspace=False, status="done", epochs=4)
         "gradients_subspace": 2 * EPOCH * own if subspace else 0,
         "forward_passes": images + 3 * EPOCH * own,
         "trainable_fraction": 1.0,
+        "moving": 0.5,
+        "busy": 0.5 if method == "p_bfgs" and seed == 1 else 0.1,
         "train_seconds": 10.0 + seed,
         "method_seconds": 1.0,
         "eval_seconds": 2.0,

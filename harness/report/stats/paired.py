@@ -204,6 +204,10 @@ def bootstrap_interval(value_P: Floats, level: float = LEVEL) -> tuple[float, fl
     counts_RP, share_R = _resamples(n)
     # Summed in one order whatever the library of matrix products.
     mean_R = sum((counts_RP[:, place] * value for place, value in enumerate(np.sort(value_P))), np.zeros(1)) / n
+    if n > EXACT:
+        place = math.ceil(tail * RESAMPLES) - 1
+        ends = np.partition(mean_R, [place, RESAMPLES - 1 - place])
+        return float(ends[place]), float(ends[RESAMPLES - 1 - place])
     return _quantile(mean_R, share_R, tail), -_quantile(-mean_R, share_R, tail)
 
 

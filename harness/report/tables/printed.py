@@ -89,7 +89,8 @@ class Printed:
         title = escaped(f"{self.title}. ") if self.title else ""
         legend = ""
         if self.marks is not None and self.legend:
-            legend = r" Best mean \textbf{bold}, second \underline{underlined}, over equally many seeds, which is no verdict."
+            legend = r" Best mean \textbf{bold}, second \underline{underlined}"
+            legend += ", over equally many seeds, which is no verdict."
         notes = "".join(rf"\par\footnotesize {escaped(note)}" + "\n" for note in self.notes)
         label = re.sub(r"[^A-Za-z0-9]+", "-", self.label)
         label = f"\\label{{tab:{label}}}\n" if label else ""

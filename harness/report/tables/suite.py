@@ -268,8 +268,8 @@ def comparable(summary: pd.DataFrame) -> str:
     parts = []
     if busy:
         parts.append(
-            f"{BUSY_MARK}: {busy} of {n} cells ran while other processes, jobs of the same run among them, had more than "
-            f"{100 * BUSY:.0f} % of the cores, so that their seconds are longer than those of the others."
+            f"{BUSY_MARK}: {busy} of {n} cells ran while other processes, jobs of the same run among them, had more "
+            f"than {100 * BUSY:.0f} % of the cores, so that their seconds are longer than those of the others."
         )
     if unknown:
         parts.append(f"Of {unknown} of {n} cells it is not known what else ran.")

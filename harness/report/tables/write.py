@@ -74,7 +74,7 @@ def write_tables(found: Results, folder: Path, choice: Choice = Choice()) -> pd.
 
     main, models, optimizers, statistics, rivals, images, progress and cost as Markdown and LaTeX; main.csv (means of
     every metric, long), summary.csv (all that is known of a method in a row), comparisons.csv (every comparison),
-    rivals.csv (those with annealed bases), images.csv (McNemar's test of every pair of cells), targets.csv (every cell),
+    rivals.csv (those with annealed bases), images.csv (McNemar's test of every pair of cells), targets.csv (all cells),
     cost.csv. There are no rivals where no base has a twin, and no images where cells do not say what they got right.
     """
     whole = summary(found)
