@@ -92,15 +92,24 @@ def _frame(rows: list[dict[str, Any]], plan: dict[str, Any]) -> pd.DataFrame:
     frame.attrs["plan"] = _digest(plan)
     frame.attrs["reconstructions"] = reconstructions(plan)
     frame.attrs["kinds"] = all("kind" in cell for cell in plan["cells"])
-    frame.attrs["primary"] = _primary(plan)
-    frame.attrs["margin"] = float(plan.get("margin", MARGIN))
+    frame.attrs |= _tested(plan)
     validate(frame)
     return frame
 
 
-def _primary(plan: dict[str, Any]) -> list[list[str]]:
-    """The comparisons that the suite named before it ran, each a method and its control; none in an older plan."""
-    return [[str(pair["method"]), str(pair["control"])] for pair in plan.get("primary") or ()]
+def _tested(plan: dict[str, Any]) -> dict[str, Any]:
+    """`primary`, the comparisons that the suite named before it ran, each a method and its control, and `margin`, the
+    points within which methods count as equivalent; none and MARGIN in an older plan. ConfigError for anything else."""
+    pairs, margin = plan.get("primary") or [], plan.get("margin", MARGIN)
+    known = isinstance(pairs, list) and all(
+        isinstance(pair, dict) and {"method", "control"} <= set(pair) for pair in pairs
+    )
+    again = f"running suite={plan.get('suite')} writes it anew"
+    if not known:
+        raise ConfigError(f"plan.primary must be a list of methods with their control, got {pairs!r}; {again}")
+    if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 < margin < float("inf"):
+        raise ConfigError(f"plan.margin must be above 0 points, got {margin!r}; {again}")
+    return {"primary": [[str(pair["method"]), str(pair["control"])] for pair in pairs], "margin": float(margin)}
 
 
 def reconstructions(plan: dict[str, Any]) -> list[str]:

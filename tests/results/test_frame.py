@@ -300,6 +300,51 @@ def test_mixed_thread_counts_are_named_also_by_a_frame_that_was_stored(store):
     assert warnings(load_frame(store.root, "quick")) == [line]
 
 
+def test_weights_without_gradients_and_busy_machines_are_named(store):
+    cells = [cell(method, seed) for seed in (0, 1) for method in ("base", "swa")]
+    for planned, busy in zip(cells, (0.1, 0.6, None, 0.2), strict=True):
+        load = {"machine": {"cores": 2, "load": {"cores": 2, "busy": busy}}}
+        finish(store, planned, cost={**COST, "moving": 0.556}, **load)
+    frame = build_frame(store, write_plan(store, cells))
+    assert frame["busy"].tolist() == pytest.approx([0.1, 0.6, math.nan, 0.2], nan_ok=True)
+    assert warnings(frame) == [
+        "unmoved: 44 % of the weights of net digits sgd never had a gradient: methods that model, freeze or embed "
+        "weights are told apart by the others alone",
+        "busy: 1 of 4 cells ran while other processes had more than 20 % of the cores (up to 60 %): their seconds are "
+        "marked †; compare gradients instead",
+    ]
+
+
+def test_what_a_suite_tests_is_read_from_its_plan(store):
+    planned = {**cell("swa", 0), "control": "ema", "schedule": "constant", "twin": "sgd_cosine"}
+    finish(store, planned)
+    plan = write_plan(store, [planned, cell("base", 0)])
+    frame = build_frame(store, plan | {"primary": [{"method": "swa", "control": "ema"}], "margin": 0.3})
+    assert (frame.attrs["primary"], frame.attrs["margin"]) == ([["swa", "ema"]], 0.3)
+    assert frame.loc[0, ["control", "schedule", "twin"]].tolist() == ["ema", "constant", "sgd_cosine"]
+    assert frame.loc[1, ["control", "schedule", "twin"]].isna().all()
+    before = build_frame(store, plan)
+    assert (before.attrs["primary"], before.attrs["margin"]) == ([], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("entry", "bound"),
+    [
+        ({"primary": ["swa"]}, r"plan.primary must be a list of methods with their control, got \['swa'\]"),
+        ({"primary": [{"method": "swa"}]}, "plan.primary must be"),
+        ({"primary": {"method": "swa", "control": "ema"}}, "plan.primary must be"),
+        ({"margin": 0}, "plan.margin must be above 0 points, got 0"),
+        ({"margin": "half"}, "got 'half'"),
+        ({"margin": None}, "got None"),
+        ({"margin": math.nan}, "got nan"),
+    ],
+)
+def test_a_plan_that_names_its_tests_wrongly_is_one_line(store, entry, bound):
+    with pytest.raises(ConfigError, match=f"{bound}.*; running suite=quick writes it anew") as caught:
+        build_frame(store, write_plan(store, [cell("swa", 0)]) | entry)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_plan_that_does_not_say_kinds_is_named(store):
     planned = cell("base", 0)
     finish(store, planned)
