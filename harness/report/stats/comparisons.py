@@ -37,18 +37,18 @@ from harness.results.frame import MARGIN
 
 PRIMARY, EXPLORATORY = "primary", "exploratory"
 EQUIVALENT = "equivalent"
-FOUND = {"better": "better", "ahead": "better", "worse": "worse", "behind": "worse"}
-"""The verdicts that name a direction, with the direction."""
 POLICY = "no test: another BatchNorm policy"
 FEW = f"no test: fewer than {SEEDS} seeds"
-IN_WORDS = (
+PRIMARY_WORDS = (
     "Verdicts of primary comparisons, which the suite named before it ran: better or worse (Holm over all of them, "
     "5 %), equivalent (two one-sided tests within the margin), undecided (with the smallest difference that would have "
-    "been found with a probability of 80 %). Verdicts in parentheses are exploratory, from intervals that are not "
-    "adjusted: (ahead) or (behind) where the 95 % interval lies on one side of 0, (close) where the 90 % interval lies "
-    "within the margin, (open) otherwise."
+    "been found with a probability of 80 %)."
 )
-"""What a reader of verdicts must know."""
+EXPLORATORY_WORDS = (
+    "Verdicts in parentheses are exploratory, from intervals that are not adjusted: (ahead) or (behind) where the 95 % "
+    "interval lies on one side of 0, (close) where the 90 % interval lies within the margin, (open) otherwise."
+)
+"""What a reader of either kind of verdict must know."""
 
 
 def pairs(frame: pd.DataFrame, metric: str, control: str, methods: Sequence[str] | None = None) -> pd.DataFrame:

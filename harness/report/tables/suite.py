@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.report.stats.comparisons import EQUIVALENT, IN_WORDS
+from harness.report.stats.comparisons import EQUIVALENT, EXPLORATORY_WORDS, PRIMARY_WORDS
 from harness.report.stats.headline import unit_of_difference
 from harness.report.stats.means import ALL, Row, Spread, caption, entries, in_words, marks
 from harness.report.stats.published import published_spread
@@ -57,11 +57,15 @@ def main(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printed]
 
 def tested(found: Results) -> str:
     """What verdicts and their marks mean, and whether the suite named what is tested."""
-    named = "" if found.primary else "The suite named no primary comparisons, so all of them are exploratory. "
-    unit = unit_of_difference(found.metric)
-    margin = f"The margin is {found.margin:g} {unit}. " if METRICS[found.metric].unit == "%" else ""
+    none = "The suite named no primary comparisons, so all of them are exploratory."
     marked = found.compared["verdict"].eq(EQUIVALENT).any()
-    return f"{named}{IN_WORDS} {margin}" + (f"{EQUAL}: equivalent. " if marked else "") + intervals(found)
+    equal = f"{EQUAL}: equivalent. " if marked else ""
+    return f"{PRIMARY_WORDS if found.primary else none} {EXPLORATORY_WORDS} {_margin(found)}{equal}{intervals(found)}"
+
+
+def _margin(found: Results) -> str:
+    accuracy = METRICS[found.metric].unit == "%"
+    return f"The margin is {found.margin:g} {unit_of_difference(found.metric)}. " if accuracy else ""
 
 
 def intervals(found: Results) -> str:
@@ -133,7 +137,7 @@ def rivals(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printe
         f"{in_words(found.metric)} of methods on a base of constant rate, beside the plain run of the same length with "
         "an annealed rate (base_recalibrated of the optimizer named): does a method beat what one would do anyway? "
         "Means ± sample standard deviations over the seeds that both have; difference paired by seed with its 95 % "
-        f"interval. {IN_WORDS} {intervals(found)}"
+        f"interval. {EXPLORATORY_WORDS} {_margin(found)}{intervals(found)}"
     )
     for (*row, twin), lines in found.rivals.groupby([*ROW, "twin"], sort=False):
         shown = [line for line in lines.to_dict("records") if choice.keeps(str(line["method"]))]
