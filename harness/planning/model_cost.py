@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +19,7 @@ from harness.storage.cache import remembered
 from harness.storage.keys import source_digest
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class ImageCost:
     """floating-point operations of a forward pass, counted layer by layer, a multiply-add as two"""
     activation_bytes: int
     """kept in float32 for the backward pass"""
+    unreached: int
+    """weights of convolutions that meet nothing but padding, and so never have a gradient"""
 
 
 Fact = TypeVar("Fact", ModelFacts, ImageCost)
@@ -116,6 +118,7 @@ def _measure(config: ModelConfig, dataset: DatasetConfig) -> ModelFacts:
 def _count(config: ModelConfig, dataset: DatasetConfig) -> ImageCost:
     """From one training forward of two images."""
     import torch
+    from torch import nn
     from torch.utils.flop_counter import FlopCounterMode
 
     from harness.problem.models import on_meta
@@ -123,6 +126,10 @@ def _count(config: ModelConfig, dataset: DatasetConfig) -> ImageCost:
     kept: dict[int, int] = {}
     count = 2
     model = on_meta(config, dataset)
+    unreached: dict[nn.Conv2d, int] = {}
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(lambda m, given: unreached.update({m: _unreached(m, given[0].shape[-2:])}))
     weights = {p.untyped_storage()._cdata for p in model.parameters()}
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
 
@@ -138,4 +145,19 @@ def _count(config: ModelConfig, dataset: DatasetConfig) -> ImageCost:
             torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
         ):
             scores = model(images_B)  # noqa: F841  its graph keeps what was noted alive, so that no address comes twice
-    return ImageCost(counter.get_total_flops() // count, sum(kept.values()) // count)
+    return ImageCost(counter.get_total_flops() // count, sum(kept.values()) // count, sum(unreached.values()))
+
+
+def _unreached(convolution: nn.Conv2d, shape: Sequence[int]) -> int:
+    """How many of a convolution's weights never meet an image of this height and width, but its padding alone."""
+    if isinstance(convolution.padding, str):  # "same" and "valid" never shift a whole tap outside
+        return 0
+    met = []
+    sizes = zip(
+        shape, convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation, strict=True
+    )
+    for size, kernel, stride, padding, dilation in sizes:
+        places = range(0, size + 2 * padding - dilation * (kernel - 1), stride)
+        met.append(sum(any(0 <= at + dilation * tap - padding < size for at in places) for tap in range(kernel)))
+    taps = convolution.kernel_size[0] * convolution.kernel_size[1]
+    return convolution.weight.numel() // taps * (taps - met[0] * met[1])

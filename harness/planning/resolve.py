@@ -101,9 +101,10 @@ def _entry_values(where: str, kind: type[BaseEntry] | type[FastEntry], entry: Va
     """What an entry of `bases`, or its `fast`, lays over a composition, but for its presets; ConfigError where it has a
     key, a value or a method's preset that is none."""
     from_mapping(kind, where, entry)
-    for name in entry.get("method") or {}:
-        if name not in methods:
-            raise ConfigError(f"{where}.method: no preset named {name!r}{nearest(name, methods)}")
+    for key in ("method", "without"):
+        for name in entry.get(key) or ():
+            if name not in methods:
+                raise ConfigError(f"{where}.{key}: no preset named {name!r}{nearest(name, methods)}")
     return {key: entry[key] for key in ("epochs", "batch_size", "method") if entry.get(key) is not None}
 
 
@@ -156,6 +157,8 @@ def _entries(composed: Composition, config_dirs: Iterable[Path]) -> Iterator[tup
                 _overlay_presets(own, laid, overridden)
                 if values["fast"]:
                     _overlay_fast(own, fast, overridden)
+                for name in () if ("method",) in overridden else entry.get("without") or ():
+                    own["method"].pop(name, None)
                 yield model, dataset, optimizer, own
     if not found:
         known = ", ".join(str(entry_choice(entry, "model")[0]) for entry in values["bases"])

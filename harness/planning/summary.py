@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from rich.table import Table
 
 from harness.planning.estimate import Estimate
+from harness.planning.model_cost import image_cost
 from harness.planning.plan import Plan
 
 ROWS = 60
@@ -57,6 +59,19 @@ def _held(plan: Plan) -> str:
     return ", ".join(f"{name} {floats:.3g}" for name, floats in held.items())
 
 
+def _dead_weights(plan: Plan) -> Iterator[str]:
+    """Per model that has weights which meet nothing but padding, how many they are."""
+    for (model, data, size), base in {
+        (b.config.model.name, b.config.dataset.name, b.config.dataset.image_size): b for b in plan.bases
+    }.items():
+        share = image_cost(base.config.model, base.config.dataset).unreached / base.N
+        if share > 0.01:
+            yield (
+                f"{share:.0%} of the weights of {model} meet nothing but padding at {size} pixels and never get a "
+                f"gradient; larger images (dataset.{data}.resize) give them work"
+            )
+
+
 def plan_text(plan: Plan, cost: Estimate) -> str:
     """The methods, the sums, and notes, as lines."""
     methods = dict.fromkeys(cell.method.name for _, cell in plan.cells)
@@ -75,6 +90,7 @@ def plan_text(plan: Plan, cost: Estimate) -> str:
         + (f" ({cost.largest})" if cost.largest else ""),
         f"held beside the model, in floats per weight: {_held(plan)}",
         *plan.notes,
+        *_dead_weights(plan),
     ]
     stale = counts["stale"]
     if stale:

@@ -84,6 +84,8 @@ class BaseEntry(EntryValues):
     dataset: Choice | None = None
     optimizer: Choice | None = None
     fast: dict[str, Any] | None = None
+    without: list[Text] | None = None
+    """methods that are left out on this base, unless the command line chooses methods"""
 
 
 @dataclass(frozen=True)

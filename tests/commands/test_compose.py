@@ -158,6 +158,45 @@ def test_model_filters_entries_and_method_selects(own):
     assert {model for model, *_ in names(study("suite=quick", "model=test_vit"))} == {"test_vit"}
 
 
+def test_an_entry_may_leave_methods_out_unless_the_command_line_chooses():
+    by_rate = {base.optimizer.schedule.name: methods for base, methods in study("suite=quick").bases}
+    names_of = {rate: {method.name for method in methods} for rate, methods in by_rate.items()}
+    assert names_of["constant"] - names_of["cosine"] == {"cooldown", "cmd_embedded"}
+    chosen = study("suite=quick", "method=[base,cooldown]").bases
+    assert {tuple(method.name for method in methods) for _, methods in chosen} == {("base", "cooldown")}
+
+
+def test_the_plan_says_what_is_decided_and_what_stands_beside_what(tmp_path):
+    record = make_plan(study("suite=quick", "seeds=[0]"), Store(tmp_path / "results")).as_record()
+    assert {"method": "cmd_online", "control": "epoch_ema"} in record["primary"]
+    assert {"method": "cmd_posthoc", "control": "base_recalibrated"} in record["primary"]
+    twins = {(cell["optimizer"], cell["schedule"], cell["twin"]) for cell in record["cells"]}
+    assert twins == {
+        ("sgd_momentum", "constant", "sgd_momentum_cosine"), ("sgd_momentum_cosine", "cosine", None),
+        ("adam", "constant", "adam_cosine"), ("adam_cosine", "cosine", None),
+    }  # fmt: skip
+    controls = {cell["method"]: cell["control"] for cell in record["cells"]}
+    assert controls["cmd_embedded"] == "frozen_random"
+    few = make_plan(study("suite=quick", "method=[base,base_recalibrated,swa]"), Store(tmp_path / "results"))
+    assert few.as_record()["primary"] == []
+    own = make_plan(study("dataset=digits", "method=[base,base_recalibrated,swa]"), Store(tmp_path / "results"))
+    assert own.as_record()["primary"] == [{"method": "swa", "control": "base_recalibrated"}]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("statistics.primary=[swaa]", r"statistics\.primary\[0\]: no method named 'swaa'; nearest: swa"),
+        ("statistics.primary=[{swa: nothing}]", r"statistics\.primary\[0\]: no method named 'nothing'"),
+        ("statistics.primary=swa", r"statistics\.primary must be a list"),
+        ("statistics.margin=0", r"statistics\.margin must be above 0, got 0"),
+    ],
+)
+def test_what_is_to_be_decided_is_checked(given, message):
+    with pytest.raises(ConfigError, match=message):
+        study("dataset=digits", given)
+
+
 def test_values_for_presets_that_are_not_chosen_are_dropped(own):
     """Here for ema, and in smoke for CMD; a preset that does not exist is a mistake all the same."""
     assert {method.name for method in study("suite=levels", own=own).bases[0][1]} == {"base", "lawa", "swa"}
@@ -188,7 +227,7 @@ def test_fast_shrinks_quick():
         assert (base.seed, base.epochs, base.batches_per_epoch, base.model.pretrained) == (0, 6, 3, False)
         assert base.dataset.val_size <= 128
         assert parameters(methods, "cmd_online")["warmup"] == 2
-    assert len(fast.bases) == 2
+    assert len(fast.bases) == 4
 
 
 def test_a_timm_name_stands_where_a_preset_may(tmp_path):

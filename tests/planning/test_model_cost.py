@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -38,6 +39,16 @@ def test_facts_are_found_once_and_then_read(tmp_path, monkeypatch, forgetful):
     assert (model_facts(LENET, GREY), image_cost(LENET, GREY)) == first
     # only the shape of the images matters
     model_facts(LENET, DatasetConfig("other", "digits", "", 1, 28, 10, [0.5], [2.0], 7))
+
+
+def test_weights_that_meet_padding_alone_are_counted():
+    """In test_resnet (32, 48, 48 and 96 channels) the last stage works on 1 x 1 maps at 28 pixels and 2 x 2 at 36: of
+    its 3 x 3 kernels 8 of 9 taps meet no image in the first case; its first has stride 2 on 2 x 2, which meets 4."""
+    resnet = ModelConfig("test_resnet", "test_resnet")
+    facts_at = {pixels: image_cost(resnet, replace(GREY, size=pixels)).unreached for pixels in (28, 36)}
+    assert facts_at[36] == 0
+    assert 0.4 < facts_at[28] / model_facts(resnet, GREY).N < 0.5
+    assert image_cost(LENET, GREY).unreached == 0
 
 
 @pytest.mark.parametrize("change", ["versions", "classes", "kwargs"])
