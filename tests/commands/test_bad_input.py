@@ -107,7 +107,7 @@ def test_bad_input_is_one_line(untouched, given, words):
     refused("suite=smoke", given, results=untouched, words=words)
 
 
-SUBSPACE_CASES = [
+METHOD_CASES = [
     # a method that smoke has not, what is given for it, and what the line must say
     ("p_sgd", "dimensions=5", ["method.p_sgd.dimensions", "warmup = 4", "got 5"]),
     ("p_sgd", "dimensions=0", ["method.p_sgd.dimensions", "at least 1", "got 0"]),
@@ -121,17 +121,24 @@ SUBSPACE_CASES = [
     ("p_bfgs_equal", "batch_size=2000", ["method.p_bfgs_equal.batch_size", "at most 1200", "got 2000"]),
     ("twa", "tail=0.1", ["method.twa.tail", "at least 2 of 6 snapshots", "got 0.1"]),
     ("twa", "momentum=1", ["method.twa.momentum", "below 1", "got 1"]),
+    ("twa", "start=0.1", ["method.twa.tail", "at most the 1 snapshots up to start", "got 0.3333"]),
+    ("cooldown", "decay=0.05", ["method.cooldown.decay", "at least 1 of 6 epochs", "got 0.05"]),
+    ("pca2", "rank=6", ["method.pca2.rank", "at most epochs - 1 = 5", "got 6"]),
+    ("persistence", "warmup=6", ["method.persistence.warmup", "below epochs = 6", "got 6"]),
 ]
 FITTING = {
     "p_sgd": ["warmup=4", "dimensions=3"],
     "p_bfgs_equal": ["warmup=4", "dimensions=3", "batch_size=200"],
     "twa": [],
+    "cooldown": [],
+    "pca2": [],
+    "persistence": [],
 }
 """values with which each fits the six epochs and 1200 images of smoke"""
 
 
-@pytest.mark.parametrize(("method", "given", "words"), SUBSPACE_CASES)
-def test_bad_input_of_subspace_methods(untouched, method, given, words):
+@pytest.mark.parametrize(("method", "given", "words"), METHOD_CASES)
+def test_bad_input_of_other_methods(untouched, method, given, words):
     values = [f"method.{method}.{value}" for value in (*FITTING[method], given)]
     refused("suite=smoke", f"method=[base,{method}]", *values, results=untouched, words=words)
 
