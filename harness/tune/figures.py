@@ -172,6 +172,8 @@ def _draw_panel(
         ends = _bin_labels(edge, whole)
         axis.set_ticks(np.arange(len(ends)) + 0.5, ends)
         axis.set_label_text(name)
+        if axis is axes.xaxis and max(map(len, ends)) > 5:
+            axis.set_tick_params(rotation=45)
     bar = figure.colorbar(image, ax=axes, pad=0.02)
     bar.set_label(label)
     bar.outline.set_linewidth(0.6)
