@@ -10,7 +10,6 @@ finds no room there is never sent and waited for without end.
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import random
@@ -33,7 +32,7 @@ from harness.config import ConfigError, DatasetConfig
 from harness.method import Batch
 from harness.problem.folders import data_root
 from harness.problem.images import ImageSet, full_batches
-from harness.problem.picture_files import Items, class_folders, listed, some
+from harness.problem.picture_files import Items, class_folders, counted, listed, some
 from harness.problem.pictures import NOTES, WIDENED, Examined, UnreadablePicture, examine, read_picture
 from harness.randomness import derive, generator
 from harness.validation import printable
@@ -45,6 +44,8 @@ Transform = Callable[[Any], Any]
 """from a PIL image to a uint8 array (C, H, W)"""
 WAIT_SECONDS = 600
 """Longer than any batch takes to be decoded: workers that give none in that time give none at all."""
+LOOK_SECONDS = 5
+"""How often a loader that waits for a batch looks whether its workers are alive"""
 
 
 STARTED = "fork" if sys.platform == "linux" else None
@@ -159,16 +160,19 @@ class StreamedImages:
             batch_size,
             num_workers=workers,
             collate_fn=_together,
-            timeout=WAIT_SECONDS if workers else 0,
+            timeout=LOOK_SECONDS if workers else 0,
             multiprocessing_context=STARTED if workers else None,
             # a stream of its own, which only numbers the workers
             generator=torch.Generator(),
         )
-        with self._found_lost():
+        before = set(multiprocessing.active_children())
+        try:
             made = iter(loader)
+        except OSError as error:
+            raise self._lost(error) from error
+        started = [process for process in multiprocessing.active_children() if process not in before]
         while True:
-            with self._found_lost():
-                batch = next(made, None)
+            batch = self._awaited(made, started)
             if batch is None:
                 return
             if isinstance(batch, UnreadablePicture):
@@ -177,18 +181,29 @@ class StreamedImages:
             # here rather than in a thread of the loader's, which cannot be interrupted where a worker is killed
             yield images_B.pin_memory() if self.device.type == "cuda" else images_B, labels_B
 
-    @contextlib.contextmanager
-    def _found_lost(self) -> Iterator[None]:
-        """Turns what torch says of workers that are gone, or cannot be started, into a WorkersLost of one line."""
-        try:
-            yield
-        except (OSError, RuntimeError) as error:
-            if self.config.workers == 0 or not (isinstance(error, OSError) or str(error).startswith("DataLoader")):
-                raise
-            raise WorkersLost(
-                f"a process that decodes images was lost ({printable(str(error).strip())}): "
-                f"try fewer of them, dataset.{self.config.name}.workers is {self.config.workers}; 0 needs none"
-            ) from error
+    def _awaited(self, made: Iterator[Any], started: list[Any]) -> Any:
+        """The next batch, None at the end; the loader is asked repeatedly, as each time it looks for its workers."""
+        waited = 0
+        while waited < WAIT_SECONDS:
+            # what was raised when one ended may have been taken for a fault of the code that ran then
+            gone = [process for process in started if not process.is_alive()]
+            if gone:
+                raise self._lost(f"process {gone[0].pid} ended with {gone[0].exitcode}")
+            try:
+                return next(made, None)
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader"):
+                    raise
+                if not str(error).startswith("DataLoader timed out"):
+                    raise self._lost(error) from error
+                waited += LOOK_SECONDS
+        raise self._lost(f"none has given a batch for {WAIT_SECONDS} s")
+
+    def _lost(self, why: object) -> WorkersLost:
+        return WorkersLost(
+            f"a process that decodes images was lost ({printable(str(why).strip())}): try fewer, "
+            f"dataset.{self.config.name}.workers is {self.config.workers}, or 0, which needs none"
+        )
 
     def _normalised(
         self,
@@ -304,7 +319,9 @@ class ImageFolder:
             raise ConfigError(f"{len(refused)} of {len(paths)} images cannot be read: {some(refused)}")
         highest = {WIDENED: f" (the highest value is {brightest:,})"}
         return tuple(
-            f"{done[what]:,} pictures are {text}{highest.get(what, '')}" for what, text in NOTES.items() if done[what]
+            f"{counted(done[what], 'picture')} {text}{highest.get(what, '')}"
+            for what, text in NOTES.items()
+            if done[what]
         )
 
     def open(self, config: DatasetConfig, files: tuple[Path, ...], part: str) -> StreamedImages:

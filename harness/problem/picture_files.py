@@ -56,12 +56,12 @@ class _Left:
         if self.endings:
             each = ", ".join(f"{printable(ending)} {count:,}" for ending, count in self.endings.most_common(10))
             yield (
-                f"{_counted(self.endings.total(), 'file')} left out whose ending is not that of a picture that PIL "
+                f"{counted(self.endings.total(), 'file')} left out whose ending is not that of a picture that PIL "
                 f"decodes ({each}), such as {printable(self.first['ending'])}"
             )
         if self.loose:
             yield (
-                f"{_counted(self.loose, 'picture')} left out beside the class folders, "
+                f"{counted(self.loose, 'picture')} left out beside the class folders, "
                 f"such as {printable(self.first['loose'])}"
             )
 
@@ -199,7 +199,8 @@ def _natural(path: str) -> list[str | int]:
     return [int(part) if index % 2 else part for index, part in enumerate(parts)]
 
 
-def _counted(count: int, what: str) -> str:
+def counted(count: int, what: str) -> str:
+    """`1 file is` or `2 files are`."""
     return f"{count:,} {what}{' is' if count == 1 else 's are'}"
 
 

@@ -42,12 +42,12 @@ LONGEST = 2000
 """length of a picture in its shorter sides: of a longer one the middle is taken, as a crop does, but before a resize"""
 TURNED, WIDENED, TRANSPARENT, FRAMES = "turned", "wide", "transparent", "frames"
 NOTES = {
-    TURNED: "turned upright as their EXIF orientation says",
+    TURNED: "turned upright, as EXIF orientation says",
     WIDENED: "scaled from 16 bits a pixel to 8, white being 65,535",
-    TRANSPARENT: "laid on white where they are transparent",
-    FRAMES: "the first frames of files that have several",
+    TRANSPARENT: "laid on white where transparent",
+    FRAMES: "taken from the first of several frames",
 }
-"""what is done to pictures, by the name of it, as a sentence's end"""
+"""what is done to pictures, by its name: how a sentence about one or many of them ends"""
 
 
 class UnreadablePicture(OSError):
