@@ -32,7 +32,7 @@ from harness.config import ConfigError, DatasetConfig
 from harness.method import Batch
 from harness.problem.folders import data_root
 from harness.problem.images import ImageSet, full_batches
-from harness.problem.picture_files import Items, class_folders, counted, listed, some
+from harness.problem.picture_files import Items, counted, listed, some
 from harness.problem.pictures import NOTES, WIDENED, Examined, UnreadablePicture, examine, read_picture
 from harness.randomness import derive, generator
 from harness.validation import printable
@@ -267,13 +267,14 @@ class ImageFolder:
     def _items(self, config: DatasetConfig) -> tuple[Items, Items]:
         """Files and classes of the training and of the test part; ConfigError where they are not as they must be."""
         root, key = data_root(config), f"dataset.{config.name}"
-        classes = class_folders(root, f"{key}.root")
-        if len(classes) != config.classes:
+        if config.channels not in (1, 3):
+            raise ConfigError(f"{key}.channels must be 1 or 3, grey or colour, got {config.channels}")
+        found = listed(root, f"{key}.root")
+        if len(found.classes) != config.classes:
             raise ConfigError(
-                f"{key}.classes must be {len(classes)}, the folders in {printable(root / 'train')}, "
+                f"{key}.classes must be {len(found.classes)}, the folders in {printable(root / 'train')}, "
                 f"got {config.classes}"
             )
-        found = listed(root, f"{key}.root")
         return found.train, found.val
 
     def totals(self, config: DatasetConfig) -> tuple[int, int]:

@@ -82,7 +82,7 @@ def listed(root: Path, key: str) -> Listing:
     return known
 
 
-def class_folders(root: Path, key: str) -> tuple[str, ...]:
+def _class_folders(root: Path, key: str) -> tuple[str, ...]:
     """The names of the folders in `train`, sorted; ConfigError where there is no such folder, or none in it."""
     try:
         with os.scandir(root / "train") as entries:
@@ -95,7 +95,7 @@ def class_folders(root: Path, key: str) -> tuple[str, ...]:
 
 
 def _listed(root: Path, key: str) -> Listing:
-    classes = class_folders(root, key)
+    classes = _class_folders(root, key)
     labels = {name: index for index, name in enumerate(classes)}
     left = _Left()
     folders: dict[str, int] = {}
