@@ -54,6 +54,11 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else _escaped(c) for c in str(text))
 
 
+def in_utf8(text: str) -> str:
+    """A text, of any lines, in which bytes of file names that are no UTF-8 are escaped, as files and pages need it."""
+    return re.sub("[\ud800-\udfff]", lambda found: _escaped(found[0]), text)
+
+
 def _escaped(character: str) -> str:
     code = ord(character)
     # Python reads a name's byte 0xe9 that is no UTF-8 as U+DCE9
@@ -216,7 +221,7 @@ _PHRASES = {
     "finite_number": "a finite number",
     "bool_type": "true or false",
     "string_type": "text",
-    "string_unicode": "text",
+    "string_unicode": "text in UTF-8",
     "list_type": "a list",
     "tuple_type": "a list",
     "sequence_str": "a list",

@@ -19,7 +19,7 @@ from harness.storage.keys import base_key, cell_key, harness_digest, source_dige
 from harness.storage.paths import restart_path, snapshot_path
 from harness.storage.retention import kept_ts
 from harness.storage.store import SCHEMA, Record, Store
-from harness.validation import ConfigError
+from harness.validation import ConfigError, printable
 
 ENDED = ("done", "stale", "failed", "diverged", "skipped")
 
@@ -165,7 +165,7 @@ class Plan:
         return {
             "schema": SCHEMA,
             "suite": self.experiment.settings.suite,
-            "command": self.experiment.command,
+            "command": printable(self.experiment.command),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "config": self.experiment.composed,
             "bases": [

@@ -121,7 +121,10 @@ def test_the_digest_is_that_of_names_and_contents(config, tmp_path):
     [
         ({"root": "/nonexistent"}, r"dataset\.image_folder\.root must be a folder with train/<class>/ .*/nonexistent"),
         ({"classes": 4}, r"dataset\.image_folder\.classes must be 3, the folders in .*train, got 4"),
-        ({"channels": 4, "mean": [0] * 4, "std": [1] * 4}, r"dataset\.image_folder\.channels must be 1 or 3, .*, got 4"),
+        (
+            {"channels": 4, "mean": [0] * 4, "std": [1] * 4},
+            r"dataset\.image_folder\.channels must be 1 or 3, .*, got 4",
+        ),
         ({"val_size": 12}, r"dataset\.image_folder\.val_size must be at most 11 "),
         ({"crop_padding": 2}, r"dataset\.image_folder\.crop_padding must be 0 for streamed images, got 2"),
     ],
