@@ -33,7 +33,16 @@ from harness.method import Batch
 from harness.problem.folders import data_root
 from harness.problem.images import ImageSet, full_batches
 from harness.problem.picture_files import Items, counted, listed, some
-from harness.problem.pictures import NOTES, WIDENED, Examined, UnreadablePicture, examine, read_picture
+from harness.problem.pictures import (
+    NOTES,
+    TRANSPARENT,
+    TURNED,
+    WIDENED,
+    Examined,
+    UnreadablePicture,
+    examine,
+    read_picture,
+)
 from harness.randomness import derive, generator
 from harness.validation import printable
 
@@ -300,9 +309,9 @@ class ImageFolder:
         return listed(data_root(config), f"dataset.{config.name}.root").notes
 
     def payloads(self, files: tuple[Path, ...]) -> Generator[bytes, None, tuple[str, ...]]:
-        """Names below the root and contents of files that can all be decoded, and lines on what is done to them.
+        """Names below the root and contents of files, and what is done to their values; returns lines that say so.
 
-        ConfigError at the end names the files that cannot.
+        ConfigError at the end names the files that cannot be decoded.
         """
         paths = [str(path) for path in files]
         # the first lies in train and the last in val
@@ -318,6 +327,8 @@ class ImageFolder:
                 refused.append(f"{printable(path)} ({found.refusal})")
         if refused:
             raise ConfigError(f"{len(refused)} of {len(paths)} images cannot be read: {some(refused)}")
+        for what in sorted(set(done) & {TURNED, WIDENED, TRANSPARENT}):
+            yield f"{what} {done[what]}".encode()  # such pictures have been read with other values: keys of their own
         highest = {WIDENED: f" (the highest value is {brightest:,})"}
         return tuple(
             f"{counted(done[what], 'picture')} {text}{highest.get(what, '')}"

@@ -1,5 +1,6 @@
 """Image folders through the command: what it says of the files, and names that are no UTF-8 down to page and table."""
 
+import json
 import os
 from pathlib import Path
 
@@ -49,8 +50,9 @@ def test_names_that_are_no_utf8_reach_page_and_table(root, tmp_path):
     page = (results / "suites/adhoc/report/index.html").read_text(encoding="utf-8")
     assert f"--config-dir={tmp_path}/caf\\xe9" in page
     frame = pd.read_parquet(results / "suites/adhoc/frame.parquet").set_index("method")
-    assert frame["reason"]["misses"] == r"RuntimeError: no weights in /data/caf\xe9.pt"
-    assert frame["status"]["base"] == "done"
+    assert frame["status"].to_dict() == {"base": "done", "misses": "failed"}
+    record = json.loads((results / "cells" / frame["cell_key"]["misses"] / "record.json").read_bytes())
+    assert record["reason"] == r"RuntimeError: no weights in /data/caf\xe9.pt"
     assert frame["test_accuracy"]["base"] > 50  # of three classes that differ in colour
 
 

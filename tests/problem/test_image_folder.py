@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import multiprocessing
 import os
 import random
@@ -109,7 +110,12 @@ def test_grey_images_are_read_as_such(config):
 
 
 def test_the_digest_is_that_of_names_and_contents(config, tmp_path):
+    root, expected = tmp_path / "root", hashlib.sha256()
+    for part in ("train", "val"):
+        for path in sorted((root / part).glob("*/*.png")):
+            expected.update(f"{part}/{path.parent.name}/{path.name}".encode() + path.read_bytes())
     first = data_digest(config)
+    assert first == expected.hexdigest()
     assert data_digest(config) == first
     path = tmp_path / "root/train/bee/0.png"
     path.write_bytes(path.read_bytes() + b"\0")
@@ -176,6 +182,19 @@ def test_what_is_done_to_pictures_is_said_and_remembered(config, tmp_path, monke
     assert found(config).notes == expected
     monkeypatch.setattr(image_folder, "examine", None)  # no file is looked at again
     assert found(config).notes == expected
+
+
+def test_pictures_whose_values_were_others_before_have_another_digest(config, tmp_path):
+    """Or bases that were trained on them then would be taken for the same."""
+    path = tmp_path / "root/val/bee/0.png"
+    transparent = Image.new("RGBA", (SIDE, SIDE))
+    expected = []
+    for image in (transparent.convert("RGB"), transparent):
+        image.save(path)
+        pictures = [one for part in ("train", "val") for one in sorted((tmp_path / "root" / part).glob("*/*.png"))]
+        named = (f"{one.relative_to(tmp_path / 'root')}".encode() + one.read_bytes() for one in pictures)
+        expected.append(data_digest(config) == hashlib.sha256(b"".join(named)).hexdigest())
+    assert expected == [True, False]
 
 
 def test_a_link_that_gets_another_class_has_another_digest(config, tmp_path):
