@@ -279,7 +279,7 @@ def _plan(parsed: argparse.Namespace, command: str) -> int:
         cost, work = estimate(plan), work_left(plan)
     console = _console()
     console.print(plan_table(plan))
-    console.print(plan_text(plan, cost), highlight=False)
+    console.print(plan_text(plan, cost), markup=False, highlight=False, soft_wrap=True)
     for line in work.sentences():
         console.print(line, markup=False, highlight=False)
     return 0
@@ -325,7 +325,7 @@ def _with_data(plan: Plan, parsed: argparse.Namespace, command: str, console: Co
         console.print(message, markup=False, highlight=False)
     plan = _make_plan(parsed, command) if messages else plan
     for note in plan.notes:
-        console.print(note, markup=False, highlight=False)
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     return plan
 
 

@@ -45,6 +45,26 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
+def printable(text: object) -> str:
+    """A path, or another text, on one line that every file and terminal takes.
+
+    Line breaks and other characters that do not print are escaped, and so are bytes of a file's name that are no
+    UTF-8: `caf\\xe9`.
+    """
+    return "".join(c if c.isprintable() else _escaped(c) for c in str(text))
+
+
+def in_utf8(text: str) -> str:
+    """A text, of any lines, in which bytes of file names that are no UTF-8 are escaped, as files and pages need it."""
+    return re.sub("[\ud800-\udfff]", lambda found: _escaped(found[0]), text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    # Python reads a name's byte 0xe9 that is no UTF-8 as U+DCE9
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else character.encode("unicode_escape").decode()
+
+
 def check_choice(key: str, value: Any, choices: Iterable[Any]) -> None:
     """ConfigError where `value` is none of `choices`."""
     choices = tuple(choices)
@@ -201,7 +221,7 @@ _PHRASES = {
     "finite_number": "a finite number",
     "bool_type": "true or false",
     "string_type": "text",
-    "string_unicode": "text",
+    "string_unicode": "text in UTF-8",
     "list_type": "a list",
     "tuple_type": "a list",
     "sequence_str": "a list",

@@ -19,7 +19,7 @@ from harness.storage.keys import base_key, cell_key, harness_digest, source_dige
 from harness.storage.paths import restart_path, snapshot_path
 from harness.storage.retention import kept_ts
 from harness.storage.store import SCHEMA, Record, Store
-from harness.validation import ConfigError
+from harness.validation import ConfigError, printable
 
 ENDED = ("done", "stale", "failed", "diverged", "skipped")
 
@@ -165,7 +165,7 @@ class Plan:
         return {
             "schema": SCHEMA,
             "suite": self.experiment.settings.suite,
-            "command": self.experiment.command,
+            "command": printable(self.experiment.command),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "config": self.experiment.composed,
             "bases": [
@@ -223,10 +223,10 @@ def plan_cell(base: BaseConfig, key: str, method: FittedMethod, evaluate: Evalua
 
 def make_plan(experiment: Experiment, store: Store) -> Plan:
     """Bases and cells of an experiment; ConfigError where a model refuses its images or a batch its data."""
-    from harness.problem.datasets import data_digest, train_images
+    from harness.problem.datasets import Found, found, train_images
 
     notes: list[str] = [*experiment.notes]
-    digests: dict[str, str | None] = {}
+    data: dict[str, Found | None] = {}
     bases = []
     for config, methods in experiment.bases:
         images = train_images(config.dataset)
@@ -242,17 +242,20 @@ def make_plan(experiment: Experiment, store: Store) -> Plan:
                 f"got {config.batches_per_epoch}"
             )
         name, declared = config.dataset.name, config.dataset.digest
-        if repr(config.dataset) not in digests:
-            digests[repr(config.dataset)] = data_digest(config.dataset)
-        found = digests[repr(config.dataset)]
-        if found is None and declared is None:
+        if repr(config.dataset) not in data:
+            data[repr(config.dataset)] = found(config.dataset)
+        here = data[repr(config.dataset)]
+        if here is None and declared is None:
             notes.append(f"dataset {name} is not here yet: keys will change when it is")
-        elif found is None:
+        elif here is None:
             notes.append(f"dataset {name} is not here yet: planned with its declared checksum")
-        elif declared is not None and found != declared:
+        elif declared is not None and here.sha256 != declared:
             notes.append(f"dataset {name} differs from the genuine one: it gets keys of its own")
+        notes += [f"dataset {name}: {note}" for note in here.notes] if here is not None else []
         facts = model_facts(config.model, config.dataset)
-        key = base_key(config, found or declared or "undeclared", pretrained_digest(config.model))
+        key = base_key(
+            config, here.sha256 if here is not None else declared or "undeclared", pretrained_digest(config.model)
+        )
         cells = tuple(plan_cell(config, key, method, experiment.evaluate, facts.N) for method in methods)
         bases.append(BasePlan(key, config, facts.N, facts.buffer_floats, cells))
     for key, count in Counter(base.key for base in bases).items():

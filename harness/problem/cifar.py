@@ -133,6 +133,9 @@ class CIFAR:
         paths = files[-1:] if part == "test" else files[:-1]
         return _read_all(paths, tuple(path.stat().st_mtime_ns for path in paths), self.classes)
 
+    def notes(self, config: DatasetConfig) -> tuple[str, ...]:
+        return ()
+
     def payloads(self, files: tuple[Path, ...]) -> Iterator[bytes]:
         """Pixels and labels rather than files, so that both formats are the same data."""
         import torch

@@ -103,6 +103,9 @@ class FashionMNIST:
                 return files
         return None
 
+    def notes(self, config: DatasetConfig) -> tuple[str, ...]:
+        return ()
+
     def payloads(self, files: tuple[Path, ...]) -> Iterator[bytes]:
         return map(payload, files)
 
