@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from harness.config import ConfigError, DatasetConfig
 from harness.method import Batch
 from harness.problem.folders import data_root
-from harness.problem.images import ImageSet, full_batches
+from harness.problem.images import ImageSet, batch_ranges, full_batches
 from harness.randomness import derive, generator
 
 CROP_SHARE = 0.875
@@ -126,7 +126,7 @@ class StreamedImages:
         mode = "L" if self.config.channels == 1 else "RGB"
         return DataLoader(
             _Decoded(items, mode, transform),
-            batch_size,
+            batch_sampler=batch_ranges(len(items), batch_size),
             num_workers=self.config.workers,
             collate_fn=fast_collate,
             pin_memory=self.device.type == "cuda",

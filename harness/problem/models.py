@@ -203,12 +203,11 @@ def _try_on_meta(config: ModelConfig, dataset: DatasetConfig) -> nn.Module:
     """The model on the meta device after one training forward of two images; whatever it raises says why not."""
     size = dataset.image_size
     model = on_meta(config, dataset)
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        embed = getattr(model, "patch_embed", None)
-        # timm lets some models drop the rows and columns that a patch does not fill: here they are refused
-        if isinstance(embed, PatchEmbed) and not embed.dynamic_img_pad and any(size % p for p in embed.patch_size):
-            raise ValueError(f"image size {size} is not a multiple of patch size {embed.patch_size[0]}")
-        scores = model(torch.empty(2, dataset.channels, size, size))
+    embed = getattr(model, "patch_embed", None)
+    # timm lets some models drop the rows and columns that a patch does not fill: here they are refused
+    if isinstance(embed, PatchEmbed) and not embed.dynamic_img_pad and any(size % p for p in embed.patch_size):
+        raise ValueError(f"image size {size} is not a multiple of patch size {embed.patch_size[0]}")
+    scores = scores_on_meta(model, dataset, 2)
     outputs = _outputs(config, dataset)
     if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != (2, outputs):
         shape = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
@@ -216,6 +215,21 @@ def _try_on_meta(config: ModelConfig, dataset: DatasetConfig) -> nn.Module:
             f"model.{config.name}.timm must give scores of shape (2, {outputs}) for two images, got {shape}"
         )
     return model
+
+
+def scores_on_meta(model: nn.Module, dataset: DatasetConfig, images: int) -> Any:
+    """What a model on the meta device gives for so many images, in its present mode."""
+    size = dataset.image_size
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return model(torch.empty(images, dataset.channels, size, size))
+
+
+def takes_one(model: nn.Module, dataset: DatasetConfig) -> bool:
+    """Whether a model on the meta device that takes two images takes a single one, in its present mode."""
+    try:
+        return len(scores_on_meta(model, dataset, 1)) == 1
+    except Exception:  # of whatever kind: norms raise ValueError or ZeroDivisionError
+        return False
 
 
 def _fits(config: ModelConfig, dataset: DatasetConfig) -> bool:
