@@ -27,7 +27,7 @@ from baselines.cmd.clustering import find_modes
 from baselines.cmd.regression import NotFinite, Regression, decode, spread
 from baselines.cmd.sampling import gather, sample_trajectories
 from baselines.finite import first_not_finite
-from baselines.parameters import check_whole
+from baselines.parameters import check_seed, check_whole
 from harness.method import Layout, Run, Trajectory
 from harness.snapshots import Snapshots, as_trajectory
 
@@ -109,6 +109,7 @@ class CMD:
             check_modes(modes, len(given_K))
             return decompose(trajectory, modes, given_K, None, layout, max_bytes)
         check_modes(modes, samples)
+        check_seed(seed)
         rng = torch.Generator().manual_seed(seed)
         drawn_K, x_TK = sample_trajectories(trajectory, N, layout, samples, rng, max_bytes)
         return decompose(trajectory, modes, drawn_K, x_TK, layout, max_bytes)

@@ -126,7 +126,7 @@ class StreamedImages:
         mode = "L" if self.config.channels == 1 else "RGB"
         return DataLoader(
             _Decoded(items, mode, transform),
-            batch_sampler=batch_ranges(len(items), batch_size),
+            batch_sampler=[list(inside) for inside in batch_ranges(len(items), batch_size)],
             num_workers=self.config.workers,
             collate_fn=fast_collate,
             pin_memory=self.device.type == "cuda",
