@@ -26,6 +26,7 @@ from harness.config import ConfigError, DatasetConfig, ModelConfig, nearest
 from harness.problem import paper_models as paper_models  # registers its models with timm
 from harness.problem.folders import quiet_download
 from harness.randomness import derive
+from harness.validation import reason, reason_of_kind
 
 CANDIDATE_SIZES = (28, 32, 64, 96, 128, 160, 192, 224, 256, 288, 384)
 """image sizes that an error may recommend"""
@@ -176,10 +177,10 @@ def build_model(config: ModelConfig, dataset: DatasetConfig, seed: int) -> nn.Mo
         except ConfigError:
             raise
         except Exception as error:  # whatever a hub client, a file format or a mismatch raises
-            reason = " ".join(str(error).split())[:200]
             own = "" if isinstance(config.pretrained, str) else " (the path of a file of them needs no network)"
             raise ConfigError(
-                f"model.{config.name}.pretrained must name weights that load{own}, got {config.pretrained!r}: {reason}"
+                f"model.{config.name}.pretrained must name weights that load{own}, got {config.pretrained!r}: "
+                f"{reason(error)[:200]}"
             ) from error
 
 
@@ -257,10 +258,10 @@ def _refusal(config: ModelConfig, dataset: DatasetConfig, error: Exception) -> C
     resized = _fitting(sizes, lambda s: _fits(config, replace(dataset, resize=s)))
     if resized:
         ways.append(f"dataset.{dataset.name}.resize to one of {resized}")
-    reason = " ".join(str(error).split()).rstrip(".")[:160]
     if not ways:
-        return ConfigError(f"{key} cannot be built from timm's {config.timm}: {type(error).__name__}: {reason}")
-    return ConfigError(f"{key} refuses images of {size}x{size} ({reason}): set {' or '.join(ways)}")
+        return ConfigError(f"{key} cannot be built from timm's {config.timm}: {reason_of_kind(error)[:200]}")
+    said = reason(error).rstrip(".")[:160]
+    return ConfigError(f"{key} refuses images of {size}x{size} ({said}): set {' or '.join(ways)}")
 
 
 def tried(config: ModelConfig, dataset: DatasetConfig) -> nn.Module:
