@@ -16,13 +16,6 @@ def check_whole(name: str, value: Any, least: int) -> None:
         raise ValueError(f"{name} must be at least {least}, got {value!r}")
 
 
-def check_seed(value: Any) -> None:
-    """`seed` must be a whole number from 0 on that torch's generators take as it is."""
-    check_whole("seed", value, 0)
-    if value >= 2**63:
-        raise ValueError(f"seed must be below {2**63}, got {value!r}")
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 

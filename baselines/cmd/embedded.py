@@ -24,8 +24,9 @@ from baselines.cmd.embedded_rules import RULES, Embedding, Rule
 from baselines.cmd.modes import ModeReport
 from baselines.cmd.posthoc import BLOCK_BYTES, check_modes, decompose
 from baselines.cmd.sampling import constant_weights, sample_weights
+from baselines.cmd.seed import check_seed
 from baselines.finite import check_finite
-from baselines.parameters import check_choice, check_seed
+from baselines.parameters import check_choice
 from baselines.unchanged import Unchanged
 from baselines.warmup import PercentOf, check_warmup, check_windows
 from harness.method import State, Trajectory

@@ -29,8 +29,8 @@ from baselines.cmd.buffers import extended, join, split
 from baselines.cmd.online_recursion import OnlineFit, check_online
 from baselines.cmd.posthoc import BLOCK_BYTES, CMD, decompose
 from baselines.cmd.sampling import sample_trajectories
+from baselines.cmd.seed import check_seed
 from baselines.finite import check_finite
-from baselines.parameters import check_seed
 from baselines.unchanged import Unchanged
 from harness.method import Layout
 from harness.snapshots import MemoryTrajectory, layout_of, tensors_of, trainable, weights_of

@@ -26,8 +26,9 @@ from baselines.cmd.buffers import buffers_over_time, extended
 from baselines.cmd.clustering import find_modes
 from baselines.cmd.regression import NotFinite, Regression, decode, spread
 from baselines.cmd.sampling import gather, sample_trajectories
+from baselines.cmd.seed import check_seed
 from baselines.finite import first_not_finite
-from baselines.parameters import check_seed, check_whole
+from baselines.parameters import check_whole
 from harness.method import Layout, Run, Trajectory
 from harness.snapshots import Snapshots, as_trajectory
 

@@ -48,14 +48,13 @@ class ChangedBuffers(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._written: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        given = [*zip(func._schema.arguments, args, strict=False)]
-        given += [(argument, kwargs[argument.name]) for argument in func._schema.arguments if argument.name in kwargs]
-        for argument, value in given:
-            # torch declares no writing for the statistics that its functions of a batch's norm take
-            if "batch_norm" in str(func) or (argument.alias_info is not None and argument.alias_info.is_write):
-                tensors = (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor))
-                self._written.update(tensor.untyped_storage()._cdata for tensor in tensors)
+        kwargs, arguments = kwargs or {}, func._schema.arguments
+        given = dict(zip([argument.name for argument in arguments], args, strict=False)) | kwargs
+        written = [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
+        if "batch_norm" in str(func) and given.get("training", given.get("train", True)):
+            written += ["running_mean", "running_var"]  # which torch declares as written to in some versions of it only
+        leaves = tree_leaves([given.get(name) for name in written])
+        self._written.update(leaf.untyped_storage()._cdata for leaf in leaves if isinstance(leaf, Tensor))
         return func(*args, **kwargs)
 
     def found(self) -> Iterator[str]:

@@ -187,6 +187,13 @@ class Constant(Own):
         pass
 
 
+class Frozen(Own):
+    """Constants in torch's own function."""
+
+    def forward(self, x):
+        return torch.nn.functional.batch_norm(x, torch.zeros_like(self.square), self.square, training=False)
+
+
 class Cached(Own):
     """What it holds follows from the shape of its images, and is made with the first of them."""
 
@@ -210,7 +217,7 @@ def test_a_norm_that_cannot_be_recalibrated_is_named(norm):
 
 
 @pytest.mark.parametrize(
-    "norm", [Constant, Cached, lambda: EvoNorm2dB0(CHANNELS), lambda: FilterResponseNormAct2d(CHANNELS)]
+    "norm", [Constant, Frozen, Cached, lambda: EvoNorm2dB0(CHANNELS), lambda: FilterResponseNormAct2d(CHANNELS)]
 )
 def test_a_norm_without_other_statistics_is_not_named(norm):
     assert first_changed(norm) is None
