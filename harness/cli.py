@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from harness.validation import ConfigError
+from harness.validation import ConfigError, reason
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -217,7 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         goes_on = (
             "; what is done stays, run the same command again when it can be written" if is_disk_trouble(error) else ""
         )
-        print(f"error: {error.strerror or error}: {error.filename}{goes_on}", file=sys.stderr)
+        where = "" if error.filename is None else f": {error.filename}"
+        print(f"error: {error.strerror or reason(error)}{where}{goes_on}", file=sys.stderr)
         code = 1 if goes_on else 2
     except KeyboardInterrupt:
         unit = "trial" if parsed.verb == "tune" else "epoch"

@@ -11,6 +11,7 @@ import difflib
 import functools
 import inspect
 import re
+import traceback
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -65,6 +66,23 @@ def _escaped(character: str) -> str:
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else character.encode("unicode_escape").decode()
 
 
+def reason(error: BaseException) -> str:
+    """What an exception says, on one line; its kind too where that alone says little, and where it says nothing at all
+    the assertion that it failed at, if there is one. Never empty."""
+    text = " ".join(str(error).split())
+    if text:
+        return f"{type(error).__name__}: {text}" if isinstance(error, KeyError) else text
+    passed = [frame for frame in traceback.extract_tb(error.__traceback__) if "assert" in (frame.line or "")]
+    where = f" at {passed[-1].line} in {passed[-1].name}" if passed else ""
+    return f"{type(error).__name__}{where}"
+
+
+def reason_of_kind(error: BaseException) -> str:
+    """As `reason`, the kind of the exception always first."""
+    kind, said = type(error).__name__, reason(error)
+    return said if said.startswith(kind) else f"{kind}: {said}"
+
+
 def check_choice(key: str, value: Any, choices: Iterable[Any]) -> None:
     """ConfigError where `value` is none of `choices`."""
     choices = tuple(choices)
@@ -116,6 +134,19 @@ def from_mapping(cls: type[T], key: str, values: Any, **given: Any) -> T:
         if name not in values:
             raise ConfigError(f"{below(key, name)} must be given")
     return cls(**{name: validated(below(key, name), kinds[name], value) for name, value in values.items()}, **given)
+
+
+def check_whole_numbers(key: str, value: Any) -> None:
+    """ConfigError where a whole number in a composed value has more than 64 bits, which no table or file takes."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            check_whole_numbers(below(key, name), inner)
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            check_whole_numbers(f"{key}[{index}]", inner)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        bound = f"below {2**63}" if value > 0 else f"at least {-(2**63)}"
+        raise ConfigError(f"{key} must be {bound}, got {shown(value)}")
 
 
 def check_names(key: str, values: Iterable[Any], known: Iterable[str]) -> None:

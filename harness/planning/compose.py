@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from harness.config import ModelConfig
-from harness.validation import ConfigError, nearest, shown
+from harness.validation import ConfigError, nearest, reason, shown
 
 LIST_GROUPS = {"model": "timm", "dataset": "source", "optimizer": "_target_", "method": "_target_"}
 """Groups of which several presets may be chosen, each with the key that all of its presets have: a suite's values for a
@@ -80,11 +80,11 @@ def load_yaml(path: Path) -> Values:
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, on one line and with the key that it is about; its kind where it says nothing."""
-    text, key = str(error), None
+    """What an exception says, on one line and with the key that it is about."""
+    text, key = reason(error), None
     if isinstance(error, OmegaConfBaseException):
         text, key = error.msg or text, error.full_key
-    line = " ".join(text.partition("full_key:")[0].split()) or type(error).__name__
+    line = " ".join(text.partition("full_key:")[0].split())
     return (f"{key}: {line}" if key else line)[:LONGEST_LINE]
 
 

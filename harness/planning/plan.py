@@ -15,6 +15,7 @@ from harness.method import Branch
 from harness.planning.experiment import Experiment
 from harness.planning.methods import FittedMethod
 from harness.planning.model_cost import model_facts, pretrained_digest
+from harness.planning.norms import check_batches, check_method
 from harness.storage.keys import base_key, cell_key, harness_digest, source_digest
 from harness.storage.paths import restart_path, snapshot_path
 from harness.storage.retention import kept_ts
@@ -197,8 +198,9 @@ def labels(base: BaseConfig) -> dict[str, Any]:
     }
 
 
-def plan_cell(base: BaseConfig, key: str, method: FittedMethod, evaluate: EvaluateConfig, N: int) -> CellPlan:
-    """A setting of a method on the base with that key; ConfigError where its mini-batches are larger than the data."""
+def plan_cell(base: BaseConfig, key: str, method: FittedMethod, evaluate: EvaluateConfig) -> CellPlan:
+    """A setting of a method on the base with that key; ConfigError where its mini-batches are larger than the data
+    or do not suit the model's norms."""
     from harness.problem.datasets import train_images
 
     config, images = method.config, train_images(base.dataset)
@@ -207,6 +209,8 @@ def plan_cell(base: BaseConfig, key: str, method: FittedMethod, evaluate: Evalua
             f"method.{config.name}.batch_size must be at most {images}, the training images of {base.dataset.name}, "
             f"got {method.batch_size}"
         )
+    facts = model_facts(base.model, base.dataset)
+    check_method(base, method, evaluate, facts)
     source = source_digest(config.target.rpartition(".")[0])
     return CellPlan(
         key=cell_key(key, config, evaluate, base.dataset.test_size, source),
@@ -216,7 +220,7 @@ def plan_cell(base: BaseConfig, key: str, method: FittedMethod, evaluate: Evalua
         cadence=method.cadence,
         needs=method.needs,
         branch=method.branch,
-        memory_floats=method.memory_floats(N),
+        memory_floats=method.memory_floats(facts.N),
         source=source,
     )
 
@@ -253,10 +257,11 @@ def make_plan(experiment: Experiment, store: Store) -> Plan:
             notes.append(f"dataset {name} differs from the genuine one: it gets keys of its own")
         notes += [f"dataset {name}: {note}" for note in here.notes] if here is not None else []
         facts = model_facts(config.model, config.dataset)
+        check_batches(config, experiment.evaluate, facts)
         key = base_key(
             config, here.sha256 if here is not None else declared or "undeclared", pretrained_digest(config.model)
         )
-        cells = tuple(plan_cell(config, key, method, experiment.evaluate, facts.N) for method in methods)
+        cells = tuple(plan_cell(config, key, method, experiment.evaluate) for method in methods)
         bases.append(BasePlan(key, config, facts.N, facts.buffer_floats, cells))
     for key, count in Counter(base.key for base in bases).items():
         if count > 1:

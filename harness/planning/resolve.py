@@ -46,7 +46,7 @@ from harness.planning.tuned import overlay_tuned
 from harness.planning.vocabulary import BaseEntry, FastEntry, TopLevel
 from harness.problem.datasets import check_sizes
 from harness.problem.optimizers import check_optimizer, schedule
-from harness.validation import ConfigError, check_names, from_mapping, nearest, shown, validated
+from harness.validation import ConfigError, check_names, check_whole_numbers, from_mapping, nearest, shown, validated
 
 REDO_CHOICES = ("failed", "stale", "base", "all")
 BASE_KEYS = (
@@ -249,4 +249,5 @@ def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str)
             base = BaseConfig(model=shape, dataset=data, optimizer=steps, seed=seed, device=device, **rest)
             bases.append((base, methods))
         evaluate = from_mapping(EvaluateConfig, "evaluate", own["evaluate"])
+    check_whole_numbers("", composed.values)
     return Experiment(settings, evaluate, tuple(bases), command, values, tune, tuple(notes))

@@ -22,6 +22,7 @@ from numpy._core.multiarray import _reconstruct
 
 from harness.config import ConfigError, DatasetConfig
 from harness.problem.folders import data_root, quiet_download
+from harness.validation import reason
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -165,11 +166,10 @@ class CIFAR:
                 if self.find(config) is None:
                     FETCH[self.classes](root / python)
         except Exception as error:  # of the file system, the network, the archive
-            reason = " ".join(f"{error}".split())[:160]
             raise ConfigError(
-                f"dataset.{config.name}: no {name} in {root}, and it could not be fetched ({reason}): unpack the "
-                f"binary or the Python version from {HOME} there, to {root / binary} or {root / python}, or set "
-                f"dataset.{config.name}.root"
+                f"dataset.{config.name}: no {name} in {root}, and it could not be fetched ({reason(error)[:160]}): "
+                f"unpack the binary or the Python version from {HOME} there, to {root / binary} or {root / python}, "
+                f"or set dataset.{config.name}.root"
             ) from error
         return f"{name}: fetched by torchvision into {root / python}"
 

@@ -39,6 +39,8 @@ def check_sizes(config: DatasetConfig) -> Sizes:
         if getattr(config, name) != value:
             raise ConfigError(f"{key}.{name} must be {value}, what {config.source} has, got {getattr(config, name)}")
 
+    if source.streams and config.channels not in (1, 3):
+        raise ConfigError(f"{key}.channels must be 1 or 3, grey or RGB, for streamed images, got {config.channels}")
     refused, neutral = ("crop_padding", 0) if source.streams else ("crop_scale", 1)
     if getattr(config, refused) != neutral:
         kind = "streamed images" if source.streams else "images in memory"

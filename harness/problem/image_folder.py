@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from harness.config import ConfigError, DatasetConfig
 from harness.method import Batch
 from harness.problem.folders import data_root
-from harness.problem.images import ImageSet, full_batches
+from harness.problem.images import ImageSet, batch_ranges, full_batches
 from harness.problem.picture_files import Items, counted, listed, some
 from harness.problem.pictures import (
     NOTES,
@@ -166,7 +166,7 @@ class StreamedImages:
         workers = self.config.workers
         loader = DataLoader(
             _Decoded(items, "L" if self.config.channels == 1 else "RGB", transform),
-            batch_size,
+            batch_sampler=[list(inside) for inside in batch_ranges(len(items), batch_size)],
             num_workers=workers,
             collate_fn=_together,
             timeout=LOOK_SECONDS if workers else 0,

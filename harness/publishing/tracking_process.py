@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from harness.config import TrackerConfig
 from harness.running.event_files import EventReader, heard_by_engine
 from harness.running.events import CellEnded, Event, RowsAdded, RunsEnded, RunStarted
+from harness.validation import reason_of_kind
 
 if TYPE_CHECKING:
     from harness.publishing.publish import Publisher
@@ -199,7 +200,7 @@ class _Follower:
     def _failed(self, error: Exception) -> None:
         from harness.storage.masking import masked_text
 
-        text = " ".join(f"{type(error).__name__}: {error}".split())
+        text = reason_of_kind(error)
         self.say(masked_text(f"tracking: {text}; {_again(self.suite, self.records)}"))
 
 

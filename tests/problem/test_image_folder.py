@@ -53,6 +53,21 @@ def test_splits_hold_every_image_once_with_its_class(config):
     assert all("/val/" in path for path in test.paths)
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_images_are_grey_or_rgb(config, channels):
+    other = replace(config, channels=channels, mean=[0.5] * channels, std=[0.5] * channels)
+    with pytest.raises(ConfigError, match=rf"^dataset\.image_folder\.channels must be 1 or 3, .*, got {channels}$"):
+        check_sizes(other)
+
+
+def test_a_single_image_that_is_left_over_joins_the_batch_before(config):
+    """Six test images in batches of five: one of six, of which every image is decoded once and in order."""
+    test = load_split(config, "test")
+    ((batch, labels),) = test.batches(5)
+    assert labels.tolist() == test.labels_B.tolist()
+    assert torch.equal(pixels(test.config, batch), test.held().images_B)
+
+
 def test_un_augmented_images_are_the_central_crop_resized(config):
     test = load_split(config, "test").subset(torch.tensor([2, 0]))
     ((batch, labels),) = test.batches(4, torch.channels_last)

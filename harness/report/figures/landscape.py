@@ -38,6 +38,7 @@ from harness.storage.store import Record, Store
 from harness.storage.trajectory import StoredTrajectory
 from harness.training.evaluate import Evaluator
 from harness.training.flat_model import FlatModel
+from harness.validation import reason
 
 VAL_IMAGES = 512
 """How many images of the validation split, in its fixed order, a point is evaluated on."""
@@ -68,7 +69,7 @@ def draw_landscapes(
             yield from (f"{title} {line}" for line in _draw(*found, points, path))
         except (CorruptFile, ConfigError, ValueError) as error:
             planes += 1
-            yield f"{title} not drawn, {error}"
+            yield f"{title} not drawn, {reason(error)}"
     if planes == 0:
         yield "landscape: none is drawn, no finished method of this suite gives a plane"
 

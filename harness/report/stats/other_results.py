@@ -17,6 +17,7 @@ from harness.report.stats.paired import Paired, holm
 from harness.report.stats.published import published
 from harness.results.columns import METRICS, ROW, ROW_METHOD
 from harness.results.frame import load_frame
+from harness.validation import reason
 
 PUBLISHED = "published"
 NUMBERS = [*ROW_METHOD, "test_accuracy_mean", "test_accuracy_std"]
@@ -56,7 +57,7 @@ def _read_means(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path)
     except (ValueError, OSError) as error:
-        raise ConfigError(f"compare must be a CSV of means, got {path} ({error})") from error
+        raise ConfigError(f"compare must be a CSV of means, got {path} ({reason(error)})") from error
     missing = [name for name in NUMBERS if name not in table.columns]
     if missing:
         raise ConfigError(f"compare must be a CSV with columns {', '.join(NUMBERS)}, {path} lacks {', '.join(missing)}")
