@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shlex
 import signal
 import sys
@@ -166,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
                 "--config-dir",
                 action="append",
                 default=[],
-                type=Path,
+                type=lambda text: Path(os.path.expanduser(text)),
                 metavar="DIR",
                 help="a folder with presets (DIR/method/mine.yaml) and modules of your own; repeatable",
             )
