@@ -9,12 +9,13 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from harness.packages import CONF
 from harness.validation import ConfigError
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class _Version(argparse.Action):
 
 
 def _presets(group: str) -> list[str]:
-    return sorted(Path(p.name).stem for p in (files("conf") / group).iterdir() if p.name.endswith(".yaml"))
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def _complete(prefix: str, **_: Any) -> list[str]:
@@ -206,9 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "merge": _merge,
     }
     verb = verbs[parsed.verb]
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = verb(parsed, " ".join(["traindyn", *map(shlex.quote, given)]))
+        with _interrupted_by_sigterm():
+            code = verb(parsed, " ".join(["traindyn", *map(shlex.quote, given)]))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
@@ -225,6 +226,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"interrupted: run the same command again to go on from the last finished {unit}", file=sys.stderr)
         code = 130
     raise SystemExit(code)
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM is as Ctrl-C in the block, but for a command that is called in a thread, which hears no signal."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(*_: object) -> None:
@@ -295,8 +309,10 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
     console = _console()
     if left:
         from harness.running.engine.local import warm_up
+        from harness.tracking import check_environment
 
         warm_up()
+        check_environment(plan.experiment.settings.tracker)
         plan = _with_data(plan, parsed, command, console)
         check_room(plan, estimate(plan))
     plan.store.write_plan(plan.as_record())
@@ -375,9 +391,11 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
         from harness.running.engine import open_engine
         from harness.running.engine.local import warm_up
         from harness.running.event_files import EventFolder
+        from harness.tracking import check_environment
 
         plan = _make_plan(parsed, command)
         warm_up()
+        check_environment(plan.experiment.settings.tracker)
         from harness.tune.command import tune
     console = _console()
     plan = _with_data(plan, parsed, command, console)

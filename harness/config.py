@@ -46,6 +46,12 @@ def _below_home(path: str) -> str:
     return found
 
 
+def _wandb_name(text: str) -> str:
+    if len(text) > 128 or set("/\\#?%:") & set(text):
+        raise ValueError("text of at most 128 characters without / \\ # ? % and :")
+    return text
+
+
 def _file_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", text):
         raise ValueError("text of at most 100 letters, digits, _ and -")
@@ -56,6 +62,8 @@ Text = Annotated[str, Field(min_length=1), AfterValidator(_printable), BeforeVal
 FileName = Annotated[str, AfterValidator(_file_name), BeforeValidator(_as_text)]
 FilePath = Annotated[Text, AfterValidator(_below_home)]
 """where a file or a folder lies, `~` being the home folder"""
+WandbName = Annotated[Text, AfterValidator(_wandb_name)]
+"""of a project or an entity, as W&B takes them"""
 Url = Annotated[str, AfterValidator(_address)]
 Options = dict[str, JsonValue]
 """values that another library takes, by its own names"""
@@ -245,8 +253,8 @@ class TrackerConfig(Validated):
     """auto: online where a key is configured and the server answers, otherwise offline"""
     base_url: Url | None = None
     """None, here and below: what W&B's environment variables and settings say"""
-    entity: Text | None = None
-    project: Text | None = None
+    entity: WandbName | None = None
+    project: WandbName | None = None
     tags: list[Text] = field(default_factory=list)
     notes: Annotated[str, BeforeValidator(_as_text)] | None = None
     artifacts: Artifacts = "tables"

@@ -12,11 +12,10 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -27,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from harness.config import ModelConfig
+from harness.packages import CONF
 from harness.planning.vocabulary import kind_of
 from harness.validation import SHOWN_CHARACTERS, ConfigError, as_given, below, nearest, shown
 
@@ -70,7 +70,7 @@ class Composition:
 
 def available(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, Path]:
     """Presets of a group by name: the project's own, and those in folders given by --config-dir."""
-    folders = [Path(str(files("conf"))), *config_dirs]
+    folders = [CONF, *config_dirs]
     return {p.stem: p for folder in folders for p in sorted((folder / group).glob("*.yaml"))}
 
 
@@ -341,7 +341,7 @@ def _apply(config: DictConfig, override: Override) -> None:
 def _hydra(groups: list[str], parsed: list[Override]) -> Values:
     """One composition of the chosen groups, the command line's values over it."""
     GlobalHydra.instance().clear()
-    with initialize_config_module("conf", version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             config = compose("config", overrides=groups)
             OmegaConf.set_struct(config, False)
@@ -381,7 +381,7 @@ def compose_values(request: Request) -> Composition:
             raise ConfigError(f"{override.key_or_group}: no preset named {name!r}{nearest(name, presets)}")
     suite = next((str(o.value()) for o in reversed(single) if o.key_or_group == "suite"), None)
     suite_values = {} if suite is None else _suite_values(suite, request.config_dirs)
-    choices = _choices(parsed, suite_values, load_yaml(Path(str(files("conf"))) / "config.yaml"))
+    choices = _choices(parsed, suite_values, load_yaml(CONF / "config.yaml"))
     chosen = _with_entries(choices, parsed, suite_values)
     _register(chosen, request.config_dirs)
     search = ",".join(quoted(f"file://{folder.resolve()}") for folder in request.config_dirs)

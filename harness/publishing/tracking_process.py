@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config import TrackerConfig
+from harness.running.engine.local import on_its_own
 from harness.running.event_files import EventReader, heard_by_engine
 from harness.running.events import CellEnded, Event, RowsAdded, RunsEnded, RunStarted
 
@@ -54,7 +55,8 @@ class TrackingProcess:
         self._here, there = context.Pipe()
         arguments = (there, config, results_dir, suite, events, records, dict(os.environ))
         self._process = context.Process(target=_main, args=arguments, name=f"tracking of {suite}")  # type: ignore[attr-defined]
-        self._process.start()
+        with on_its_own():
+            self._process.start()
         there.close()
         self._again = _again(suite, records)
         self._gone = False

@@ -16,7 +16,7 @@ from typing import Any
 from harness.storage.files import replacing, write_bytes, write_json
 from harness.storage.masking import masked
 from harness.tracking.run_locks import RunLocks
-from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Say, Tracker
+from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Say, Tracker, fitting_tags
 
 
 class CsvTracker(Tracker):
@@ -27,7 +27,7 @@ class CsvTracker(Tracker):
         self._say = say
         self._locks = RunLocks(self.folder / ".locks")
         self.where = str(self.folder)
-        self._tags = tuple(tags)
+        self._tags = fitting_tags(tags)
         self._notes = notes
         self._rows: dict[str, list[Row]] = {}
 
