@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.packages import CONF
+from harness.terminal import patient_streams
 from harness.validation import ConfigError
 
 if TYPE_CHECKING:
@@ -179,6 +180,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit: 0 all done, 1 some cell failed, 2 bad input, 130 interrupted."""
+    with patient_streams():
+        raise SystemExit(_code(arguments))
+
+
+def _code(arguments: Sequence[str] | None) -> int:
+    """Run the command for its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
     import argcomplete
@@ -225,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         unit = "trial" if parsed.verb == "tune" else "epoch"
         print(f"interrupted: run the same command again to go on from the last finished {unit}", file=sys.stderr)
         code = 130
-    raise SystemExit(code)
+    return code
 
 
 @contextlib.contextmanager
@@ -281,7 +288,8 @@ def _make_plan(parsed: argparse.Namespace, command: str) -> Plan:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=120)
+    # paths and names may hold [brackets] and :colons: of their own
+    return Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
 
 
 def _plan(parsed: argparse.Namespace, command: str) -> int:
@@ -296,7 +304,7 @@ def _plan(parsed: argparse.Namespace, command: str) -> int:
     console.print(plan_table(plan))
     console.print(plan_text(plan, cost), highlight=False)
     for line in work.sentences():
-        console.print(line, markup=False, highlight=False)
+        console.print(line, highlight=False)
     return 0
 
 
@@ -339,10 +347,10 @@ def _with_data(plan: Plan, parsed: argparse.Namespace, command: str, console: Co
     datasets = {base.config.dataset.name: base.config.dataset for base in plan.bases}
     messages = [message for message in (obtain(dataset) for dataset in datasets.values()) if message is not None]
     for message in messages:
-        console.print(message, markup=False, highlight=False)
+        console.print(message, highlight=False)
     plan = _make_plan(parsed, command) if messages else plan
     for note in plan.notes:
-        console.print(note, markup=False, highlight=False)
+        console.print(note, highlight=False)
     return plan
 
 
@@ -377,7 +385,7 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
                 engine.close()
             code = _show(root, settings.suite, console)
             for line in () if tracking is None else tracking.finish():
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
+                console.print(line, highlight=False, soft_wrap=True)
         except BaseException:
             if tracking is not None:
                 tracking.leave()
@@ -420,8 +428,8 @@ def _show(root: Path, suite: str, console: Console) -> int:
         frame = write_views(store, suite)
     console.print(terminal_table(frame))
     for warning in warnings(frame):
-        console.print(warning, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"tables and frame: {store.suite_folder(suite)}", markup=False, highlight=False, soft_wrap=True)
+        console.print(warning, highlight=False, soft_wrap=True)
+    console.print(f"tables and frame: {store.suite_folder(suite)}", highlight=False, soft_wrap=True)
     return 1 if (frame["status"] == "failed").any() else 0
 
 
@@ -435,7 +443,7 @@ def _report(parsed: argparse.Namespace, command: str) -> int:
 
         def say(text: str) -> None:
             done_saying()
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            console.print(text, highlight=False, soft_wrap=True)
 
         report = make_report(options, say)
     frame = report.found.frame
@@ -485,4 +493,4 @@ def _merge(parsed: argparse.Namespace, command: str) -> int:
 
 def _console_line() -> Callable[[str], None]:
     console = _console()
-    return lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return lambda line: console.print(line, highlight=False, soft_wrap=True)

@@ -219,5 +219,5 @@ def _main(
     os.environ.clear()  # a process of a server has the server's
     os.environ.update(environment)
     # the command prints what there is to say; wandb's own warnings would fall into its table
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     _Follower(connection, config, results_dir, suite, events, records).run()

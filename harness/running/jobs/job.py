@@ -86,7 +86,7 @@ class Log:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def line(self, text: str) -> None:
-        with open(self.path, "a") as file:
+        with open(self.path, "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {masked_text(text)}\n")
 
 
