@@ -319,8 +319,8 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
         from harness.running.engine.local import warm_up
         from harness.tracking import check_environment
 
-        warm_up()
         check_environment(plan.experiment.settings.tracker)
+        warm_up()
         plan = _with_data(plan, parsed, command, console)
         check_room(plan, estimate(plan))
     plan.store.write_plan(plan.as_record())
@@ -402,8 +402,8 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
         from harness.tracking import check_environment
 
         plan = _make_plan(parsed, command)
-        warm_up()
         check_environment(plan.experiment.settings.tracker)
+        warm_up()
         from harness.tune.command import tune
     console = _console()
     plan = _with_data(plan, parsed, command, console)
