@@ -115,7 +115,7 @@ def test_publish_rebuilds_what_the_server_never_had(killed, own_server):
 
 
 def test_publish_does_not_repeat_what_is_refused(killed, own_server):
-    """A run that was deleted there is none to be given again: the command says so, each time, and what else there is."""
+    """A run that was deleted there is none to be given again: the command says so each time."""
     results = killed[0].parent / "again"
     shutil.copytree(killed[0], results, ignore=shutil.ignore_patterns("wandb"))
     gone = records(results)[0]["run_id"]
