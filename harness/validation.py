@@ -6,6 +6,7 @@ value is checked, so that the command's help does without it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -102,6 +103,31 @@ def validated(key: str, kind: Any, value: Any) -> Any:
         return _adapter(kind).validate_python(value)
     except ValidationError as error:
         raise ConfigError(_refusal(key, value, error)) from None
+
+
+_QUOTED = re.compile(r"""(['"])((?:\\.|(?!\1)[^\\])*)\1""", re.S)
+_LIST = re.compile(r"""\[([^\[\]{}'"]*)\]""", re.S)
+_WORDS: dict[str, Any] = {"null": None, "true": True, "false": False}
+
+
+def as_given(key: str, kind: Any, text: str) -> Any:
+    """The value of an argument `key=text` where its annotated type takes text: all of the text as it is.
+
+    Quotes around all of it are taken off, `null`, `true` and `false` stand for themselves where the type has these, and
+    `[a b, c: d]` is a list where it has a list of texts. ConfigError where it takes no such text.
+    """
+    if quoted := _QUOTED.fullmatch(text):
+        return validated(key, kind, re.sub(rf"\\({quoted[1]}|\\$)", r"\1", quoted[2]))
+    if text.lower() in _WORDS:
+        try:
+            return validated(key, kind, _WORDS[text.lower()])
+        except ConfigError:
+            if text.lower() == "null":
+                raise
+    if listed := _LIST.fullmatch(text):
+        with contextlib.suppress(ConfigError):
+            return validated(key, kind, [one.strip() for one in listed[1].split(",")] if listed[1].strip() else [])
+    return validated(key, kind, text)
 
 
 class Validated:

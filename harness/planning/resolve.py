@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +25,7 @@ from harness.config import (
     TrackerConfig,
     TuneConfig,
 )
+from harness.packages import CONF
 from harness.planning.compose import (
     LIST_GROUPS,
     Composition,
@@ -72,7 +72,7 @@ def _overlay_presets(values: Values, laid: Values, overridden: set[KeyPath]) -> 
 
 def _overlay_fast(values: Values, own: Values, overridden: set[KeyPath]) -> None:
     """The smallest version: what fast.yaml says, what every chosen method says, and `own`, of an entry of `bases`."""
-    _overlay_presets(values, load_yaml(Path(str(files("conf"))) / "fast.yaml"), overridden)
+    _overlay_presets(values, load_yaml(CONF / "fast.yaml"), overridden)
     for name, preset in values["method"].items():
         fast = validated(f"method.{name}.fast", dict[str, Any] | None, preset.get("fast")) or {}
         overlay(preset, fast, overridden, ("method", name))

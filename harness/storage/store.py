@@ -102,7 +102,7 @@ class Store:
             with filelock.FileLock(self.root / ".store.lock"):
                 if not path.exists():
                     write_json(path, {"schema": SCHEMA, "id": uuid.uuid4().hex[:6]})
-        identity: str = json.loads(path.read_text())["id"]
+        identity: str = json.loads(path.read_bytes())["id"]
         return identity
 
     def _read(self, folder: Path, name: str) -> tuple[Record, bytes] | None:
