@@ -109,10 +109,10 @@ def comparisons(frame: pd.DataFrame, metric: str = "test_accuracy", images: Test
             lines.append(line_of(of_method, key, kind, planned[key.row, method], metric, images))
         for name, rows in together.items():
             inside = pd.MultiIndex.from_frame(found[ROW].astype("str")).isin(rows)
-            for method, of_method in found[inside].groupby("method", sort=False):
-                own = [row for row in rows if (row, str(method)) in planned]
-                seeds = max(planned[row, str(method)] for row in own)
-                key = Key(name, str(method), control)
+            for label, of_method in found[inside].groupby("method", sort=False):
+                own = [row for row in rows if (row, str(label)) in planned]
+                seeds = max(planned[row, str(label)] for row in own)
+                key = Key(name, str(label), control)
                 lines.append(line_of(of_method, key, EXPLORATORY, seeds, metric, images, own))
     return judged(lines, metric, tests, float(frame.attrs.get("margin", MARGIN)))
 

@@ -56,7 +56,10 @@ def _caption(comparison: Comparison) -> str:
     text = f"{in_words(comparison.metric)}, ours against {comparison.other}: mean ± standard deviation over seeds. "
     if "paired" not in comparison.table.columns:
         return text + "The other numbers' seeds are not known, so nothing is tested."
+    known = comparison.table["images"] > 0
+    some = ", and the test images where both sides say which they got right" if known.any() else " alone"
     return text + (
-        "Paired: mean difference over equal seeds with its 95 % interval, which covers seeds alone; p: paired t test, "
-        f"Holm over all lines, from {SEEDS} pairs on. Pairs with the same cell key are the same experiment."
+        "Paired: mean difference over equal seeds with its 95 % interval, which covers the seeds"
+        f"{' and the test images' if known.all() else some}; p: of the paired difference, Holm over all lines, from "
+        f"{SEEDS} pairs on. Pairs with the same cell key are the same experiment."
     )
