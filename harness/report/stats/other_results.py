@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from harness.config import ConfigError
-from harness.report.stats.images import TestImages, shared_variance
+from harness.report.stats.images import ImageVariance, TestImages, image_variance
 from harness.report.stats.paired import Paired, holm
 from harness.report.stats.published import published
 from harness.results.columns import METRICS, ROW, ROW_METHOD
@@ -131,8 +131,8 @@ def _against_frame(
     lines = {}
     for key, own in pairs.groupby(ROW_METHOD, sort=False):
         x_SI = images.signs((_OURS + own["cell_key_x"]).tolist(), (_THEIRS + own["cell_key_y"]).tolist())
-        shared, count = (0.0, 0) if x_SI is None else (shared_variance(x_SI), x_SI.shape[1])
-        paired = Paired.of(own["difference"].to_numpy(dtype=np.float64), METRICS[metric].higher_is_better, shared)
+        variance, count = (ImageVariance(), 0) if x_SI is None else (image_variance(x_SI), x_SI.shape[1])
+        paired = Paired.of(own["difference"].to_numpy(dtype=np.float64), METRICS[metric].higher_is_better, *variance)
         lines[key] = (paired.n, paired.mean, paired.low, paired.high, paired.p, int(own["same"].sum()), count)
     names = ["pairs", "paired", "low", "high", "p", "same", "images"]
     found = pd.DataFrame.from_dict(lines, orient="index", columns=names)

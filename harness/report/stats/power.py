@@ -24,14 +24,15 @@ NODES = 64
 
 
 def findable(std_C: Floats, n_C: Floats, shared_C: Floats, tests: int = 1) -> Floats:
-    """The smallest differences that would have been found, (C,), in the unit of `std_C`; NaN below SEEDS pairs.
+    """The smallest differences that would have been found, (C,), in the unit of `std_C`.
 
     `std_C` are standard deviations of the differences between seeds, n_C their pairs, `shared_C` the variance that the
-    test images give the mean, `tests` the size of the family.
+    test images give the mean, `tests` the size of the family. NaN below SEEDS pairs, and where nothing varies, so that
+    nothing is known of chance.
     """
     n_C = n_C.astype(np.float64)
     found_C = np.full(len(n_C), math.nan)
-    tested = (n_C >= SEEDS) & np.isfinite(std_C)
+    tested = (n_C >= SEEDS) & (std_C**2 + shared_C > 0)
     std, n, shared = std_C[tested], n_C[tested], shared_C[tested]
     if not len(n):
         return found_C
@@ -41,12 +42,11 @@ def findable(std_C: Floats, n_C: Floats, shared_C: Floats, tests: int = 1) -> Fl
     half_CQ = half_width(sample_CQ, n[:, None], shared[:, None], ALPHA / tests / 2)
     error_C1 = np.sqrt(std**2 / n + shared)[:, None]
     low, high = np.zeros(len(n)), half_CQ.max(axis=1) + 10 * error_C1[:, 0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for _ in range(40):
-            middle = (low + high) / 2
-            reached = special.ndtr((middle[:, None] - half_CQ) / error_C1).mean(axis=1) >= POWER
-            low, high = np.where(reached, low, middle), np.where(reached, middle, high)
-    found_C[tested] = np.where(error_C1[:, 0] > 0, high, 0.0)
+    for _ in range(40):
+        middle = (low + high) / 2
+        reached = special.ndtr((middle[:, None] - half_CQ) / error_C1).mean(axis=1) >= POWER
+        low, high = np.where(reached, low, middle), np.where(reached, middle, high)
+    found_C[tested] = high
     return found_C
 
 
@@ -61,6 +61,6 @@ def smallest_difference(seeds: int, std_of_differences: float = STD, tests: int 
     """
     if seeds < 1 or tests < 1:
         raise ConfigError(f"seeds and tests must be at least 1, got {seeds} and {tests}")
-    if not (math.isfinite(std_of_differences) and std_of_differences >= 0):
-        raise ConfigError(f"std_of_differences must be finite and at least 0, got {std_of_differences}")
+    if not 0 < std_of_differences < math.inf:
+        raise ConfigError(f"std_of_differences must be above 0 and finite, got {std_of_differences}")
     return float(findable(np.array([std_of_differences]), np.array([seeds]), np.zeros(1), tests)[0])

@@ -91,7 +91,8 @@ def verdict(line: Line, control: str, digits: int) -> str:
         return found.removeprefix("no test: ")
     if line[f"family_to_{control}"] != PRIMARY:
         return f"({found})"
-    return f"undecided (finds {number(line[f'findable_to_{control}'], digits)})" if found == "undecided" else found
+    least = line[f"findable_to_{control}"]
+    return f"undecided (finds {number(least, digits)})" if found == "undecided" and not math.isnan(least) else found
 
 
 def _difference(control: str) -> TableColumn:

@@ -42,7 +42,7 @@ def _texts(table: pd.DataFrame, comparison: Comparison, choice: Choice) -> pd.Da
         }
         if paired:
             pairs = 0 if math.isnan(line["pairs"]) else int(line["pairs"])
-            interval = "" if pairs < 2 else f" [{line['low']:+.{digits}f}, {line['high']:+.{digits}f}]"
+            interval = "" if math.isnan(line["low"]) else f" [{line['low']:+.{digits}f}, {line['high']:+.{digits}f}]"
             texts["paired"] = number(line["paired"], digits, "+") + interval
             texts["pairs (same cell)"] = f"{pairs} ({0 if pairs == 0 else int(line['same'])})"
             texts["p"] = probability(line["p_holm"])
