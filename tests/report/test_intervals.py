@@ -15,7 +15,7 @@ from scipy import special, stats
 from harness.report.stats.comparisons import comparisons
 from harness.report.stats.images import TestImages, image_variance
 from harness.report.stats.paired import Paired, equivalence, half_width, holm, interval, two_sided
-from harness.report.stats.power import findable, smallest_difference
+from harness.report.stats.power import findable, observed_std, smallest_difference
 
 REPETITIONS = 1000
 SD = math.sqrt(0.95 * 0.05 / REPETITIONS)
@@ -189,6 +189,17 @@ def test_three_seeds_find_large_differences_alone():
     assert smallest_difference(3) == pytest.approx(1.63, abs=0.01)
     assert smallest_difference(6) < 0.75
     assert math.isnan(smallest_difference(2))
+
+
+def test_the_spread_of_differences_is_that_of_earlier_results_where_there_are_any():
+    """sd 1, 0.5 and 0.1: their median; one seed, equal runs and another BatchNorm policy say nothing."""
+    gains = {"swa": [81.0, 82.0, 83.0], "ema": [80.5, 81.0, 81.5], "lawa": [80.1, 80.2, 80.3]}
+    nothing = {"base": [10.0, 20.0, 60.0], "clock": [80.0] * 3, "twa": [90.0, "failed", "left"]}
+    said = [cells(method, values) for method, values in (gains | nothing).items()]
+    frame = frame_of(cells("base_recalibrated", [80.0] * 3), *said)
+    assert observed_std(comparisons(frame)) == pytest.approx(0.5)
+    assert observed_std(comparisons(frame_of(cells("swa", [80.0, 81.0, 82.0])))) == 0.5
+    assert smallest_difference(3, 1.0) == pytest.approx(2 * smallest_difference(3, 0.5))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 
 from harness.config import check_choice
-from harness.report.stats.images import TestImages, image_variance
+from harness.report.stats.images import ImageVariance, Signs, TestImages, image_variance
 from harness.report.stats.means import BESIDE, CONTROLS, Row, over_rows
 from harness.report.stats.paired import ALPHA, SEEDS, Floats, Paired, equivalence, holm
 from harness.report.stats.power import findable
@@ -113,7 +113,7 @@ def comparisons(frame: pd.DataFrame, metric: str = "test_accuracy", images: Test
         for name, rows in together.items():
             inside = pd.MultiIndex.from_frame(found[ROW].astype("str")).isin(rows)
             for label, of_method in found[inside].groupby("method", sort=False):
-                own = [row for row in rows if (row, str(label)) in planned]
+                own = [row for row in rows if (row, str(label)) in planned and (row, control) in planned]
                 seeds = max(planned[row, str(label)] for row in own)
                 key = Key(name, str(label), control)
                 lines.append(line_of(of_method, key, EXPLORATORY, seeds, metric, images, own))
@@ -173,37 +173,40 @@ def line_of(
 
     Of several rows, which are given, the differences of every seed that all of them have are averaged.
     """
-    used = metric == "test_accuracy" and images is not None
+    parts = [of_method]
     if rows:
         in_rows = of_method.drop_duplicates([*ROW, "seed"]).groupby("seed").size()
         of_method = of_method[of_method["seed"].map(in_rows) == len(rows)]
-    parts = list(of_method.groupby(ROW, sort=False)) if rows else [((), of_method)]
-    signs, count = (_signs(parts, images) if used and images is not None else None), 0
-    shared, own = (0.0, 0.0) if signs is None else image_variance(signs)
-    if signs is not None:
-        shared, own, count = shared / len(parts) ** 2, own / len(parts) ** 2, signs.shape[1]
+        parts = [part for _, part in of_method.groupby(ROW, sort=False)]
+    variance, count = _of_images(parts, images if metric == "test_accuracy" else None)
     difference = of_method["difference"]
     if rows:
         difference = of_method.groupby("seed", sort=True)["difference"].mean().round(9)
-    found = Paired.of(difference.to_numpy(dtype=np.float64), METRICS[metric].higher_is_better, shared, own)
+    found = Paired.of(difference.to_numpy(dtype=np.float64), METRICS[metric].higher_is_better, *variance)
     alike, same = bool(of_method["alike"].all()), bool(of_method["same"].all())
-    finished = of_method["seed"].nunique()
     named = (*key.row, key.method, metric, key.control, kind, alike, same, seeds)
-    return (*named, finished, of_method["base_key"].nunique(), count, *vars(found).values())
+    counts = of_method["seed"].nunique(), of_method["base_key"].nunique(), count
+    return (*named, *counts, *vars(found).values())
 
 
-def _signs(parts: Sequence[tuple[Any, pd.DataFrame]], images: TestImages) -> Any:
-    """x_si summed over rows, (S, I); None where images are not known or rows are of several data sets."""
-    if len({own["dataset"].iloc[0] for _, own in parts if len(own)}) != 1:
-        return None
-    whole = None
-    for _, own in parts:
-        ordered = own.sort_values("seed", kind="stable")
+def _of_images(parts: Sequence[pd.DataFrame], images: TestImages | None) -> tuple[ImageVariance, int]:
+    """The variance that the mean over the rows, which are the parts, has from its images, and their number.
+
+    Nothing and 0 where it is not known of every cell which images it got right, or rows are of several data sets.
+    """
+    unknown = ImageVariance(), 0
+    if images is None or len({part["dataset"].iloc[0] for part in parts if len(part)}) != 1:
+        return unknown
+    whole: Signs | None = None
+    for part in parts:
+        ordered = part.sort_values("seed", kind="stable")
         signs = images.signs(ordered["cell_key"].tolist(), ordered["control_cell"].tolist())
         if signs is None or (whole is not None and whole.shape != signs.shape):
-            return None
+            return unknown
         whole = signs if whole is None else whole + signs
-    return whole
+    if whole is None:
+        return unknown
+    return ImageVariance(*(part / len(parts) ** 2 for part in image_variance(whole))), whole.shape[1]
 
 
 def judged(lines: list[tuple[object, ...]], metric: str, tests: int, margin: float) -> pd.DataFrame:

@@ -17,6 +17,8 @@ from harness.report.stats.paired import SEEDS
 from harness.report.stats.summary import Results, own_controls
 from harness.results.columns import METRICS, ROW, ROW_METHOD
 
+MANY = 6
+"""The most comparisons of one verdict that are said with their intervals."""
 ROWS = 4
 """The most rows that have sentences of their own; of more, the lines over all of them speak."""
 
@@ -111,20 +113,29 @@ def _primary(found: Results) -> Iterator[str]:
     )
     for verdict, count in counts.items():
         if count:
-            yield f"{verdict}: {'; '.join(_compared(found, line) for _, line in groups[verdict].iterrows())}."
+            say = _compared if count <= MANY else _briefly
+            yield f"{verdict}: {'; '.join(say(found, line) for _, line in groups[verdict].iterrows())}."
 
 
 def _are(count: int) -> str:
     return f"{count} {'is' if count == 1 else 'are'}"
 
 
+def _pair(found: Results, line: pd.Series) -> str:
+    return f"{_name(line['method'])} against {_name(line['control'])}{_where(found, _row_of(line))}"
+
+
+def _briefly(found: Results, line: pd.Series) -> str:
+    """A comparison with its difference alone, where there are many."""
+    return f"{_pair(found, line)} ({_signed(line['mean'], METRICS[found.metric].digits)})"
+
+
 def _compared(found: Results, line: pd.Series) -> str:
     """A comparison with its difference, and with what would have been found where it is undecided."""
-    which = f"{_name(line['method'])} against {_name(line['control'])}{_where(found, _row_of(line))}"
     size = _size(found, line)
     if line["verdict"] == "undecided" and not math.isnan(line["findable"]):
         size += f"; would have found {line['findable']:.{METRICS[found.metric].digits}f}"
-    return f"{which} ({size})"
+    return f"{_pair(found, line)} ({size})"
 
 
 def _shown_rows(found: Results) -> list[Row]:

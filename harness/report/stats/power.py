@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 from scipy import special
 
 from harness.config import ConfigError
+from harness.report.stats.means import ALL, CONTROL
 from harness.report.stats.paired import ALPHA, SEEDS, Floats, half_width
 
 POWER = 0.8
@@ -50,11 +52,23 @@ def findable(std_C: Floats, n_C: Floats, shared_C: Floats, tests: int = 1) -> Fl
     return found_C
 
 
+def observed_std(compared: pd.DataFrame) -> float:
+    """The standard deviation between seeds that earlier results say differences have; STD where they say none.
+
+    `compared` is a table of `stats.comparisons.comparisons`, such as a suite's comparisons.csv: the median over the
+    methods and rows of it that at least 3 seeds compare with the recalibrated base under its own BatchNorm policy, and
+    that differ at all.
+    """
+    own = compared[(compared["control"] == CONTROL) & (compared["model"] != ALL) & compared["alike"].astype("bool")]
+    known = own.loc[(own["finished"] >= SEEDS) & (own["std"] > 0), "std"]
+    return float(known.median()) if len(known) else STD
+
+
 def smallest_difference(seeds: int, std_of_differences: float = STD, tests: int = 1) -> float:
     """The smallest true difference that a suite finds with a probability of 80 %, NaN below 3 seeds.
 
     `std_of_differences` is the standard deviation between seeds of the paired difference, from earlier results of the
-    same base (the column `std` of comparisons.csv) or by default STD points of accuracy; `tests` is the number of
+    same base (see `observed_std`) or by default STD points of accuracy; `tests` is the number of
     comparisons that the suite names as primary over all its rows. The result has the unit of the standard deviation.
     The error that all seeds share through their test images is not in it: the square root of disagreement / images
     bounds it, 0.3 points for methods that disagree on 5 % of 5,000 images. ConfigError for numbers out of bounds.
