@@ -22,7 +22,7 @@ from harness.cli import main
 
 OWN = Path(__file__).parent / "own"
 """presets and modules as a user would have them, for --config-dir"""
-RUN_ONLY = ("train_seconds", "method_seconds", "eval_seconds", "peak_memory_bytes", "run_id")
+RUN_ONLY = ("train_seconds", "method_seconds", "eval_seconds", "peak_memory_bytes", "busy", "run_id")
 """what two runs of the same cells may differ in"""
 SHIM = Path(__file__).parent / "shim"
 SECONDS = 600

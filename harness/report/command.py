@@ -86,7 +86,7 @@ def make_report(options: Options, say: Say) -> Report:
     compared: list[Printed] = []
     texts: list[str] = []
     if options.compare:
-        comparison = compare(found.frame, options.compare, options.suite, options.metric)
+        comparison = compare(found.frame, options.compare, options.suite, options.metric, views.correct)
         write_csv(comparison.table, folder / "compare.csv")
         compared = comparison_tables(comparison, views.choice)
         write_printed(compared, folder, "compare")

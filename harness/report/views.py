@@ -46,6 +46,7 @@ class Views:
     found: Results
     summary: pd.DataFrame
     choice: Choice
+    correct: pd.DataFrame
 
 
 def make_views(
@@ -76,4 +77,4 @@ def _write(
     for name, view in (("history", history), ("correct", correct), ("frame", frame)):
         with replacing(folder / f"{name}.parquet") as temporary:
             view.to_parquet(temporary, index=False)
-    return Views(found, summary, choice)
+    return Views(found, summary, choice, correct)

@@ -6,6 +6,7 @@ suite consists of is read from its plan.json, so frames can be built on another 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -176,6 +177,18 @@ def read_plan(results_dir: Path | str, suite: str) -> dict[str, Any]:
             f"{path} must have schema {PLAN_SCHEMA}, got {schema!r}; running suite={suite} writes it anew"
         )
     return plan
+
+
+def load_correct(results_dir: Path | str, suite: str = "quick") -> pd.DataFrame:
+    """The test images that every cell of a suite's last plan got right, see `correct.correct_table`.
+
+    From where `load_frame` reads.
+    """
+    plan = read_plan(results_dir, suite)
+    if _views(Path(results_dir), suite, plan) is not None:
+        with contextlib.suppress(OSError, ValueError):  # an earlier version wrote none
+            return pd.read_parquet(Path(results_dir) / "suites" / suite / "correct.parquet")
+    return gather(Store(Path(results_dir)), plan).correct
 
 
 def _digest(plan: dict[str, Any]) -> str:

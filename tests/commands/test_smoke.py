@@ -24,7 +24,8 @@ COLUMNS = [
     *("model", "dataset", "optimizer", "seed", "method", "batchnorm", "status"),
     *("val_accuracy", "val_loss", "test_accuracy", "test_loss"),
     *("train_seconds", "method_seconds", "eval_seconds", "peak_memory_bytes", "epochs", "prefix_epochs"),
-    *("gradients_full", "gradients_subspace", "forward_passes", "trainable_fraction"),
+    *("gradients_full", "gradients_subspace", "forward_passes", "trainable_fraction", "moving", "busy"),
+    *("control", "schedule", "twin"),
     *("parameters", "device", "versions", "base_key", "cell_key", "run_id"),
 ]
 EPOCHS = 6

@@ -38,6 +38,14 @@ def test_every_verdict_of_a_primary_comparison():
     ]
 
 
+def test_many_comparisons_of_one_verdict_are_said_briefly():
+    methods = [f"m{place}" for place in range(7)]
+    sentences = said(
+        cells(PLAIN, [80.0, 81.0, 82.0]), *(cells(name, [82.0, 80.0, 83.0]) for name in methods), primary=methods
+    )
+    assert sentences[1] == "Undecided: " + "; ".join(f"{name} against plain training (+0.67)" for name in methods) + "."
+
+
 def test_what_is_not_finished_is_said():
     sentences = said(cells(PLAIN, [80.0, 81.0, 82.0]), cells("swa", [83.0, "left", "failed"]), primary=("swa",)) + said(
         cells(PLAIN, [80.0, 81.0, 82.0]), cells("ema", [83.0, 84.1, 85.2]), primary=("swa", "ema")

@@ -10,7 +10,7 @@ from frames import cells, correct_of, frame_of, write_suite
 
 from harness.config import ConfigError
 from harness.report.stats.comparisons import comparisons
-from harness.report.stats.images import TestImages, exact_mcnemar, shared_variance
+from harness.report.stats.images import TestImages, exact_mcnemar, image_variance
 from harness.results.correct import Correct, correct_table
 from harness.results.correct import correct_of as read
 from harness.storage.store import Store
@@ -68,7 +68,7 @@ def test_signs_and_their_shared_variance(groups):
     assert np.flatnonzero(x_SI[1] == 1).tolist() == [2, 3, 4]
     assert np.flatnonzero(x_SI[1] == -1).tolist() == [0]
     covariance_SS = np.cov(100.0 * x_SI)
-    assert shared_variance(x_SI) == pytest.approx(covariance_SS[~np.eye(4, dtype=bool)].mean() / IMAGES)
+    assert image_variance(x_SI).shared == pytest.approx(covariance_SS[~np.eye(4, dtype=bool)].mean() / IMAGES)
 
 
 def test_intervals_cover_images_where_all_cells_say_which_they_got_right(groups):

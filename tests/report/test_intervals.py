@@ -13,9 +13,9 @@ from frames import cells, frame_of
 from scipy import special, stats
 
 from harness.report.stats.comparisons import comparisons
-from harness.report.stats.images import TestImages, shared_variance
+from harness.report.stats.images import TestImages, image_variance
 from harness.report.stats.paired import Paired, equivalence, half_width, holm, interval, two_sided
-from harness.report.stats.power import findable, smallest_difference
+from harness.report.stats.power import findable, observed_std, smallest_difference
 
 REPETITIONS = 1000
 SD = math.sqrt(0.95 * 0.05 / REPETITIONS)
@@ -40,7 +40,7 @@ def test_intervals_over_seeds_and_images_cover_the_truth(seeds, by_image, by_see
     held = 0
     for _ in range(REPETITIONS):
         x_SI = signs(rng, seeds, by_image, by_seed)
-        low, high = interval(100 * x_SI.mean(axis=1), shared_variance(x_SI))
+        low, high = interval(100 * x_SI.mean(axis=1), *image_variance(x_SI))
         held += low <= 0 <= high
     assert 0.95 - 3 * SD <= held / REPETITIONS < 1
 
@@ -93,14 +93,17 @@ def test_the_variance_that_images_share_is_the_mean_covariance_of_two_seeds():
     x_SI = signs(np.random.default_rng(1), 4, 2.0, 0.3)
     covariance_SS = np.cov(100.0 * x_SI)
     expected = covariance_SS[~np.eye(4, dtype=bool)].mean() / 300
-    assert shared_variance(x_SI) == pytest.approx(max(expected, 0.0))
-    assert shared_variance(x_SI[:1]) == 0.0
+    found = image_variance(x_SI)
+    assert found.shared == pytest.approx(max(expected, 0.0))
+    # what is left of the mean variance of a seed over the images
+    assert found.own == pytest.approx(covariance_SS.diagonal().mean() / 300 - found.shared)
+    assert image_variance(x_SI[:1]) == (0.0, pytest.approx(covariance_SS[0, 0] / 300))
 
 
 def test_images_that_seeds_do_not_share_add_nothing():
     """Each seed's own images are right by chance: their mean covariance is as often below 0 as above."""
     rng = np.random.default_rng(2)
-    found = [shared_variance(rng.integers(-1, 2, (3, 200)).astype(np.int16)) for _ in range(200)]
+    found = [image_variance(rng.integers(-1, 2, (3, 200)).astype(np.int16)).shared for _ in range(200)]
     assert 0.3 < np.mean(np.array(found) == 0.0) < 0.7
 
 
@@ -135,12 +138,31 @@ def test_holm_is_that_of_statsmodels():
     assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
 
 
-def test_pairs_that_are_equal_to_the_last_digit_are_equivalent_and_constant_ones_are_not_certain():
-    nothing = [np.array([value]) for value in (0.0, 0.0, 3, 0.0)]
-    assert equivalence(*nothing, 0.5)[0] == 0.0
-    always = [np.array([value]) for value in (0.1, 0.0, 3, 0.0)]
-    assert equivalence(*always, 0.5)[0] == 0.125  # half of the sign test's 2^-2
-    assert Paired.of(np.array([0.1, 0.1, 0.1])).p == 0.25
+@pytest.mark.parametrize("seeds", [3, 8])
+def test_differences_without_any_spread_are_not_certain(seeds):
+    """Nothing is known of chance but the signs, unless the images say how much each seed would vary with them."""
+    always = np.full(seeds, 0.1)
+    found = Paired.of(always)
+    assert (found.p, math.isnan(found.low), math.isnan(found.high)) == (2.0 ** (1 - seeds), True, True)
+    assert equivalence(*(np.array([value]) for value in (0.1, 0.0, 3, 0.0)), 0.5)[0] == 0.125
+    assert math.isnan(findable(np.zeros(1), np.array([seeds]), np.zeros(1))[0])
+    known = Paired.of(always, own=0.04)
+    assert known.std == pytest.approx(0.2)
+    half = stats.t.ppf(0.975, seeds - 1) * 0.2 / seeds**0.5
+    assert (known.low, known.high) == pytest.approx((0.1 - half, 0.1 + half))
+    assert known.p == pytest.approx(2 * stats.t.sf(0.1 * seeds**0.5 / 0.2, seeds - 1))
+
+
+def test_equal_accuracies_of_different_weights_are_not_equivalent_for_that():
+    frame = frame_of(
+        cells("base_recalibrated", [80.0, 81.0, 82.0]),
+        cells("swa", [80.0, 81.0, 82.0]),
+        primary=[("swa", "base_recalibrated")],
+    )
+    frame.loc[frame["method"] == "swa", "test_loss"] += 0.01
+    line = comparisons(frame).iloc[0]
+    assert (line["mean"], line["verdict"]) == (0.0, "undecided")
+    assert math.isnan(line["findable"])
 
 
 @pytest.mark.parametrize("shared", [0.0, 0.05])
@@ -167,10 +189,22 @@ def test_three_seeds_find_large_differences_alone():
     assert smallest_difference(3) == pytest.approx(1.63, abs=0.01)
     assert smallest_difference(6) < 0.75
     assert math.isnan(smallest_difference(2))
-    assert smallest_difference(3, 0.0) == 0.0
 
 
-@pytest.mark.parametrize(("arguments", "bound"), [((0,), "at least 1"), ((3, -1.0), "got -1"), ((3, math.nan), "nan")])
+def test_the_spread_of_differences_is_that_of_earlier_results_where_there_are_any():
+    """sd 1, 0.5 and 0.1: their median; one seed, equal runs and another BatchNorm policy say nothing."""
+    gains = {"swa": [81.0, 82.0, 83.0], "ema": [80.5, 81.0, 81.5], "lawa": [80.1, 80.2, 80.3]}
+    nothing = {"base": [10.0, 20.0, 60.0], "clock": [80.0] * 3, "twa": [90.0, "failed", "left"]}
+    said = [cells(method, values) for method, values in (gains | nothing).items()]
+    frame = frame_of(cells("base_recalibrated", [80.0] * 3), *said)
+    assert observed_std(comparisons(frame)) == pytest.approx(0.5)
+    assert observed_std(comparisons(frame_of(cells("swa", [80.0, 81.0, 82.0])))) == 0.5
+    assert smallest_difference(3, 1.0) == pytest.approx(2 * smallest_difference(3, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "bound"), [((0,), "at least 1"), ((3, 0.0), "above 0"), ((3, -1.0), "got -1"), ((3, math.nan), "nan")]
+)
 def test_what_is_out_of_bounds_is_refused(arguments, bound):
     with pytest.raises(ValueError, match=bound):
         smallest_difference(*arguments)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from command import here
@@ -12,6 +13,7 @@ from harness.report.stats.other_results import compare
 from harness.report.stats.published import published
 from harness.report.tables.columns import Choice
 from harness.report.tables.comparison import comparison_tables
+from harness.results.frame import load_correct
 from harness.storage.store import Store
 
 RESNET = {"model": "resnet18", "dataset": "cifar10", "optimizer": "sgd_momentum"}
@@ -50,6 +52,28 @@ def test_two_folders_pair_by_seed(tmp_path):
     # the frames' cell keys are made from the same words
     assert swa["same"] == 3
     assert comparison.notes == ["only here: net digits sgd: ema", "only there: net digits sgd: lawa"]
+
+
+def test_intervals_cover_test_images_that_both_folders_know(tmp_path):
+    """Ours gets one more image of 100 right with every seed, the same one: of the mean 1 its own variance is known."""
+    wrong = {"ours": ([0], [1], [2]), "theirs": ([0, 9], [1, 9], [2, 9])}
+    frames, stores = {}, {}
+    for side, images in wrong.items():
+        group = [*cells("swa", [100.0 - len(seed) for seed in images])]
+        bits = {
+            cell["cell_key"]: np.isin(np.arange(100), seed, invert=True)
+            for cell, seed in zip(group, images, strict=True)
+        }
+        frames[side], stores[side] = frame_of(group), Store(tmp_path / side)
+        write_suite(stores[side], [group], correct=bits)
+    theirs = str(stores["theirs"].root)
+    alone = lines_of(compare(frames["ours"], theirs, "quick"))["swa"]
+    assert (alone["paired"], alone["images"], math.isnan(alone["low"])) == (1.0, 0, True)
+    both = compare(frames["ours"], theirs, "quick", correct=load_correct(stores["ours"].root))
+    line = lines_of(both)["swa"]
+    # one of 100 images differs: (100 points)^2 * 1/100 * 99/100 * 100/99 / 100 images
+    assert (line["images"], line["high"] - 1) == (100, pytest.approx(1.959964 * 1.0))
+    assert "covers the seeds and the test images" in comparison_tables(both, Choice())[0].caption
 
 
 def test_a_suites_own_folder_serves_as_well(tmp_path):

@@ -284,6 +284,14 @@ def test_seeds_are_averaged_over_rows_before_they_are_counted():
     assert over_all["std"] == pytest.approx(0.5 / 2**0.5)
 
 
+def test_rows_without_the_control_are_not_among_the_rows_taken_together():
+    groups = [cells(PLAIN, [80.0] * 3, model) for model in ("a", "b", "c")]
+    groups += [cells("swa", [81.0, 82.0, 83.0], model) for model in ("a", "b", "c")]
+    groups += [cells("time_mean", [80.0] * 3, model) for model in ("a", "b")]
+    over_all = line_of(comparisons(frame_of(*groups)), "swa", "time_mean", "all")
+    assert (over_all["n"], over_all["runs"], over_all["mean"]) == (3, 6, 2.0)
+
+
 def test_a_seed_that_one_row_lacks_is_left_out_of_all_rows_together():
     groups = [cells(PLAIN, [80.0] * 4, model) for model in ("a", "b")]
     groups += [cells("swa", [81.0, 82.0, 83.0, 99.0], "a"), cells("swa", [82.0, 83.0, 85.0, "failed"], "b")]

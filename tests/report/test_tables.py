@@ -174,6 +174,24 @@ def test_markdown(frame):
     ]
 
 
+def test_ranks_are_no_column_and_verdicts_are(frame):
+    with pytest.raises(ConfigError, match=r"tables.columns must be methods of the suite or columns, got 'rank'"):
+        Choice.of("[rank]", frame)
+    choice = Choice.of("[swa,verdict_control,difference_control,moving,busy]", frame)
+    assert choice.columns == ("verdict_control", "difference_control", "moving", "busy")
+    frame["control"] = np.where(frame["method"] == "swa", "base", None)
+    found = results(frame, NO_HISTORY)
+    table = suite.statistics(found, summary(found), choice)[0]
+    # 6, 5 and 4 above it: t(0.975, 2) / sqrt 3 = 2.48
+    assert table.texts.iloc[0].tolist() == [
+        "swa",
+        "another BatchNorm policy",
+        "+5.00 [+2.52, +7.48] (base)",
+        "1.000",
+        "0.00",
+    ]
+
+
 def test_std_is_blank_with_one_seed():
     printed, table = main_texts(frame_of(cells("a", [90.0])))
     assert list(table["test_resnet"]) == ["90.00"]

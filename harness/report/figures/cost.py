@@ -13,6 +13,7 @@ from harness.report.stats.cost import accuracy_and_cost
 from harness.report.stats.curves import COSTS
 from harness.report.stats.means import Row, of_row
 from harness.report.stats.summary import Results
+from harness.report.warnings import BUSY_MARK
 from harness.results.columns import COLUMNS
 
 
@@ -30,13 +31,14 @@ def draw_cost(table: pd.DataFrame, labels: Labels) -> Figure:
         for line in table.to_dict("records"):
             style = style_of(line["method"])
             x, y = line[f"{cost}_mean"], line["test_accuracy_mean"]
+            mark = f" {BUSY_MARK}" if line["busy"] else ""
             axes.errorbar(
                 x, y, xerr=np.nan_to_num(line[f"{cost}_std"]), yerr=np.nan_to_num(line["test_accuracy_std"]),
                 color=style.colour, elinewidth=0.6, lw=0, alpha=0.7, zorder=2,
             )  # fmt: skip
             axes.plot(
                 x, y, color=style.colour, marker=style.point, ms=7 if style.marker == "star" else 4.5, lw=0,
-                label=style.label, markeredgecolor="white", markeredgewidth=0.4, zorder=3,
+                label=style.label + mark, markeredgecolor="white", markeredgewidth=0.4, zorder=3,
             )  # fmt: skip
         axes.set_xlabel(COSTS[cost])
         axes.set_xlim(left=0)
@@ -48,6 +50,7 @@ def draw_cost(table: pd.DataFrame, labels: Labels) -> Figure:
     pad = 0.08 * float(np.ptp(means)) + 0.5
     grid[0].set_ylim(means.min() - pad, means.max() + pad)
     grid[0].set_ylabel(COLUMNS["test_accuracy"].label)
-    figure.suptitle(f"Accuracy against cost\n{labels.title}", fontsize=7)
+    note = f"; {BUSY_MARK}: seconds measured while other work ran" if table["busy"].any() else ""
+    figure.suptitle(f"Accuracy against cost{note}\n{labels.title}", fontsize=7)
     legend_below(figure, grid[0], columns=5)
     return label_ticks(figure)

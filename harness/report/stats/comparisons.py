@@ -10,7 +10,7 @@ row of the suite in which both are planned (in every row, where a run leaves one
 family, over which Holm's correction goes whatever else runs or is finished. Their verdicts are `better`, `worse`,
 `equivalent` (within the margin of the plan, in points of accuracy; Holm over the same family) or `undecided`, and
 `findable` is the smallest difference that would have been found. A difference that was found is named `better` or
-`worse` also where it is within the margin.
+`worse` also where it is within the margin, and pairs of the very same weights are equivalent.
 
 All else is exploratory: intervals are not adjusted, nothing is tested, and words say where the interval lies. It is
 `ahead` or `behind` where the 95 % interval lies on one side of 0, `close` where the 90 % interval lies within the
@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 
 from harness.config import check_choice
-from harness.report.stats.images import TestImages, shared_variance
+from harness.report.stats.images import ImageVariance, Signs, TestImages, image_variance
 from harness.report.stats.means import BESIDE, CONTROLS, Row, over_rows
 from harness.report.stats.paired import ALPHA, SEEDS, Floats, Paired, equivalence, holm
 from harness.report.stats.power import findable
@@ -53,9 +53,10 @@ EXPLORATORY_WORDS = (
 
 def pairs(frame: pd.DataFrame, metric: str, control: str, methods: Sequence[str] | None = None) -> pd.DataFrame:
     """One line per finished cell whose base has a finished control: ROW, seed, method, base_key, cell_key,
-    control_cell, difference, alike; of the given methods, or of all.
+    control_cell, difference, alike, same; of the given methods, or of all.
 
-    `alike` says whether both are under the same BatchNorm policy. A number that is not finite makes no pair.
+    `alike` says whether both are under the same BatchNorm policy, `same` whether all their metrics are equal, as those
+    of the same weights are. A number that is not finite makes no pair.
     """
     check_choice("metric", metric, METRICS)
     done = frame[(frame["status"] == "done") & np.isfinite(frame[metric].astype("float64"))]
@@ -68,17 +69,19 @@ def pairs(frame: pd.DataFrame, metric: str, control: str, methods: Sequence[str]
 
 def paired(cells: pd.DataFrame, keys: pd.Series, of_control: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The lines of `pairs` of cells with those of `of_control` that have the keys in its index."""
-    control_value = keys.map(of_control[metric].astype("float64")).astype("float64")
+    sides = {name: (cells[name], keys.map(of_control[name])) for name in METRICS}
+    apart = {name: own.astype("float64") - other.astype("float64") for name, (own, other) in sides.items()}
     return cells[[*ROW, "seed", "method", "base_key", "cell_key"]].assign(
         control_cell=keys.map(of_control["cell_key"]),
         # What is left of equal numbers by rounding is no difference.
-        difference=(cells[metric].astype("float64") - control_value).round(9),
+        difference=apart[metric].round(9),
         alike=cells["batchnorm"] == keys.map(of_control["batchnorm"]),
+        same=pd.DataFrame(apart).round(9).eq(0).all(axis=1),
     )
 
 
-COMPARED = [*ROW_METHOD, "metric", "control", "family", "alike", "seeds"]
-"""The columns that name a comparison; `seeds` are the bases planned."""
+COMPARED = [*ROW_METHOD, "metric", "control", "family", "alike", "same", "seeds"]
+"""The columns that name a comparison; `seeds` are the bases planned, `same` says that no metric of any pair differs."""
 
 
 class Key(NamedTuple):
@@ -109,10 +112,10 @@ def comparisons(frame: pd.DataFrame, metric: str = "test_accuracy", images: Test
             lines.append(line_of(of_method, key, kind, planned[key.row, method], metric, images))
         for name, rows in together.items():
             inside = pd.MultiIndex.from_frame(found[ROW].astype("str")).isin(rows)
-            for method, of_method in found[inside].groupby("method", sort=False):
-                own = [row for row in rows if (row, str(method)) in planned]
-                seeds = max(planned[row, str(method)] for row in own)
-                key = Key(name, str(method), control)
+            for label, of_method in found[inside].groupby("method", sort=False):
+                own = [row for row in rows if (row, str(label)) in planned and (row, control) in planned]
+                seeds = max(planned[row, str(label)] for row in own)
+                key = Key(name, str(label), control)
                 lines.append(line_of(of_method, key, EXPLORATORY, seeds, metric, images, own))
     return judged(lines, metric, tests, float(frame.attrs.get("margin", MARGIN)))
 
@@ -170,42 +173,46 @@ def line_of(
 
     Of several rows, which are given, the differences of every seed that all of them have are averaged.
     """
-    used = metric == "test_accuracy" and images is not None
+    parts = [of_method]
     if rows:
         in_rows = of_method.drop_duplicates([*ROW, "seed"]).groupby("seed").size()
         of_method = of_method[of_method["seed"].map(in_rows) == len(rows)]
-    parts = list(of_method.groupby(ROW, sort=False)) if rows else [((), of_method)]
-    signs, count = (_signs(parts, images) if used and images is not None else None), 0
-    shared = 0.0
-    if signs is not None:
-        shared, count = shared_variance(signs) / max(len(parts), 1) ** 2, signs.shape[1]
+        parts = [part for _, part in of_method.groupby(ROW, sort=False)]
+    variance, count = _of_images(parts, images if metric == "test_accuracy" else None)
     difference = of_method["difference"]
     if rows:
         difference = of_method.groupby("seed", sort=True)["difference"].mean().round(9)
-    found = Paired.of(difference.to_numpy(dtype=np.float64), METRICS[metric].higher_is_better, shared)
-    alike, finished = bool(of_method["alike"].all()), of_method["seed"].nunique()
-    named = (*key.row, key.method, metric, key.control, kind, alike, seeds)
-    return (*named, finished, of_method["base_key"].nunique(), count, *vars(found).values())
+    found = Paired.of(difference.to_numpy(dtype=np.float64), METRICS[metric].higher_is_better, *variance)
+    alike, same = bool(of_method["alike"].all()), bool(of_method["same"].all())
+    named = (*key.row, key.method, metric, key.control, kind, alike, same, seeds)
+    counts = of_method["seed"].nunique(), of_method["base_key"].nunique(), count
+    return (*named, *counts, *vars(found).values())
 
 
-def _signs(parts: Sequence[tuple[Any, pd.DataFrame]], images: TestImages) -> Any:
-    """x_si summed over rows, (S, I); None where images are not known or rows are of several data sets."""
-    if len({own["dataset"].iloc[0] for _, own in parts if len(own)}) != 1:
-        return None
-    whole = None
-    for _, own in parts:
-        ordered = own.sort_values("seed", kind="stable")
+def _of_images(parts: Sequence[pd.DataFrame], images: TestImages | None) -> tuple[ImageVariance, int]:
+    """The variance that the mean over the rows, which are the parts, has from its images, and their number.
+
+    Nothing and 0 where it is not known of every cell which images it got right, or rows are of several data sets.
+    """
+    unknown = ImageVariance(), 0
+    if images is None or len({part["dataset"].iloc[0] for part in parts if len(part)}) != 1:
+        return unknown
+    whole: Signs | None = None
+    for part in parts:
+        ordered = part.sort_values("seed", kind="stable")
         signs = images.signs(ordered["cell_key"].tolist(), ordered["control_cell"].tolist())
         if signs is None or (whole is not None and whole.shape != signs.shape):
-            return None
+            return unknown
         whole = signs if whole is None else whole + signs
-    return whole
+    if whole is None:
+        return unknown
+    return ImageVariance(*(part / len(parts) ** 2 for part in image_variance(whole))), whole.shape[1]
 
 
 def judged(lines: list[tuple[object, ...]], metric: str, tests: int, margin: float) -> pd.DataFrame:
     """Comparisons of `line_of` with p_holm, p_equivalence, findable and verdict; the family has so many tests."""
     names = [*COMPARED, "finished", "runs", "images", *Paired.__dataclass_fields__]
-    table = pd.DataFrame(lines, columns=names).astype({"alike": "bool", "finished": "int64"})
+    table = pd.DataFrame(lines, columns=names).astype({"alike": "bool", "same": "bool", "finished": "int64"})
     numbers = [table[name].to_numpy(dtype=np.float64) for name in ("mean", "std", "n", "shared")]
     mean, std, n, shared = numbers
     untested = ~table["alike"].to_numpy() | (table["finished"].to_numpy() < SEEDS)
@@ -213,7 +220,8 @@ def judged(lines: list[tuple[object, ...]], metric: str, tests: int, margin: flo
     primary = (table["family"] == PRIMARY).to_numpy()
     # A margin in points of accuracy says nothing of a loss.
     within = margin if METRICS[metric].unit == "%" else 0.0
-    p_equivalence = np.where(untested, math.nan, equivalence(mean, std, n, shared, within))
+    p_equivalence = np.where(table["same"], 0.0, equivalence(mean, std, n, shared, within))
+    p_equivalence[untested] = math.nan
     close = p_equivalence < ALPHA
     for name, p in (("p_holm", table["p"].to_numpy(dtype=np.float64)), ("p_equivalence", p_equivalence)):
         table[name] = math.nan
@@ -238,9 +246,8 @@ def _verdict(primary: bool, alike: bool, untested: bool, p: float, p_equivalence
 
 
 def _seen(table: pd.DataFrame, gain: Floats, close: Any) -> list[str]:
-    """Where the unadjusted interval of every comparison lies; one without any width, of few seeds, says nothing."""
-    certain = (table["low"] == table["high"]) & ~(table["p"] < ALPHA)
-    outside = ((table["low"] > 0) | (table["high"] < 0)) & ~certain
+    """Where the unadjusted interval of every comparison lies."""
+    outside = (table["low"] > 0) | (table["high"] < 0)
     return [
         ("ahead" if positive else "behind") if apart else "close" if near else "open"
         for apart, near, positive in zip(outside, close, gain > 0, strict=True)

@@ -31,14 +31,16 @@ def costs(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def accuracy_and_cost(cells: pd.DataFrame) -> pd.DataFrame:
-    """Means and standard deviations over finished seeds, by method: test accuracy, seconds, gradients.
+    """Means and standard deviations over finished seeds, by method: test accuracy, seconds, gradients; and busy, how
+    many of them ran while other processes had more than BUSY of the cores.
 
     Cells of which one of these is not known are left out.
     """
     seconds = cells["train_seconds"] + cells["method_seconds"]
     gradients = cells["gradients_full"] + cells["gradients_subspace"]
-    spent = cells[["method", "test_accuracy"]].assign(seconds=seconds, gradients=gradients)
-    known = np.isfinite(spent[["test_accuracy", "seconds", "gradients"]]).all(axis=1)
-    groups = spent[known].groupby("method", sort=False)
+    numbers = cells[["test_accuracy"]].assign(seconds=seconds, gradients=gradients)
+    known = numbers[np.isfinite(numbers).all(axis=1)]
+    groups = known.groupby(cells["method"], sort=False)
     means, stds = groups.mean().add_suffix("_mean"), groups.std(ddof=1).add_suffix("_std")
-    return pd.concat([groups.size().rename("n"), means, stds], axis=1).reset_index()
+    busy = cells["busy"].gt(BUSY).loc[known.index].groupby(cells["method"], sort=False).sum().rename("busy")
+    return pd.concat([groups.size().rename("n"), means, stds, busy], axis=1).reset_index()

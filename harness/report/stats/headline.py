@@ -5,6 +5,7 @@ Plain training is the control `base_recalibrated`. A training run counts once, h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
@@ -16,6 +17,8 @@ from harness.report.stats.paired import SEEDS
 from harness.report.stats.summary import Results, own_controls
 from harness.results.columns import METRICS, ROW, ROW_METHOD
 
+MANY = 6
+"""The most comparisons of one verdict that are said with their intervals."""
 ROWS = 4
 """The most rows that have sentences of their own; of more, the lines over all of them speak."""
 
@@ -63,8 +66,9 @@ def _signed(value: float, digits: int) -> str:
 def _size(found: Results, line: pd.Series) -> str:
     """A difference with its interval: `+1.40 points, 95 % interval +1.10 to +1.70`."""
     digits = METRICS[found.metric].digits
-    low, high = _signed(line["low"], digits), _signed(line["high"], digits)
-    return f"{_signed(line['mean'], digits)} {unit_of_difference(found.metric)}, 95 % interval {low} to {high}"
+    low, high = (_signed(line[end], digits) for end in ("low", "high"))
+    ends = "the same in every run" if math.isnan(line["low"]) else f"95 % interval {low} to {high}"
+    return f"{_signed(line['mean'], digits)} {unit_of_difference(found.metric)}, {ends}"
 
 
 def _where(found: Results, row: Row) -> str:
@@ -109,20 +113,29 @@ def _primary(found: Results) -> Iterator[str]:
     )
     for verdict, count in counts.items():
         if count:
-            yield f"{verdict}: {'; '.join(_compared(found, line) for _, line in groups[verdict].iterrows())}."
+            say = _compared if count <= MANY else _briefly
+            yield f"{verdict}: {'; '.join(say(found, line) for _, line in groups[verdict].iterrows())}."
 
 
 def _are(count: int) -> str:
     return f"{count} {'is' if count == 1 else 'are'}"
 
 
+def _pair(found: Results, line: pd.Series) -> str:
+    return f"{_name(line['method'])} against {_name(line['control'])}{_where(found, _row_of(line))}"
+
+
+def _briefly(found: Results, line: pd.Series) -> str:
+    """A comparison with its difference alone, where there are many."""
+    return f"{_pair(found, line)} ({_signed(line['mean'], METRICS[found.metric].digits)})"
+
+
 def _compared(found: Results, line: pd.Series) -> str:
     """A comparison with its difference, and with what would have been found where it is undecided."""
-    which = f"{_name(line['method'])} against {_name(line['control'])}{_where(found, _row_of(line))}"
     size = _size(found, line)
-    if line["verdict"] == "undecided":
+    if line["verdict"] == "undecided" and not math.isnan(line["findable"]):
         size += f"; would have found {line['findable']:.{METRICS[found.metric].digits}f}"
-    return f"{which} ({size})"
+    return f"{_pair(found, line)} ({size})"
 
 
 def _shown_rows(found: Results) -> list[Row]:

@@ -4,7 +4,8 @@ All seeds of a base are evaluated on the same images, so a method that suits the
 every seed. Write x_si for the difference of two cells on image i with seed s, 1 where only the method gets it right, -1
 where only the control does. Of its variance what is common to all seeds is the mean covariance of two seeds over the
 images; divided by the number of images it is the variance that the mean difference has from them. It is the images'
-component of variance in a two-way layout of seeds and images, and is 0 where it would come out negative.
+component of variance in a two-way layout of seeds and images, and is 0 where it would come out negative. What is left
+of a seed's variance over the images is its own chance with them, which the spread between seeds holds too.
 
 Within one seed McNemar's test asks whether two trained models differ on images of this kind. It says nothing of other
 seeds: two runs of one method differ too.
@@ -15,7 +16,7 @@ Shape suffixes: I images, S seeds, B bytes, C pairs of cells.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -57,21 +58,30 @@ class TestImages:
         return right.astype(np.int16) - control
 
 
-def shared_variance(x_SI: NDArray[Any]) -> float:
-    """The variance that the mean of x over seeds and images has from the images, in the square of percent.
+class ImageVariance(NamedTuple):
+    """The variance of a difference that comes from the test images, in the square of percent.
 
-    0 with one seed, where it cannot be told from the seed's own.
+    `shared` is that of the mean over seeds, which all seeds have in common, and `own` that of one seed's difference
+    apart from it.
     """
+
+    shared: float = 0.0
+    own: float = 0.0
+
+
+def image_variance(x_SI: NDArray[Any]) -> ImageVariance:
+    """The variances that x has from its images; with one seed what is shared cannot be told from its own and is 0."""
     S, I = x_SI.shape  # noqa: E741
-    if S < 2 or I < 2:
-        return 0.0
-    total_I = x_SI.sum(axis=0, dtype=np.float64)
-    of_total = float(((total_I - total_I.mean()) ** 2).sum())
+    if I < 2:
+        return ImageVariance()
     means_S = x_SI.mean(axis=1, dtype=np.float64)
     # The sum of squares about each seed's mean, without a floating-point copy of x.
     of_seeds = float((np.square(x_SI).sum(axis=1, dtype=np.float64) - I * means_S**2).sum())
-    covariance = (of_total - of_seeds) / (S * (S - 1) * (I - 1))
-    return float(max(0.0, 1e4 * covariance / I))
+    total_I = x_SI.sum(axis=0, dtype=np.float64)
+    of_total = float(((total_I - total_I.mean()) ** 2).sum())
+    covariance = max(0.0, (of_total - of_seeds) / (S * (S - 1) * (I - 1))) if S > 1 else 0.0
+    own = max(0.0, of_seeds / (S * (I - 1)) - covariance)
+    return ImageVariance(1e4 * covariance / I, 1e4 * own / I)
 
 
 def exact_mcnemar(only_C: NDArray[np.int64], other_C: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 
 from harness.config import ConfigError
+from harness.report.stats.images import ImageVariance, TestImages, image_variance
 from harness.report.stats.paired import Paired, holm
 from harness.report.stats.published import published
 from harness.results.columns import METRICS, ROW, ROW_METHOD
-from harness.results.frame import load_frame
+from harness.results.frame import load_correct, load_frame
 from harness.validation import reason, shown
 
 PUBLISHED = "published"
@@ -35,12 +36,19 @@ class Comparison:
     metric: str
 
 
-def compare(frame: pd.DataFrame, other: str, suite: str, metric: str = "test_accuracy") -> Comparison:
+def compare(
+    frame: pd.DataFrame,
+    other: str,
+    suite: str,
+    metric: str = "test_accuracy",
+    correct: pd.DataFrame | None = None,
+) -> Comparison:
     """A frame compared with `other`: `published`, a CSV with columns NUMBERS, a results folder or a suite's folder.
 
     Columns of the table: model, dataset, optimizer, method, ours_mean, ours_std, ours_n, theirs_mean, theirs_std,
     theirs_n, difference (ours minus theirs); for folders also pairs, paired (mean difference of the pairs), low, high,
-    p, p_holm, and same (pairs with the same cell key). ConfigError where `other` is none of these.
+    p, p_holm, same (pairs with the same cell key), and images, which the interval covers beside the seeds where both
+    sides say which they got right: `correct` does for the frame. ConfigError where `other` is none of these.
     """
     path = Path(other)
     if other == PUBLISHED:
@@ -50,8 +58,15 @@ def compare(frame: pd.DataFrame, other: str, suite: str, metric: str = "test_acc
     if not path.is_dir():
         raise ConfigError(f"compare must be {PUBLISHED}, a results folder or a CSV of means, got {other!r}")
     if (path / "plan.json").is_file() and path.parent.name == "suites":
-        return _against_frame(frame, load_frame(path.parent.parent, path.name), other, metric)
-    return _against_frame(frame, load_frame(path, suite), other, metric)
+        path, suite = path.parent.parent, path.name
+    sides = {_OURS: correct, _THEIRS: load_correct(path, suite)}
+    known = [table.assign(cell_key=side + table["cell_key"]) for side, table in sides.items() if table is not None]
+    images = TestImages(pd.concat(known) if metric == "test_accuracy" else None)
+    return _against_frame(frame, load_frame(path, suite), other, metric, images)
+
+
+_OURS, _THEIRS = "ours ", "theirs "
+"""What cell keys begin with, which both sides may have in common."""
 
 
 def _read_means(path: Path) -> pd.DataFrame:
@@ -138,7 +153,9 @@ def _against_means(frame: pd.DataFrame, means: pd.DataFrame, other: str, metric:
     return Comparison(table.reset_index(), notes, other, metric)
 
 
-def _against_frame(frame: pd.DataFrame, theirs: pd.DataFrame, other: str, metric: str) -> Comparison:
+def _against_frame(
+    frame: pd.DataFrame, theirs: pd.DataFrame, other: str, metric: str, images: TestImages
+) -> Comparison:
     table, notes = _both(_means(frame, metric, "ours"), _means(theirs, metric, "theirs"))
     cell = [*ROW_METHOD, "seed"]
     done = [side[(side["status"] == "done") & np.isfinite(side[metric].astype("float64"))] for side in (frame, theirs)]
@@ -151,9 +168,11 @@ def _against_frame(frame: pd.DataFrame, theirs: pd.DataFrame, other: str, metric
     pairs["same"] = pairs["cell_key_x"] == pairs["cell_key_y"]
     lines = {}
     for key, own in pairs.groupby(ROW_METHOD, sort=False):
-        paired = Paired.of(own["difference"].to_numpy(dtype=np.float64), METRICS[metric].higher_is_better)
-        lines[key] = (paired.n, paired.mean, paired.low, paired.high, paired.p, int(own["same"].sum()))
-    names = ["pairs", "paired", "low", "high", "p", "same"]
+        x_SI = images.signs((_OURS + own["cell_key_x"]).tolist(), (_THEIRS + own["cell_key_y"]).tolist())
+        variance, count = (ImageVariance(), 0) if x_SI is None else (image_variance(x_SI), x_SI.shape[1])
+        paired = Paired.of(own["difference"].to_numpy(dtype=np.float64), METRICS[metric].higher_is_better, *variance)
+        lines[key] = (paired.n, paired.mean, paired.low, paired.high, paired.p, int(own["same"].sum()), count)
+    names = ["pairs", "paired", "low", "high", "p", "same", "images"]
     found = pd.DataFrame.from_dict(lines, orient="index", columns=names)
     found.index = pd.MultiIndex.from_tuples(list(lines), names=ROW_METHOD) if lines else table.index[:0]
     table = table.join(found)

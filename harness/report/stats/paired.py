@@ -14,6 +14,9 @@ never covers less than each of them is called (Banerjee, Sankhya 1960): with 3 s
 Satterthwaite's degrees of freedom would cover 92 %. A bootstrap that resamples seeds and images together would count
 each seed's own chance with its images three times over (Owen, Ann. Appl. Stat. 2007).
 
+Where all seeds differ by the same, the spread between them is taken to be that of each seed's own chance with its
+images, and where that is not known either there is no interval: nothing is known of chance.
+
 Tests, two-sided, are those of the same joined interval with Student's part: p is the level at which it just reaches 0.
 Without images that is the paired t test. Two methods are equivalent where two one-sided tests keep the difference
 within a margin (TOST; Schuirmann 1987). Below SEEDS pairs nothing is tested. Distributions are those of scipy.special,
@@ -49,9 +52,9 @@ class Paired:
     """Paired differences in short: P pairs, their mean and sample standard deviation, interval, p value, effect.
 
     `shared` is the variance of the mean that comes from the test images, 0 where they are not known. `low` and `high`
-    are the ends of the 95 % interval. `effect` is Hedges' g of paired differences (mean over standard deviation,
-    corrected for few pairs), infinite where all differences are the same and not 0. NaN where there are too few pairs:
-    2 for a spread, SEEDS for a p value.
+    are the ends of the 95 % interval, NaN where nothing varies. `effect` is Hedges' g of paired differences (mean over
+    standard deviation, corrected for few pairs), infinite where all differences are the same and not 0. NaN where there
+    are too few pairs: 2 for a spread, SEEDS for a p value.
     """
 
     n: int
@@ -66,12 +69,15 @@ class Paired:
     losses: int
 
     @classmethod
-    def of(cls, difference_P: Floats, higher_is_better: bool = True, shared: float = 0.0) -> Paired:
-        """Statistics of finite differences, method minus control; a win is a difference to the better side."""
+    def of(cls, difference_P: Floats, higher_is_better: bool = True, shared: float = 0.0, own: float = 0.0) -> Paired:
+        """Statistics of finite differences, method minus control; a win is a difference to the better side.
+
+        `shared` and `own` are variances from the test images, see `stats.images.ImageVariance`.
+        """
         n = len(difference_P)
         mean = float(difference_P.mean()) if n else math.nan
-        std = spread(difference_P)
-        low, high = interval(difference_P, shared)
+        std = spread(difference_P, own)
+        low, high = interval(difference_P, shared, own)
         gain_P = difference_P if higher_is_better else -difference_P
         p = two_sided(np.array([mean]), np.array([std]), np.array([n]), np.array([shared]))
         return cls(
@@ -88,12 +94,13 @@ class Paired:
         )
 
 
-def spread(difference_P: Floats) -> float:
-    """Sample standard deviation, NaN below 2; exactly 0 where only rounding sets the differences apart."""
+def spread(difference_P: Floats, own: float = 0.0) -> float:
+    """Sample standard deviation, NaN below 2; where only rounding sets the differences apart that of the variance
+    `own`, exactly 0 where this is not known."""
     if len(difference_P) < 2:
         return math.nan
     std = float(difference_P.std(ddof=1))
-    return 0.0 if std <= 1e-9 * float(np.abs(difference_P).max()) else std
+    return math.sqrt(own) if std <= 1e-9 * float(np.abs(difference_P).max()) else std
 
 
 def half_width(std: Floats, n: Floats, shared: Floats, tail: Floats | float) -> Floats:
@@ -127,14 +134,13 @@ def two_sided(distance_C: Floats, std_C: Floats, n_C: Floats, shared_C: Floats) 
 def equivalence(mean_C: Floats, std_C: Floats, n_C: Floats, shared_C: Floats, margin: float) -> Floats:
     """p values of the two one-sided tests that a difference lies within the margin, (C,): the larger of the two.
 
-    NaN below SEEDS pairs; 0 where all pairs are equal to the last digit, which are the same model.
+    NaN below SEEDS pairs.
     """
     p_C = np.zeros(len(mean_C))
     for distance_C in (margin - mean_C, margin + mean_C):
         half_C = two_sided(distance_C, std_C, n_C, shared_C) / 2
         p_C = np.maximum(p_C, np.where(distance_C > 0, half_C, 1 - half_C))
-    same_C = (n_C >= SEEDS) & (mean_C == 0) & (std_C == 0) & (shared_C == 0)
-    return np.where(same_C, 0.0, p_C)
+    return p_C
 
 
 def hedges_g(mean: float, std: float, n: int) -> float:
@@ -177,15 +183,15 @@ def _resamples(n: int) -> tuple[Floats, Floats]:
     return counts_RP.astype(np.float64), ways / float(n) ** n
 
 
-def interval(value_P: Floats, shared: float = 0.0) -> tuple[float, float]:
-    """The 95 % interval of the mean over seeds, and over images where `shared`, the variance that these give it, is
-    known; NaN below 2 values. The same bits wherever it is computed."""
-    n = len(value_P)
-    if n < 2:
+def interval(value_P: Floats, shared: float = 0.0, own: float = 0.0) -> tuple[float, float]:
+    """The 95 % interval of the mean over seeds, and over images where `shared` and `own`, the variances that these give
+    it, are known; NaN below 2 values and where nothing varies. The same bits wherever it is computed."""
+    n, std = len(value_P), spread(value_P, own)
+    if n < 2 or std == shared == 0:
         return math.nan, math.nan
     mean = float(value_P.mean())
-    if n < EXACT:
-        half = float(half_width(np.array(spread(value_P)), np.array(float(n)), np.array(shared), ALPHA / 2))
+    if n < EXACT or spread(value_P) == 0:
+        half = float(half_width(np.array(std), np.array(float(n)), np.array(shared), ALPHA / 2))
         return mean - half, mean + half
     low, high = bootstrap_interval(value_P)
     images = float(special.ndtri(1 - ALPHA / 2)) * math.sqrt(shared)

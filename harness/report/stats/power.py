@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 from scipy import special
 
 from harness.config import ConfigError
+from harness.report.stats.means import ALL, CONTROL
 from harness.report.stats.paired import ALPHA, SEEDS, Floats, half_width
 
 POWER = 0.8
@@ -24,14 +26,15 @@ NODES = 64
 
 
 def findable(std_C: Floats, n_C: Floats, shared_C: Floats, tests: int = 1) -> Floats:
-    """The smallest differences that would have been found, (C,), in the unit of `std_C`; NaN below SEEDS pairs.
+    """The smallest differences that would have been found, (C,), in the unit of `std_C`.
 
     `std_C` are standard deviations of the differences between seeds, n_C their pairs, `shared_C` the variance that the
-    test images give the mean, `tests` the size of the family.
+    test images give the mean, `tests` the size of the family. NaN below SEEDS pairs, and where nothing varies, so that
+    nothing is known of chance.
     """
     n_C = n_C.astype(np.float64)
     found_C = np.full(len(n_C), math.nan)
-    tested = (n_C >= SEEDS) & np.isfinite(std_C)
+    tested = (n_C >= SEEDS) & (std_C**2 + shared_C > 0)
     std, n, shared = std_C[tested], n_C[tested], shared_C[tested]
     if not len(n):
         return found_C
@@ -41,26 +44,37 @@ def findable(std_C: Floats, n_C: Floats, shared_C: Floats, tests: int = 1) -> Fl
     half_CQ = half_width(sample_CQ, n[:, None], shared[:, None], ALPHA / tests / 2)
     error_C1 = np.sqrt(std**2 / n + shared)[:, None]
     low, high = np.zeros(len(n)), half_CQ.max(axis=1) + 10 * error_C1[:, 0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for _ in range(40):
-            middle = (low + high) / 2
-            reached = special.ndtr((middle[:, None] - half_CQ) / error_C1).mean(axis=1) >= POWER
-            low, high = np.where(reached, low, middle), np.where(reached, middle, high)
-    found_C[tested] = np.where(error_C1[:, 0] > 0, high, 0.0)
+    for _ in range(40):
+        middle = (low + high) / 2
+        reached = special.ndtr((middle[:, None] - half_CQ) / error_C1).mean(axis=1) >= POWER
+        low, high = np.where(reached, low, middle), np.where(reached, middle, high)
+    found_C[tested] = high
     return found_C
+
+
+def observed_std(compared: pd.DataFrame) -> float:
+    """The standard deviation between seeds that earlier results say differences have; STD where they say none.
+
+    `compared` is a table of `stats.comparisons.comparisons`, such as a suite's comparisons.csv: the median over the
+    methods and rows of it that at least 3 seeds compare with the recalibrated base under its own BatchNorm policy, and
+    that differ at all.
+    """
+    own = compared[(compared["control"] == CONTROL) & (compared["model"] != ALL) & compared["alike"].astype("bool")]
+    known = own.loc[(own["finished"] >= SEEDS) & (own["std"] > 0), "std"]
+    return float(known.median()) if len(known) else STD
 
 
 def smallest_difference(seeds: int, std_of_differences: float = STD, tests: int = 1) -> float:
     """The smallest true difference that a suite finds with a probability of 80 %, NaN below 3 seeds.
 
     `std_of_differences` is the standard deviation between seeds of the paired difference, from earlier results of the
-    same base (the column `std` of comparisons.csv) or by default STD points of accuracy; `tests` is the number of
+    same base (see `observed_std`) or by default STD points of accuracy; `tests` is the number of
     comparisons that the suite names as primary over all its rows. The result has the unit of the standard deviation.
     The error that all seeds share through their test images is not in it: the square root of disagreement / images
     bounds it, 0.3 points for methods that disagree on 5 % of 5,000 images. ConfigError for numbers out of bounds.
     """
     if seeds < 1 or tests < 1:
         raise ConfigError(f"seeds and tests must be at least 1, got {seeds} and {tests}")
-    if not (math.isfinite(std_of_differences) and std_of_differences >= 0):
-        raise ConfigError(f"std_of_differences must be finite and at least 0, got {std_of_differences}")
+    if not 0 < std_of_differences < math.inf:
+        raise ConfigError(f"std_of_differences must be above 0 and finite, got {std_of_differences}")
     return float(findable(np.array([std_of_differences]), np.array([seeds]), np.zeros(1), tests)[0])

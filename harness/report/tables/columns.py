@@ -91,7 +91,8 @@ def verdict(line: Line, control: str, digits: int) -> str:
         return found.removeprefix("no test: ")
     if line[f"family_to_{control}"] != PRIMARY:
         return f"({found})"
-    return f"undecided (finds {number(line[f'findable_to_{control}'], digits)})" if found == "undecided" else found
+    least = line[f"findable_to_{control}"]
+    return f"undecided (finds {number(least, digits)})" if found == "undecided" and not math.isnan(least) else found
 
 
 def _difference(control: str) -> TableColumn:
@@ -162,8 +163,16 @@ def seconds(line: Line, name: str, digits: int) -> str:
     """The mean and the median of seconds over seeds, marked where a seed ran on a machine that others used."""
     if math.isnan(line[name]):
         return "–"
-    mark = f" {BUSY_MARK}" if line["busy_cells"] > 0 else ""
-    return f"{number(line[name], digits)} / {number(line[f'{name}_median'], digits)}{mark}"
+    return f"{number(line[name], digits)} / {number(line[f'{name}_median'], digits)}{_mark(line)}"
+
+
+def _mark(line: Line) -> str:
+    return f" {BUSY_MARK}" if line["busy_cells"] > 0 else ""
+
+
+def _seconds_to_target(line: Line) -> str:
+    text = number(line["seconds_to_target"], 1)
+    return text + _mark(line) if math.isfinite(line["seconds_to_target"]) else text
 
 
 def _reached(line: Line) -> str:
@@ -187,7 +196,9 @@ COLUMNS: dict[str, TableColumn] = {
     "target": _plain("target", "target %", 2, "validation accuracy to reach"),
     "reached": TableColumn("reached", _reached, "reached", "seeds that reach the target"),
     "epochs_to_target": _plain("epochs_to_target", "epochs to target", 1, "median over seeds, prefix included"),
-    "seconds_to_target": _plain("seconds_to_target", "s to target", 1, "median over seeds, training and method"),
+    "seconds_to_target": TableColumn(
+        "s to target", _seconds_to_target, "seconds_to_target", "median over seeds, training and method"
+    ),
     "gradients_to_target": _plain("gradients_to_target", "gradients to target", 0, "median over seeds, in images"),
     **{name: _cost(name) for name in COSTS},
 }

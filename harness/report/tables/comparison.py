@@ -42,7 +42,7 @@ def _texts(table: pd.DataFrame, comparison: Comparison, choice: Choice) -> pd.Da
         }
         if paired:
             pairs = 0 if math.isnan(line["pairs"]) else int(line["pairs"])
-            interval = "" if pairs < 2 else f" [{line['low']:+.{digits}f}, {line['high']:+.{digits}f}]"
+            interval = "" if math.isnan(line["low"]) else f" [{line['low']:+.{digits}f}, {line['high']:+.{digits}f}]"
             texts["paired"] = number(line["paired"], digits, "+") + interval
             texts["pairs (same cell)"] = f"{pairs} ({0 if pairs == 0 else int(line['same'])})"
             texts["p"] = probability(line["p_holm"])
@@ -56,7 +56,10 @@ def _caption(comparison: Comparison) -> str:
     text = f"{in_words(comparison.metric)}, ours against {comparison.other}: mean ± standard deviation over seeds. "
     if "paired" not in comparison.table.columns:
         return text + "The other numbers' seeds are not known, so nothing is tested."
+    known = comparison.table["images"] > 0
+    some = ", and the test images where both sides say which they got right" if known.any() else " alone"
     return text + (
-        "Paired: mean difference over equal seeds with its 95 % interval, which covers seeds alone; p: paired t test, "
-        f"Holm over all lines, from {SEEDS} pairs on. Pairs with the same cell key are the same experiment."
+        "Paired: mean difference over equal seeds with its 95 % interval, which covers the seeds"
+        f"{' and the test images' if known.all() else some}; p: of the paired difference, Holm over all lines, from "
+        f"{SEEDS} pairs on. Pairs with the same cell key are the same experiment."
     )

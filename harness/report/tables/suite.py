@@ -205,7 +205,7 @@ def progress(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Prin
             if found.target is None
             else f"{found.target:g} %."
         )
-        + " ∞: most seeds do not reach it. Methods that see the whole run are left out."
+        + f" ∞: most seeds do not reach it. Methods that see the whole run are left out. {comparable(summary)}"
     )
     return by_row(found, summary, PROGRESS, causal, text)
 
