@@ -4,11 +4,14 @@ Prints seconds (with those of the processor, where others share it) and the larg
 the page, and what of it is loaded at first. Records are written without waiting for the disk, and that is not counted;
 figures are drawn apart, since they take their time by models and not by cells.
 
-    python benchmarks/report_cost.py [cells=10000] [epochs=200]
+    python benchmarks/report_cost.py [cells=10000] [epochs=200] [images=10000]
+
+`images` of the test split are those that every cell says whether it got right; 0 for records without them.
 """
 
 from __future__ import annotations
 
+import base64
 import resource
 import sys
 import tempfile
@@ -49,12 +52,13 @@ def cells(count: int) -> Iterator[Record]:
             "method": METHODS[method],
             "kind": "reconstruction" if METHODS[method] in ("cmd_posthoc", "dmd_reconstruction") else "observer",
             "batchnorm": "as_is" if METHODS[method] == "base" else "recalibrate",
+            "control": "time_mean" if METHODS[method].startswith("cmd") else None,
             "parameters": {"modes": 10, "samples": 1000},
         }
 
 
-def finish(store: Store, cell: Record, epochs: int, rng: np.random.Generator) -> None:
-    """A record with a learning curve of its own."""
+def finish(store: Store, cell: Record, epochs: int, images: int, rng: np.random.Generator) -> None:
+    """A record with a learning curve of its own, and images that it got right."""
     epoch = np.arange(1, epochs + 1)
     accuracy = 90 - 60 * np.exp(-epoch / 25) + rng.normal(0, 0.5, epochs) + METHODS.index(cell["method"]) / 10
     loss = 3 * np.exp(-epoch / 40) + rng.normal(0, 0.01, epochs)
@@ -86,21 +90,25 @@ def finish(store: Store, cell: Record, epochs: int, rng: np.random.Generator) ->
         "summary": {"val_accuracy": accuracy[-1], "val_loss": loss[-1], "test_accuracy": accuracy[-1] - 1}
         | {"test_loss": loss[-1] + 0.1},
         "cost": {name: float(columns[name][-1]) for name in names}
-        | {"peak_memory_bytes": 1e9, "epochs": epochs, "prefix_epochs": 0, "trainable_fraction": 1.0}
+        | {"peak_memory_bytes": 1e9, "epochs": epochs, "prefix_epochs": 0, "trainable_fraction": 1.0, "moving": 1.0}
         | {"forward_passes": float(columns["forward_passes"][-1])},
         "run_id": cell["cell_key"][:12],
     }
+    if images:
+        right = rng.random(images) < (accuracy[-1] - 1) / 100
+        record["summary"] |= {"test_accuracy": 100 * right.mean()}
+        record["test_correct"] = {"images": images, "bits": base64.b64encode(np.packbits(right).tobytes()).decode()}
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     store.write_record(record, rows)
 
 
-def write_suite(root: Path, count: int, epochs: int) -> Store:
+def write_suite(root: Path, count: int, epochs: int, images: int) -> Store:
     """A results folder with a finished suite `synthetic`."""
     store, rng = Store(root), np.random.default_rng(0)
     planned = list(cells(count))
     with mock.patch("os.fsync"):
         for cell in planned:
-            finish(store, cell, epochs, rng)
+            finish(store, cell, epochs, images, rng)
     plan = {"schema": 1, "suite": "synthetic", "command": "traindyn run suite=synthetic", "created": "", "config": {}}
     write_json(store.suite_folder("synthetic") / "plan.json", {**plan, "bases": [], "cells": planned})
     return store
@@ -129,16 +137,17 @@ class Steps:
 
 def main() -> None:
     given = dict(argument.split("=") for argument in sys.argv[1:])
-    count, epochs = int(given.get("cells", 10_000)), int(given.get("epochs", 200))
+    asked = {"cells": 10_000, "epochs": 200, "images": 10_000}
+    count, epochs, images = (int(given.get(name, default)) for name, default in asked.items())
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        store = write_suite(Path(given.get("root", folder)), count, epochs)
+        store = write_suite(Path(given.get("root", folder)), count, epochs, images)
         print(f"{count:,} cells of {epochs} epochs, written in {time.perf_counter() - started:.0f} s")
         steps = Steps()
         plan = read_plan(store.root, "synthetic")
-        frame, history = gather(store, plan)
+        frame, history, correct = gather(store, plan)
         steps.done("frame and history")
-        found = results(frame, history)
+        found = results(frame, history, correct=correct)
         steps.done("statistics")
         summary = write_tables(found, store.suite_folder("synthetic") / "tables")
         steps.done("tables")

@@ -1,7 +1,9 @@
 """Frames and histories with given accuracies, for tests of statistics, tables, figures and page."""
 
+import base64
 import math
 
+import numpy as np
 import pandas as pd
 
 from harness.results.columns import FRAME_COLUMNS, from_source
@@ -13,8 +15,11 @@ IMAGES = 1000
 """gradients of an epoch"""
 
 
-def cells(method, accuracies, model="net", dataset="digits", optimizer="sgd", batchnorm=None, val=1.0):
-    """One cell per seed, from 0; a string in `accuracies` is the status of a cell without numbers."""
+def cells(method, accuracies, model="net", dataset="digits", optimizer="sgd", batchnorm=None, val=1.0, **columns):
+    """One cell per seed, from 0; a string in `accuracies` is the status of a cell without numbers.
+
+    `columns` are other columns of the frame, the same for all cells.
+    """
     for seed, accuracy in enumerate(accuracies):
         done = not isinstance(accuracy, str)
         value = accuracy if done else math.nan
@@ -38,21 +43,27 @@ def cells(method, accuracies, model="net", dataset="digits", optimizer="sgd", ba
             "gradients_subspace": 0.0,
             "forward_passes": float(EPOCHS * IMAGES),
             "trainable_fraction": 1.0,
+            "moving": 1.0,
+            "busy": 0.05,
+            "control": None,
+            "schedule": "constant",
+            "twin": None,
             "parameters": "{}",
             "device": "cpu",
             "versions": '{"torch": "2.14.0"}',
             "base_key": f"{model}-{dataset}-{optimizer}-{seed}",
             "cell_key": f"{model}-{dataset}-{optimizer}-{method}-{seed}",
             "run_id": "run",
+            **columns,
         }
 
 
-def frame_of(*groups, reconstructions=()):
-    """A frame of the given cells, as valid as one from records."""
+def frame_of(*groups, reconstructions=(), primary=(), margin=0.5):
+    """A frame of the given cells, as valid as one from records; `primary` are pairs of a method and its control."""
     frame = pd.DataFrame([cell for group in groups for cell in group], columns=list(FRAME_COLUMNS))
     frame = frame.astype(FRAME_COLUMNS)
     validate(frame)
-    frame.attrs["reconstructions"] = list(reconstructions)
+    frame.attrs |= {"reconstructions": list(reconstructions), "primary": [*map(list, primary)], "margin": margin}
     return frame
 
 
@@ -74,8 +85,16 @@ def history_of(frame, curves=None):
     return pd.DataFrame(rows)
 
 
-def write_suite(store, groups, suite="quick"):
-    """Records, histories and the plan of cells as `cells` gives them; no record of those that are `left`."""
+def correct_of(right):
+    """Which images a cell got right, a list of truth values, as a record has it."""
+    return {"images": len(right), "bits": base64.b64encode(np.packbits(np.asarray(right, bool)).tobytes()).decode()}
+
+
+def write_suite(store, groups, suite="quick", correct=None, **of_plan):
+    """Records, histories and the plan of cells as `cells` gives them; no record of those that are `left`.
+
+    `correct` has the images that cells got right, by cell key; `of_plan` are further entries of the plan.
+    """
     planned = [cell for group in groups for cell in group]
     history = history_of(frame_of(planned))
     rows = {key: own.drop(columns="cell_key").to_dict("records") for key, own in history.groupby("cell_key")}
@@ -94,9 +113,12 @@ def write_suite(store, groups, suite="quick"):
             "cost": {name: cell[name] for name in from_source("cost")} if done else {},
             "threads": 1,
             "versions": {"torch": "2.14.0"},
-            "machine": {"system": "Linux", "cores": 2},
+            "machine": {"system": "Linux", "cores": 2, "load": {"cores": 2, "busy": cell["busy"]}},
         }
+        if cell["cell_key"] in (correct or {}):
+            record["test_correct"] = correct_of(correct[cell["cell_key"]])
         store.write_record(record, rows.get(cell["cell_key"], []))
     plan = {"schema": 1, "suite": suite, "command": f"traindyn run suite={suite}", "created": "monday", "config": {}}
-    cells_of = [{**{n: cell[n] for n in labels}, "kind": "observer", "parameters": {}} for cell in planned]
-    write_json(store.suite_folder(suite) / "plan.json", {**plan, "bases": [], "cells": cells_of})
+    names = (*labels, "control", "schedule", "twin")
+    cells_of = [{**{n: cell[n] for n in names}, "kind": "observer", "parameters": {}} for cell in planned]
+    write_json(store.suite_folder(suite) / "plan.json", {**plan, "bases": [], "cells": cells_of, **of_plan})

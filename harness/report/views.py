@@ -1,4 +1,4 @@
-"""The files of a suite in suites/<suite>/: frame.parquet, history.parquet and tables/, views of the records.
+"""The files of a suite in suites/<suite>/: frame, history and correct.parquet and tables/, views of the records.
 
 Statistics are imported only where something is computed: a run with nothing left reads its records and is done.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.results.frame import gather, read_plan
+from harness.results.frame import Gathered, gather, read_plan
 from harness.storage.files import replacing
 from harness.storage.store import Store
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 def write_views(store: Store, suite: str) -> pd.DataFrame:
     """The frame of a suite, with its files rewritten unless they already are of the same records and plan."""
-    frame, history = gather(store, read_plan(store.root, suite))
-    if not _are_current(store.suite_folder(suite), frame):
-        _write(store.suite_folder(suite), frame, history)
-    return frame
+    gathered = gather(store, read_plan(store.root, suite))
+    if not _are_current(store.suite_folder(suite), gathered.frame):
+        _write(store.suite_folder(suite), gathered)
+    return gathered.frame
 
 
 def _are_current(folder: Path, frame: pd.DataFrame) -> bool:
@@ -34,7 +34,8 @@ def _are_current(folder: Path, frame: pd.DataFrame) -> bool:
         stored = pd.read_parquet(folder / "frame.parquet")
     except (OSError, ValueError):
         return False
-    whole = all((folder / name).exists() for name in ("history.parquet", "tables/main.md", "tables/summary.csv"))
+    names = ("history.parquet", "correct.parquet", "tables/main.md", "tables/summary.csv")
+    whole = all((folder / name).exists() for name in names)
     return whole and stored.equals(frame) and stored.attrs == frame.attrs
 
 
@@ -54,14 +55,12 @@ def make_views(
 
     ConfigError where the columns are unknown.
     """
-    frame, history = gather(store, read_plan(store.root, suite))
-    return _write(store.suite_folder(suite), frame, history, metric, target, columns)
+    return _write(store.suite_folder(suite), gather(store, read_plan(store.root, suite)), metric, target, columns)
 
 
 def _write(
     folder: Path,
-    frame: pd.DataFrame,
-    history: pd.DataFrame,
+    gathered: Gathered,
     metric: str = "test_accuracy",
     target: float | None = None,
     columns: str = "",
@@ -70,10 +69,11 @@ def _write(
     from harness.report.tables.columns import Choice
     from harness.report.tables.write import write_tables
 
-    choice, found = Choice.of(columns, frame), results(frame, history, metric, target)
+    frame, history, correct = gathered
+    choice, found = Choice.of(columns, frame), results(frame, history, metric, target, correct)
     summary = write_tables(found, folder / "tables", choice)
     # The frame goes last: it names the plan that everything beside it is of.
-    for name, view in (("history", history), ("frame", frame)):
+    for name, view in (("history", history), ("correct", correct), ("frame", frame)):
         with replacing(folder / f"{name}.parquet") as temporary:
             view.to_parquet(temporary, index=False)
     return Views(found, summary, choice)

@@ -7,17 +7,45 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from harness.results.columns import ROW
+from harness.results.columns import BUSY, ROW
 from harness.results.frame import UNFINISHED
+
+MOVING = 0.99
+"""The least share of weights with a gradient that goes without saying."""
+BUSY_MARK = "†"
+"""The mark behind seconds that were measured while other work had a part of the machine."""
 
 
 def warnings(frame: pd.DataFrame) -> list[str]:
     """What a reader of the table must know, one line each.
 
-    Seeds still missing, seeds that stand for several bases in one row, mixed versions, devices or thread counts, the
-    cells that failed, diverged or were skipped, and a plan that does not say which methods see the whole run.
+    Seeds still missing, seeds that stand for several bases in one row, weights that never had a gradient, mixed
+    versions, devices or thread counts, seconds measured beside other work, the cells that failed, diverged or were
+    skipped, and a plan that does not say which methods see the whole run.
     """
-    return [*_missing(frame), *_pooled(frame), *_mixed(frame), *unfinished(frame), *_kindless(frame)]
+    of_rows = (*_missing(frame), *_pooled(frame), *_unmoved(frame))
+    return [*of_rows, *_mixed(frame), *_busy(frame), *unfinished(frame), *_kindless(frame)]
+
+
+def _unmoved(frame: pd.DataFrame) -> Iterator[str]:
+    """Per row of the table, the largest share of a base's weights that never had a gradient."""
+    for row, cells in frame.groupby(ROW, sort=False):
+        moving = cells["moving"].min()
+        if moving < MOVING:
+            still = f"{100 * (1 - moving):.0f} % of the weights of {' '.join(map(str, row))} never had a gradient"
+            yield f"unmoved: {still}: methods that model, freeze or embed weights are told apart by the others alone"
+
+
+def _busy(frame: pd.DataFrame) -> Iterator[str]:
+    """How many finished cells have seconds that other work on the machine made longer."""
+    done = frame[frame["status"] == "done"]
+    busy = done[done["busy"] > BUSY]
+    if len(busy):
+        share = f"more than {100 * BUSY:.0f} % of the cores (up to {100 * busy['busy'].max():.0f} %)"
+        yield (
+            f"busy: {len(busy)} of {len(done)} cells ran while other processes had {share}: their seconds are marked "
+            f"{BUSY_MARK}; compare gradients instead"
+        )
 
 
 def _kindless(frame: pd.DataFrame) -> Iterator[str]:

@@ -15,14 +15,14 @@ ROW = ["model", "dataset", "optimizer"]
 ROW_METHOD = [*ROW, "method"]
 """What makes a line of a table: the cells of one method in one row, one per seed."""
 
-Source = Literal["plan", "record", "summary", "cost", "history", "report"]
+Source = Literal["plan", "record", "summary", "cost", "load", "history", "report"]
 
 
 @dataclass(frozen=True)
 class Column:
     """One column. `source` says where its values are found: in the plan's cells, in a record itself, in a record's
-    `summary` or `cost`, in histories alone, or nowhere, since the report computes it; the last two are not in the
-    frame."""
+    `summary`, `cost` or `machine.load`, in histories alone, or nowhere, since the report computes it; the last two are
+    not in the frame. What an older plan or record does not have is NaN."""
 
     name: str
     source: Source
@@ -70,9 +70,9 @@ _ALL = (
     _loss("val_loss", "validation loss", "val loss"),
     _accuracy("test_accuracy", "test accuracy", "test %"),
     _loss("test_loss", "test loss", "test loss"),
-    _cost("train_seconds", "training", "train s", "mean per seed; an observer shares its base's", "s", 1),
-    _cost("method_seconds", "the method's own work", "method s", "mean per seed", "s", 1),
-    _cost("eval_seconds", "evaluation", "eval s", "mean per seed", "s", 1),
+    _cost("train_seconds", "training", "train s", "mean / median per seed; an observer shares its base's", "s", 1),
+    _cost("method_seconds", "the method's own work", "method s", "mean / median per seed", "s", 1),
+    _cost("eval_seconds", "evaluation", "eval s", "mean / median per seed", "s", 1),
     Column(
         "peak_memory_bytes", "cost", title="peak memory", unit="MB", heading="peak MB",
         meaning="peak memory of its process", scale=1e-6,
@@ -86,7 +86,15 @@ _ALL = (
     _cost("gradients_full", "gradients", "gradients", "gradients of all weights, in images"),
     _cost("gradients_subspace", "gradients in a subspace", "in a subspace", "gradients in a subspace, in images"),
     _cost("forward_passes", "forward passes", "forward passes", "in images"),
-    _cost("trainable_fraction", "trainable weights", "trainable", "fraction of the weights at the end", digits=3),
+    _cost("trainable_fraction", "trainable weights", "trainable", "share of the moving weights at the end", digits=3),
+    _cost("moving", "moving weights", "moving", "share of the base's weights that ever had a gradient", digits=3),
+    Column(
+        "busy", "load", title="share of the cores that other work had", heading="others' cores",
+        meaning="mean share of the cores that other processes used while it ran", digits=2,
+    ),
+    Column("control", "plan", "str"),
+    Column("schedule", "plan", "str"),
+    Column("twin", "plan", "str"),
     Column("parameters", "plan", "str"),
     Column("device", "record", "str"),
     Column("versions", "record", "str"),
@@ -99,10 +107,16 @@ _ALL = (
 COLUMNS = {column.name: column for column in _ALL}
 FRAME_COLUMNS = {column.name: column.dtype for column in _ALL if column.source not in ("history", "report")}
 """The columns of the frame in order, with their dtypes."""
+ADDED = ("moving", "busy", "control", "schedule", "twin")
+"""The columns that frames stored by earlier versions lack; NaN there."""
 METRICS = {name: COLUMNS[name] for name in sorted(COLUMNS) if COLUMNS[name].source == "summary"}
 """The metrics that methods are compared by, at a cell's last epoch."""
-COSTS = tuple(column.name for column in _ALL if column.source in ("cost", "report"))
+COSTS = tuple(column.name for column in _ALL if column.source in ("cost", "load", "report"))
 """The columns that say what a method costs."""
+SECONDS = ("train_seconds", "method_seconds", "eval_seconds")
+"""The columns that other work on the machine makes longer."""
+BUSY = 0.2
+"""The largest share of the cores that other processes may have for seconds to be those of an idle machine."""
 
 
 @cache

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,14 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from harness.config import ConfigError, nearest
-from harness.results.columns import FRAME_COLUMNS, METRICS, from_source
+from harness.results.columns import ADDED, FRAME_COLUMNS, METRICS, from_source
+from harness.results.correct import Correct, correct_of, correct_table
 from harness.storage.store import STATUSES as RECORDED
 from harness.storage.store import Store
 
 PLAN_SCHEMA = 1
+MARGIN = 0.5
+"""The points of accuracy within which methods count as equivalent, where the plan does not say."""
 STATUSES = (*RECORDED, "left")
 UNFINISHED = ("failed", "diverged", "skipped", "left")
 """The statuses without numbers, the gravest first."""
@@ -34,13 +37,15 @@ def _text(value: dict[str, Any]) -> str:
 
 def _row(cell: dict[str, Any], record: dict[str, Any] | None) -> dict[str, Any]:
     """A cell of the plan with what its record holds."""
-    row = {name: cell[name] for name in from_source("plan")} | {"parameters": _text(cell["parameters"])}
+    row = {name: cell.get(name) for name in from_source("plan")} | {"parameters": _text(cell["parameters"])}
     if record is None:
         return {**row, "status": "left"}
     row |= {name: record.get(name) for name in from_source("record")}
     row["versions"] = _text({"traindyn" if name == "cmdbench" else name: v for name, v in record["versions"].items()})
     row |= {name: record["summary"].get(name) for name in from_source("summary")}
-    return row | {name: record["cost"].get(name) for name in from_source("cost")}
+    row |= {name: record["cost"].get(name) for name in from_source("cost")}
+    load = (record.get("machine") or {}).get("load") or {}
+    return row | {name: load.get(name) for name in from_source("load")}
 
 
 def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
@@ -49,12 +54,22 @@ def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
     Accuracies are in percent, seconds in s, memory in bytes; `parameters` and `versions` are JSON with sorted keys.
     ConfigError as in `validate`.
     """
-    return gather(store, plan)[0]
+    return gather(store, plan).frame
 
 
-def gather(store: Store, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The frame and the history of a plan as `build_frame` and `build_history` give them, each record read once."""
+class Gathered(NamedTuple):
+    """What the records of a plan hold: the frame, the history, and which test images every cell got right."""
+
+    frame: pd.DataFrame
+    history: pd.DataFrame
+    correct: pd.DataFrame
+
+
+def gather(store: Store, plan: dict[str, Any]) -> Gathered:
+    """Frame and history of a plan as `build_frame` and `build_history` give them, and the test images that every cell
+    got right as `correct.correct_table` does; each record is read once."""
     rows, parts = [], []
+    correct: dict[str, Correct] = {}
     threads: Counter[str] = Counter()
     for cell in plan["cells"]:
         found = store.cell(cell["cell_key"])
@@ -62,12 +77,14 @@ def gather(store: Store, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFra
         if found is not None:
             if found[0]["status"] == "done":
                 threads[str(found[0].get("threads", "unknown"))] += 1
+                if (bits := correct_of(found[0])) is not None:
+                    correct[cell["cell_key"]] = bits
             table = parquet.read_table(pa.BufferReader(found[1]))
             keys = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), dtype=np.int32)), [cell["cell_key"]])
             parts.append(table.add_column(0, "cell_key", keys.cast("string")))
     frame = _frame(rows, plan)
     frame.attrs["threads"] = dict(threads)
-    return frame, _history(parts)
+    return Gathered(frame, _history(parts), correct_table(correct))
 
 
 def _frame(rows: list[dict[str, Any]], plan: dict[str, Any]) -> pd.DataFrame:
@@ -75,8 +92,24 @@ def _frame(rows: list[dict[str, Any]], plan: dict[str, Any]) -> pd.DataFrame:
     frame.attrs["plan"] = _digest(plan)
     frame.attrs["reconstructions"] = reconstructions(plan)
     frame.attrs["kinds"] = all("kind" in cell for cell in plan["cells"])
+    frame.attrs |= _tested(plan)
     validate(frame)
     return frame
+
+
+def _tested(plan: dict[str, Any]) -> dict[str, Any]:
+    """`primary`, the comparisons that the suite named before it ran, each a method and its control, and `margin`, the
+    points within which methods count as equivalent; none and MARGIN in an older plan. ConfigError for anything else."""
+    pairs, margin = plan.get("primary") or [], plan.get("margin", MARGIN)
+    known = isinstance(pairs, list) and all(
+        isinstance(pair, dict) and {"method", "control"} <= set(pair) for pair in pairs
+    )
+    again = f"running suite={plan.get('suite')} writes it anew"
+    if not known:
+        raise ConfigError(f"plan.primary must be a list of methods with their control, got {pairs!r}; {again}")
+    if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 < margin < float("inf"):
+        raise ConfigError(f"plan.margin must be above 0 points, got {margin!r}; {again}")
+    return {"primary": [[str(pair["method"]), str(pair["control"])] for pair in pairs], "margin": float(margin)}
 
 
 def reconstructions(plan: dict[str, Any]) -> list[str]:
@@ -111,7 +144,7 @@ def build_history(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
 
     Columns: cell_key, epoch, and the union of all metrics.
     """
-    return gather(store, plan)[1]
+    return gather(store, plan).history
 
 
 def _history(parts: list[pa.Table]) -> pd.DataFrame:
@@ -150,14 +183,20 @@ def _digest(plan: dict[str, Any]) -> str:
 
 
 def _views(results_dir: Path, suite: str, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """The stored frame and history, or None where they are damaged, of another plan, or what was left may be done."""
+    """The stored frame and history, or None where they are damaged, of another plan, or what was left may be done.
+
+    Those of an earlier version are taken, without the columns added since, only where there are no records.
+    """
     folder = results_dir / "suites" / suite
     try:
         frame, history = (pd.read_parquet(folder / f"{name}.parquet") for name in ("frame", "history"))
+        earlier = set(FRAME_COLUMNS) - set(frame.columns)
+        if earlier <= set(ADDED):
+            frame = frame.reindex(columns=list(FRAME_COLUMNS)).astype(FRAME_COLUMNS)
         validate(frame)
     except (OSError, ValueError):
         return None
-    outdated = (frame["status"] == "left").any() and (results_dir / "cells").is_dir()
+    outdated = (bool(earlier) or (frame["status"] == "left").any()) and (results_dir / "cells").is_dir()
     return None if outdated or frame.attrs.get("plan") != _digest(plan) else (frame, history)
 
 

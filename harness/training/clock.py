@@ -8,6 +8,7 @@ moved out of the phase around them at its end, so that watching does not slow th
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import sys
 import time
@@ -84,6 +85,33 @@ class Clock:
 
     def get(self, name: str) -> float:
         return self.seconds.get(name, 0.0)
+
+
+class Load:
+    """How much of the machine other processes had since this was made, where /proc says so (Linux)."""
+
+    def __init__(self) -> None:
+        self._start = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float, float] | None:
+        """CPU seconds of all cores together, of those that were at work, and of this process with its children."""
+        try:
+            with open("/proc/stat") as file:
+                ticks = [int(part) for part in file.readline().split()[1:9]]
+        except (OSError, ValueError):
+            return None
+        idle = ticks[3] + ticks[4]  # waiting for a disk is idle
+        per_second = os.sysconf("SC_CLK_TCK")
+        return sum(ticks) / per_second, (sum(ticks) - idle) / per_second, sum(os.times()[:4])
+
+    def busy(self) -> float | None:
+        """The mean share of the cores that other processes had; None where that is not known."""
+        now = self._now()
+        if self._start is None or now is None or now[0] <= self._start[0]:
+            return None
+        whole, busy, own = (after - before for after, before in zip(now, self._start, strict=True))
+        return min(max((busy - own) / whole, 0.0), 1.0)
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -40,7 +40,8 @@ def page(tmp_path_factory):
         for method, accuracies in METHODS.items():
             values = [value if isinstance(value, str) else value - lower for value in accuracies]
             groups.append(cells(method, values, model))
-    write_suite(store, groups)
+    primary = [{"method": method, "control": "base_recalibrated"} for method in ("swa", "ema")]
+    write_suite(store, groups, primary=primary)
     with mock.patch.dict(STYLE, {"savefig.dpi": 40}):
         here("report", "suite=quick", results=store.root)
     return store.suite_folder("quick") / "report" / "index.html"

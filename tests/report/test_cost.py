@@ -10,6 +10,8 @@ from harness.config import ConfigError
 from harness.report.stats.budget import at_budget, budgets, check_budget
 from harness.report.stats.cost import costs
 from harness.report.tables.budget import budget_tables
+from harness.report.tables.columns import COLUMNS as SHOWN
+from harness.report.tables.suite import comparable
 from harness.storage.store import Store
 
 EPOCH = 1000
@@ -31,6 +33,8 @@ def cell(method, seed, prefix=0, own=0, subspace=False, status="done", epochs=4)
         "gradients_subspace": 2 * EPOCH * own if subspace else 0,
         "forward_passes": images + 3 * EPOCH * own,
         "trainable_fraction": 1.0,
+        "moving": 0.5,
+        "busy": 0.5 if method == "p_bfgs" and seed == 1 else 0.1,
         "train_seconds": 10.0 + seed,
         "method_seconds": 1.0,
         "eval_seconds": 2.0,
@@ -88,6 +92,20 @@ def test_costs_are_means_over_finished_seeds(frame):
     assert table["gradients_full"].tolist() == [4 * EPOCH, 2 * EPOCH]
     assert table["gradients_subspace"].tolist() == [0, 4 * EPOCH]
     assert table["forward_passes"].tolist() == [4 * EPOCH, 8 * EPOCH]
+
+
+def test_seconds_stand_beside_their_median_and_what_other_work_made_longer_is_marked(frame):
+    """Three seeds of 10, 11 and 12 seconds, one of which had half of the cores beside it."""
+    cells = [cell("base", seed) for seed in (0, 1, 2)] + [cell("p_bfgs", seed) for seed in (0, 1, 4)]
+    table = costs(pd.DataFrame(cells)).set_index("method")
+    assert table.loc["p_bfgs", ["train_seconds", "train_seconds_median", "busy_cells"]].tolist() == [35 / 3, 11.0, 1]
+    assert table.loc["base", ["busy_cells", "unknown_cells"]].tolist() == [0, 0]
+    texts = {method: SHOWN["train_seconds"].text(line) for method, line in table.to_dict("index").items()}
+    assert texts == {"base": "11.0 / 11.0", "p_bfgs": "11.7 / 11.0 †"}
+    summary = table.reset_index()
+    assert comparable(summary).startswith("†: 1 of 6 cells ran while other processes")
+    assert comparable(summary[:1]) == "Other processes never had more than 20 % of the cores."
+    assert "Of 3 of 3 cells it is not known" in comparable(summary[:1].assign(unknown_cells=3))
 
 
 def test_costs_of_nothing_done(frame):

@@ -1,4 +1,4 @@
-"""Sentences follow from the numbers: who beats plain training, by how much, in how many pairs, and who ties."""
+"""Sentences follow from the numbers: what was named and found, what is seen beside it, and the annealed rivals."""
 
 import pandas as pd
 from frames import cells, frame_of
@@ -7,97 +7,149 @@ from harness.report.stats.headline import headline, joined
 from harness.report.stats.summary import results
 
 EMPTY = pd.DataFrame({"cell_key": pd.Series(dtype="str"), "epoch": pd.Series(dtype="int64")})
+PLAIN = "base_recalibrated"
+EXPLORATORY = (
+    "This suite named no primary comparisons before it ran: what follows is exploratory, from intervals that are not "
+    "adjusted, and nothing is tested."
+)
 
 
-def said(*groups, metric="test_accuracy"):
-    return headline(results(frame_of(*groups), EMPTY, metric))
+def said(*groups, metric="test_accuracy", primary=()):
+    return headline(results(frame_of(*groups, primary=[(method, PLAIN) for method in primary]), EMPTY, metric))
 
 
-def test_two_that_tie_and_beat_plain_training():
-    """+3.0 3.1 3.2 and +3.1 2.9 3.3: between them -0.1 +0.2 -0.1."""
+def test_every_verdict_of_a_primary_comparison():
+    """+3.0 3.1 3.2; -3.0 -3.1 -3.2; +0.1 -0.1 +0.1; +2 -1 +1: each run of three counts once."""
     sentences = said(
-        cells("base_recalibrated", [80.0, 81.0, 82.0]),
+        cells(PLAIN, [80.0, 81.0, 82.0]),
         cells("swa", [83.0, 84.1, 85.2]),
-        cells("cmd_online", [83.1, 83.9, 85.3]),
-    )
-    assert sentences == ["SWA and online CMD tie; both beat plain training by 3.1 points in 6 of 6 pairs."]
-
-
-def test_one_that_is_best_and_others():
-    sentences = said(
-        cells("base_recalibrated", [80.0, 81.0, 82.0]),
-        cells("swa", [83.0, 84.1, 85.2]),
-        cells("ema", [90.0, 91.2, 92.1]),
-        cells("time_mean", [70.0, 71.1, 71.9]),
-        cells("lawa", [81.0, 80.0, 82.5]),
+        cells("p_sgd", [77.0, 77.9, 78.8]),
+        cells("ema", [80.1, 80.9, 82.1]),
+        cells("lawa", [82.0, 80.0, 83.0]),
+        primary=("swa", "p_sgd", "ema", "lawa"),
     )
     assert sentences == [
-        "EMA beats plain training by 10.1 points (95 % interval 10.0 to 10.2) in 3 of 3 pairs; "
-        "SWA beats it by 3.1 points (95 % interval 3.0 to 3.2) in 3 of 3 pairs.",
-        "Worse than plain training: time mean (by 10.0 points in 3 of 3 pairs).",
-        "Not to be told apart from plain training: LAWA.",
+        "Of 4 primary comparisons over 3 training runs, 1 found the method better, 1 worse and 1 equivalent within 0.5 "
+        "points; 1 is undecided.",
+        "Better: SWA against plain training (+3.10 points, 95 % interval +2.85 to +3.35).",
+        "Worse: P-SGD against plain training (−3.10 points, 95 % interval −3.35 to −2.85).",
+        "Equivalent: EMA against plain training (+0.03 points, 95 % interval −0.25 to +0.32).",
+        "Undecided: LAWA against plain training (+0.67 points, 95 % interval −3.13 to +4.46; would have found 10.00).",
     ]
 
 
-def test_ahead_or_behind_in_every_pair_is_not_yet_better_or_worse():
-    """+1 +3 +1: t = 2.5, p of 2 degrees of freedom 1 - t / sqrt(t^2 + 2) = 0.13, over three tests 0.26 after Holm."""
+def test_what_is_not_finished_is_said():
+    sentences = said(cells(PLAIN, [80.0, 81.0, 82.0]), cells("swa", [83.0, "left", "failed"]), primary=("swa",)) + said(
+        cells(PLAIN, [80.0, 81.0, 82.0]), cells("ema", [83.0, 84.1, 85.2]), primary=("swa", "ema")
+    )
+    assert sentences[-2] == (
+        "Of 2 primary comparisons over 3 training runs, 1 found the method better, 0 worse and 0 equivalent within 0.5 "
+        "points; 0 are undecided and 1 is not made."
+    )
+    assert sentences[0].startswith("No test is possible with fewer than 3 seeds.")
+
+
+def test_a_suite_without_primary_comparisons_says_so_and_tests_nothing():
     sentences = said(
-        cells("base_recalibrated", [80.0, 81.0, 82.0]),
-        cells("swa", [81.0, 84.0, 83.0]),
-        cells("p_sgd", [79.0, 78.0, 81.0]),
-        cells("lawa", [81.0, 80.0, 82.5]),
+        cells("base", [70.0, 71.0, 72.0]),
+        cells(PLAIN, [80.0, 81.0, 82.0]),
+        cells("swa", [83.0, 84.1, 85.2]),
+        cells("lawa", [82.0, 80.0, 83.0]),
+        cells("p_sgd", [77.0, 77.9, 78.8]),
+        cells("ema", [80.1, 80.9, 82.1]),
     )
     assert sentences == [
-        "None of the 3 methods compared can be told apart from plain training as better: the smallest Holm-adjusted p "
-        "is 0.39 (paired t tests over 3 pairs, 5%).",
-        "Ahead of plain training in every pair, but not significantly after Holm's correction: "
-        "SWA by 1.7 points (p = 0.39).",
-        "Behind plain training in every pair, but not significantly after Holm's correction: "
-        "P-SGD by 1.7 points (p = 0.39).",
+        EXPLORATORY,
+        "Exploratory, 3 training runs: against plain training the interval lies on the better side of 0 for SWA "
+        "(+3.10), on the worse side for P-SGD (−3.10), within 0.5 points of 0 for EMA (+0.03), and nothing can be said "
+        "of LAWA (+0.67).",
     ]
 
 
-def test_nothing_to_tell_apart():
-    (sentence,) = said(cells("base_recalibrated", [80.0, 81.0, 82.0]), cells("swa", [81.0, 80.0, 82.5]))
-    assert sentence.startswith("The one method compared cannot be told apart from plain training as better")
+def test_one_method_of_which_nothing_can_be_said():
+    assert said(cells(PLAIN, [80.0, 81.0, 82.0]), cells("swa", [81.0, 80.0, 82.5]))[1:] == [
+        "Exploratory, 3 training runs: against plain training nothing can be said of SWA (+0.17)."
+    ]
 
 
-def test_cmd_against_its_control():
-    sentences = said(
-        cells("base_recalibrated", [80.0, 81.0, 82.0]),
-        cells("time_mean", [78.0, 79.0, 80.1]),
-        cells("cmd_online", [80.1, 81.0, 82.2]),
+def test_methods_beside_the_controls_that_their_presets_name():
+    """CMD without one stands beside the time mean, and the plain base is no control that is worth a sentence."""
+    groups = (
+        cells(PLAIN, [80.0, 81.0, 82.0]),
+        cells("time_mean", [78.0, 79.0, 80.1], control=PLAIN),
+        cells("clock", [80.0, 81.2, 82.0]),
+        cells("cmd_online", [80.1, 81.0, 82.2], control="clock"),
+        cells("cmd_posthoc", [80.1, 81.0, 82.2]),
     )
+    # +0.1 -0.2 +0.2 to the clock, +2.1 +2.0 +2.1 to the time mean
+    assert said(*groups)[-1] == (
+        "Exploratory, beside their own controls: post-hoc CMD to time mean (+2.07 points, 95 % interval +1.92 to "
+        "+2.21: ahead) and online CMD to clock (+0.03 points, 95 % interval −0.48 to +0.55: close)."
+    )
+
+
+def on_bases(*gains, models=("net",), annealed=85.0):
+    """Plain training and methods, by name and mean, on constant bases that have a twin, and plain runs on the twins."""
+    groups = []
+    for model in models:
+        for method, mean in ((PLAIN, 80.0), *gains):
+            values = [mean, mean + 1.1, mean + 2.0]
+            groups.append(cells(method, values, model, twin="sgd_cosine"))
+        values = [annealed, annealed + 1.0, annealed + 2.1]
+        groups.append(cells(PLAIN, values, model, optimizer="sgd_cosine", schedule="cosine"))
+    return groups
+
+
+BESIDE = "Exploratory, beside the plain run of the same length with an annealed rate"
+
+
+def test_methods_on_constant_bases_are_set_beside_the_plain_annealed_run():
+    """0.0 +0.1 -0.1 and +1.0 +1.1 +0.9: sd 0.1, times t(0.975, 2) = 4.303 and over sqrt 3."""
+    assert said(*on_bases(("swa", 85.0), ("ema", 84.0)))[-1] == (
+        f"{BESIDE} (net digits sgd_cosine): of 2 methods on sgd, 3 training runs each, none is ahead; the best mean is "
+        "that of SWA (+0.00 points, 95 % interval −0.25 to +0.25)."
+    )
+    assert said(*on_bases(("swa", 86.0)))[-1] == (
+        f"{BESIDE} (net digits sgd_cosine): of 1 method on sgd, 3 training runs each, ahead is SWA (+1.00 points, 95 % "
+        "interval +0.75 to +1.25)."
+    )
+
+
+def test_many_rows_share_a_sentence():
+    sentences = said(*on_bases(("swa", 86.0), ("ema", 84.1), models=tuple("abcde")))
     assert sentences[-1] == (
-        "Online CMD beats its control, the time mean, by 2.1 points (95 % interval 2.0 to 2.1) in 3 of 3 pairs."
+        f"{BESIDE}: of 10 methods on 5 bases of constant rate 5 ahead, 5 behind, 0 close and 0 open."
     )
+    assert sentences[1].startswith("Exploratory, 15 training runs at constant rate: against plain training")
 
 
 def test_two_seeds_are_not_tested():
-    (sentence,) = said(cells("base_recalibrated", [80.0, 81.0]), cells("swa", [83.0, 84.0]), cells("ema", [79.0, 80.0]))
+    (sentence,) = said(cells(PLAIN, [80.0, 81.0]), cells("swa", [83.0, 84.0]), cells("ema", [79.0, 80.0]))
     assert sentence == (
-        "No test is possible with fewer than 3 seeds. The best mean is that of SWA: +3.0 points to plain training in "
-        "2 pairs, which may be chance."
+        "No test is possible with fewer than 3 seeds. The best mean is that of SWA: +3.00 points to plain training in "
+        "2 training runs, which may be chance."
     )
 
 
 def test_without_a_control_nothing_is_compared():
-    (sentence,) = said(cells("swa", [83.0, 84.0]), cells("base_recalibrated", ["left", "left"]))
+    (sentence,) = said(cells("swa", [83.0, 84.0]), cells(PLAIN, ["left", "left"]))
     assert "Nothing can be compared yet" in sentence
 
 
-def test_a_lower_loss_beats():
+def test_a_lower_loss_is_better():
     sentences = said(
-        cells("base_recalibrated", [80.0, 81.0, 82.0]), cells("swa", [83.0, 84.1, 85.2]), metric="test_loss"
+        cells(PLAIN, [80.0, 81.0, 82.0]), cells("swa", [83.0, 84.1, 85.2]), metric="test_loss", primary=("swa",)
     )
     assert sentences == [
-        "SWA beats plain training by 0.0310 of test loss (95 % interval 0.0300 to 0.0320) in 3 of 3 pairs."
+        "Of 1 primary comparison over 3 training runs, 1 found the method better, 0 worse and 0 equivalent; 0 are "
+        "undecided.",
+        "Better: SWA against plain training (−0.0310 of test loss, 95 % interval −0.0335 to −0.0285).",
     ]
 
 
 def test_a_name_that_is_not_known_stays_as_it_is():
-    sentences = said(cells("base_recalibrated", [80.0, 81.0, 82.0]), cells("Halfway", [83.0, 84.1, 85.2]))
-    assert sentences[0].startswith("Halfway beats plain training")
+    sentences = said(cells(PLAIN, [80.0, 81.0, 82.0]), cells("Halfway", [83.0, 84.1, 85.2]), primary=("Halfway",))
+    assert sentences[1].startswith("Better: Halfway against plain training")
 
 
 def test_joining_names():

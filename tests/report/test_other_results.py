@@ -39,8 +39,10 @@ def test_two_folders_pair_by_seed(tmp_path):
     swa = lines["swa"]
     assert (swa["ours_mean"], swa["ours_n"], swa["theirs_mean"], swa["theirs_n"]) == (83.0, 3, 85.5, 4)
     assert swa["difference"] == pytest.approx(-2.5)
-    # equal seeds alone: 1, 2, 3, whose interval is all of their range and t = 2 sqrt 3
-    assert (swa["pairs"], swa["paired"], swa["low"], swa["high"]) == (3, 2.0, 1.0, 3.0)
+    # equal seeds alone: 1, 2, 3, with t = 2 sqrt 3 and t(0.975, 2) = 4.303
+    half = 4.302653 / 3**0.5
+    assert (swa["pairs"], swa["paired"]) == (3, 2.0)
+    assert (swa["low"], swa["high"]) == pytest.approx((2 - half, 2 + half))
     t = 2 * math.sqrt(3)
     assert swa["p"] == pytest.approx(1 - t / math.sqrt(t**2 + 2))
     assert (lines["base"]["pairs"], lines["base"]["paired"]) == (1, 0.0)
@@ -116,10 +118,10 @@ def test_the_command_prints_and_keeps_the_comparison(tmp_path):
     ours = written(tmp_path / "ours", cells("base", [70.0, 71.0, 72.0]), cells("swa", [81.0, 83.0, 85.0]))
     theirs = written(tmp_path / "theirs", cells("swa", [80.0, 81.0, 82.0]))
     done = here("report", "suite=quick", f"compare={theirs}", "figures=none", results=ours)
-    assert "+2.00 [+1.00, +3.00]" in done.stdout
+    assert "+2.00 [-0.48, +4.48]" in done.stdout
     assert "only here: net digits sgd: base" in done.stdout
     tables = Store(tmp_path / "ours").suite_folder("quick") / "tables"
     assert pd.read_csv(tables / "compare.csv")["paired"].tolist() == [2.0]
-    assert "+2.00 [+1.00, +3.00]" in (tables / "compare.md").read_text()
+    assert "+2.00 [-0.48, +4.48]" in (tables / "compare.md").read_text()
     page = tables.parent / "report" / "index.html"
     assert 'id="compare"' in page.read_text()

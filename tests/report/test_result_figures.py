@@ -40,6 +40,7 @@ def frame():
         cells("time_mean", [78.0, 79.5, 80.0]),
         cells("swa", [83.0, 84.1, 85.2]),
         cells("cmd_online", [82.0, "diverged", math.nan]),
+        primary=[("swa", "base_recalibrated")],
     )
 
 
@@ -79,7 +80,8 @@ def test_differences_are_the_pairs_with_their_interval(drawn, frame):
     swa = saved[(saved["method"] == "swa") & (saved["control"] == "base_recalibrated")]
     assert swa["difference"].tolist() == pytest.approx([3.0, 3.1, 3.2])
     assert set(swa["mean"].round(9)) == {3.1}
-    assert (set(swa["low"].round(9)), set(swa["high"].round(9))) == ({3.0}, {3.2})
+    # t(0.975, 2) sd / sqrt 3
+    assert swa["high"].to_numpy() - 3.1 == pytest.approx(4.302653 * 0.1 / 3**0.5)
     assert set(swa["verdict"]) == {"better"}
     expected = sum(len(pairs(frame, "test_accuracy", control)) for control in ("base_recalibrated", "time_mean"))
     assert len(saved) == expected
@@ -116,7 +118,7 @@ def test_average_ranks_are_drawn_from_five_rows_on(tmp_path, monkeypatch):
         for method, value in (("base_recalibrated", 80.0), ("swa", 82.0), ("ema", 81.0)):
             groups.append([*cells(method, [value], f"net{index}")])
     assert draw(frame_of(*groups[:6]), NO_HISTORY, tmp_path) == [
-        "figures: average ranks need at least 5 models, data sets or optimizers, got 2"
+        "figures: average ranks need at least 5 models or data sets, got 2"
     ]
     assert "suite-ranks" not in images
     assert draw(frame_of(*groups), NO_HISTORY, tmp_path) == []
@@ -185,7 +187,7 @@ def test_few_curves_share_a_panel_and_many_have_one_per_family():
 
 
 def test_a_method_far_beyond_the_others_does_not_flatten_them():
-    """Three within 1 point, one that lost 60: the axis ends near 1 and the loss is written at its edge."""
+    """Three within 1 point, one that lost 60: the axis ends near 1.5 and the loss is written at its edge."""
     frame = frame_of(
         cells("base_recalibrated", [80.0, 81.0, 82.0]),
         cells("swa", [80.5, 81.9, 82.4]),
@@ -197,8 +199,10 @@ def test_a_method_far_beyond_the_others_does_not_flatten_them():
     (axes,) = draw_differences(table, LABELS).axes
     assert axes.get_xlabel() == "points above base_recalibrated"
     low, high = axes.get_xlim()
-    assert -1.5 < low < 0 < 0.9 < high < 1.5
-    assert [text.get_text() for text in axes.texts] == ["−20.0 [−60.0, +0.0]"]
+    # t(0.975, 2) = 4.303 times 0.379 / sqrt 3 above ema's 0.47
+    assert -1.5 < low < 0 < 1.4 < high < 1.6
+    # and times 34.64 / sqrt 3 on either side of -20
+    assert [text.get_text() for text in axes.texts] == ["−20.0 [−106.1, +66.1]"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["SWA", "EMA", "LAWA", "TWA"]
 
 

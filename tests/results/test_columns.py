@@ -1,18 +1,19 @@
 """The list of columns: what frames had before stays, and whatever is measured can be shown."""
 
 from harness.report.tables.columns import COLUMNS as SHOWN
-from harness.results.columns import COLUMNS, COSTS, FRAME_COLUMNS, METRICS, from_source
+from harness.results.columns import ADDED, COLUMNS, COSTS, FRAME_COLUMNS, METRICS, from_source
 
 STORED = """
     model dataset optimizer seed method batchnorm status val_accuracy val_loss test_accuracy test_loss train_seconds
     method_seconds eval_seconds peak_memory_bytes epochs prefix_epochs gradients_full gradients_subspace forward_passes
-    trainable_fraction parameters device versions base_key cell_key run_id
+    trainable_fraction moving busy control schedule twin parameters device versions base_key cell_key run_id
 """
-"""The columns of frames that people have stored, in their order."""
+"""The columns of frames, in their order; those of ADDED are lacking where they were stored before."""
 
 
 def test_frames_that_were_stored_still_have_the_columns():
     assert list(FRAME_COLUMNS) == STORED.split()
+    assert set(ADDED) == set(["moving", "busy", "control", "schedule", "twin"])
     assert FRAME_COLUMNS["seed"] == "int64"
     assert {FRAME_COLUMNS[name] for name in ("model", "status", "parameters", "run_id")} == {"str"}
     assert {FRAME_COLUMNS[name] for name in (*METRICS, *from_source("cost"))} == {"float64"}

@@ -11,7 +11,7 @@ from command import here, state
 from harness.config import ConfigError
 from harness.report.views import write_views
 from harness.report.warnings import warnings
-from harness.results.columns import FRAME_COLUMNS
+from harness.results.columns import ADDED, FRAME_COLUMNS
 from harness.results.frame import (
     build_frame,
     build_history,
@@ -92,7 +92,8 @@ def test_one_row_per_planned_cell_in_plan_order_with_the_contracts_columns(store
     assert " ".join(frame.columns) == (
         "model dataset optimizer seed method batchnorm status val_accuracy val_loss test_accuracy test_loss "
         "train_seconds method_seconds eval_seconds peak_memory_bytes epochs prefix_epochs gradients_full "
-        "gradients_subspace forward_passes trainable_fraction parameters device versions base_key cell_key run_id"
+        "gradients_subspace forward_passes trainable_fraction moving busy control schedule twin parameters device "
+        "versions base_key cell_key run_id"
     )
     assert list(frame["cell_key"]) == ["net-swa-1", "net-base-0", "net-swa-0"]
     assert list(frame["status"]) == ["diverged", "done", "left"]
@@ -159,6 +160,22 @@ def test_views_hold_what_the_records_say_and_load_without_them(store, tmp_path_f
     (store.root / "suites").rename(elsewhere / "suites")
     pd.testing.assert_frame_equal(load_frame(elsewhere, "quick"), views)
     assert len(load_history(elsewhere, "quick")) == 2
+
+
+def test_a_view_of_an_earlier_version_is_read_without_the_columns_added_since(store, tmp_path_factory):
+    """With records it is built anew from them; alone it has what it had, and the report's new columns are unknown."""
+    finish(store, cell("base", 0), cost={**COST, "moving": 0.5})
+    write_plan(store, [cell("base", 0)])
+    write_views(store, "quick")
+    view = store.suite_folder("quick") / "frame.parquet"
+    earlier = pd.read_parquet(view).drop(columns=list(ADDED))
+    earlier.to_parquet(view, index=False)
+    assert load_frame(store.root)["moving"].tolist() == [0.5]
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (store.root / "suites").rename(elsewhere / "suites")
+    found = load_frame(elsewhere, "quick")
+    assert found["test_accuracy"].tolist() == [90.0]
+    assert found[list(ADDED)].isna().all(axis=None)
 
 
 def test_views_are_written_where_a_record_or_the_plan_changed_or_one_is_gone(store):
@@ -283,6 +300,51 @@ def test_mixed_thread_counts_are_named_also_by_a_frame_that_was_stored(store):
     assert warnings(load_frame(store.root, "quick")) == [line]
 
 
+def test_weights_without_gradients_and_busy_machines_are_named(store):
+    cells = [cell(method, seed) for seed in (0, 1) for method in ("base", "swa")]
+    for planned, busy in zip(cells, (0.1, 0.6, None, 0.2), strict=True):
+        load = {"machine": {"cores": 2, "load": {"cores": 2, "busy": busy}}}
+        finish(store, planned, cost={**COST, "moving": 0.556}, **load)
+    frame = build_frame(store, write_plan(store, cells))
+    assert frame["busy"].tolist() == pytest.approx([0.1, 0.6, math.nan, 0.2], nan_ok=True)
+    assert warnings(frame) == [
+        "unmoved: 44 % of the weights of net digits sgd never had a gradient: methods that model, freeze or embed "
+        "weights are told apart by the others alone",
+        "busy: 1 of 4 cells ran while other processes had more than 20 % of the cores (up to 60 %): their seconds are "
+        "marked †; compare gradients instead",
+    ]
+
+
+def test_what_a_suite_tests_is_read_from_its_plan(store):
+    planned = {**cell("swa", 0), "control": "ema", "schedule": "constant", "twin": "sgd_cosine"}
+    finish(store, planned)
+    plan = write_plan(store, [planned, cell("base", 0)])
+    frame = build_frame(store, plan | {"primary": [{"method": "swa", "control": "ema"}], "margin": 0.3})
+    assert (frame.attrs["primary"], frame.attrs["margin"]) == ([["swa", "ema"]], 0.3)
+    assert frame.loc[0, ["control", "schedule", "twin"]].tolist() == ["ema", "constant", "sgd_cosine"]
+    assert frame.loc[1, ["control", "schedule", "twin"]].isna().all()
+    before = build_frame(store, plan)
+    assert (before.attrs["primary"], before.attrs["margin"]) == ([], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("entry", "bound"),
+    [
+        ({"primary": ["swa"]}, r"plan.primary must be a list of methods with their control, got \['swa'\]"),
+        ({"primary": [{"method": "swa"}]}, "plan.primary must be"),
+        ({"primary": {"method": "swa", "control": "ema"}}, "plan.primary must be"),
+        ({"margin": 0}, "plan.margin must be above 0 points, got 0"),
+        ({"margin": "half"}, "got 'half'"),
+        ({"margin": None}, "got None"),
+        ({"margin": math.nan}, "got nan"),
+    ],
+)
+def test_a_plan_that_names_its_tests_wrongly_is_one_line(store, entry, bound):
+    with pytest.raises(ConfigError, match=f"{bound}.*; running suite=quick writes it anew") as caught:
+        build_frame(store, write_plan(store, [cell("swa", 0)]) | entry)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_plan_that_does_not_say_kinds_is_named(store):
     planned = cell("base", 0)
     finish(store, planned)
@@ -317,7 +379,6 @@ def test_a_diverged_cell_and_one_without_a_number_are_named_and_averaged_with_no
     summary = pd.read_csv(tables / "summary.csv").set_index("method")
     assert summary.loc["swa", ["n_to_base_recalibrated", "mean_to_base_recalibrated"]].tolist() == [1, 0.0]
     assert summary.loc["swa", "verdict_to_base_recalibrated"] == "no test: fewer than 3 seeds"
-    assert summary.loc["swa", "unranked"] == "1 of 3 seeds"
 
 
 def test_two_bases_of_one_seed_in_a_row_are_warned_about(store):

@@ -33,11 +33,11 @@ def differences_data(found: Results, row: Row) -> pd.DataFrame:
     own = pd.concat(parts, ignore_index=True)
     own = own if row[0] == ALL else of_row(own, row)
     names = ["method", "control", "mean", "low", "high", "p_holm", "verdict"]
-    return own.merge(compared[names], on=["method", "control"])
+    return own.drop(columns=["cell_key", "control_cell"]).merge(compared[names], on=["method", "control"])
 
 
 def draw_differences(table: pd.DataFrame, labels: Labels) -> Figure:
-    """Differences of every seed to each control, with their mean and interval; filled where a test finds a difference.
+    """Differences of every seed to each control, with mean and interval; filled where a primary comparison finds one.
 
     `table` has one line per pair, see `differences_data`.
     """
@@ -65,7 +65,8 @@ def draw_differences(table: pd.DataFrame, labels: Labels) -> Figure:
     grid[0].set_yticks([place[m] for m in methods], [style_of(m).label for m in methods])
     grid[0].set_ylim(min(place.values()) - 0.7, 0.6)
     figure.suptitle(
-        f"Differences paired by seed: mean, 95 % interval, each pair below; filled: significant\n{labels.title}",
+        "Differences paired by seed: mean, 95 % interval, each pair below; filled: found by a primary comparison\n"
+        f"{labels.title}",
         fontsize=7,
     )
     return figure

@@ -1,4 +1,4 @@
-"""Average ranks over models, data sets and optimizers, as a critical-difference diagram."""
+"""Average ranks over models and data sets, as a critical-difference diagram."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from harness.report.figures.style import LINE, WIDE, Labels
 from harness.report.method_styles import style_of
-from harness.report.stats.means import ALL, Row
+from harness.report.stats.means import Row
 from harness.report.stats.ranks import average_ranks, cliques
 from harness.report.stats.summary import Results
 from harness.results.columns import METRICS
@@ -18,14 +18,14 @@ def ranks_data(found: Results, row: Row) -> pd.DataFrame | str:
     """The table of `stats.ranks.average_ranks`, or why there is none of several rows, in words."""
     ranks = average_ranks(found.frame, found.metric)
     if isinstance(ranks, str):
-        return ranks if found.overall[0] == ALL else pd.DataFrame()
+        return ranks if found.several else pd.DataFrame()
     return ranks.table
 
 
 def draw_ranks(table: pd.DataFrame, labels: Labels) -> Figure:
     """Critical-difference diagram (Demšar 2006, figure 1): average ranks on a line, bars join what ties."""
     names, ranks = [*map(str, table["method"])], table["rank"].to_numpy(dtype=np.float64)
-    difference, blocks, p = table[["critical_difference", "rows", "friedman_p"]].iloc[0]
+    difference, blocks, p = table[["critical_difference", "blocks", "friedman_p"]].iloc[0]
     half = -(-len(names) // 2)
     tied = cliques(ranks, difference)
     depth = 0.35 + 0.22 * len(tied)
@@ -57,5 +57,7 @@ def draw_ranks(table: pd.DataFrame, labels: Labels) -> Figure:
     wide = f"critical difference {difference:.2f}"
     axes.text(1 + difference / 2, 0.88, wide, ha="center", va="bottom", fontsize=6)
     metric = METRICS[labels.metric].title
-    figure.suptitle(f"Average ranks over {blocks:.0f} rows (Friedman p = {p:.2g})\n{metric}", fontsize=7)
+    figure.suptitle(
+        f"Average ranks over {blocks:.0f} models and data sets (Friedman p = {p:.2g})\n{metric}", fontsize=7
+    )
     return figure

@@ -80,7 +80,7 @@ FIGURES: tuple[FigureKind, ...] = (
     ResultFigure(
         "differences",
         "Differences by seed",
-        "Difference of every method to its control on each seed, with the mean and its 95 % interval.",
+        "Difference of every method to each control on each seed, with the mean and its 95 % interval.",
         differences_data,
         draw_differences,
         ("row", "suite"),
@@ -110,7 +110,7 @@ FIGURES: tuple[FigureKind, ...] = (
     ResultFigure(
         "ranks",
         "Average ranks",
-        "Average ranks over models, data sets and optimizers; bars join methods that cannot be told apart.",
+        "Average ranks over models and data sets; bars join methods that cannot be told apart.",
         ranks_data,
         draw_ranks,
         ("suite",),

@@ -27,13 +27,13 @@ def facts(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
 
 
 def machines(store: Store, frame: pd.DataFrame) -> list[str]:
-    """What one finished cell of every base ran on, in words."""
+    """What one finished cell of every base ran on, in words; what else ran meanwhile is said of the seconds."""
     found: dict[str, None] = {}
     for key in frame[frame["status"] == "done"].drop_duplicates("base_key")["cell_key"]:
         record = store.record(key)
         machine = record.get("machine") if record is not None else None
         if machine:
-            found[", ".join(f"{name} {value}" for name, value in machine.items())] = None
+            found[", ".join(f"{name} {value}" for name, value in machine.items() if name != "load")] = None
     return list(found)
 
 

@@ -80,11 +80,11 @@ def _sort_value(column: TableColumn, line: Mapping[str, Any]) -> str:
     value = line[column.value]
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return f"{float(value):.10g}"
+    return value if isinstance(value, str) else f"{float(value):.10g}"
 
 
 def _class(name: str, line: Mapping[str, Any]) -> str:
-    """The style class of a cell: the verdict of a difference that a test found."""
+    """The style class of a cell: the verdict of a difference that a test of a primary comparison found."""
     if not name.startswith("difference_"):
         return ""
     verdict = line[f"verdict_to_{name.removeprefix('difference_')}"]

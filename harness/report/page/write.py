@@ -32,17 +32,21 @@ from harness.report.stats.curves import METRICS
 from harness.report.stats.headline import headline
 from harness.report.stats.means import ALL, CONTROL, caption
 from harness.report.stats.summary import Results
+from harness.report.tables.columns import Choice
 from harness.report.tables.printed import Printed
-from harness.report.tables.suite import summary_lines, tested
+from harness.report.tables.suite import comparable, images, rivals, summary_lines, tested, usual
 from harness.results.columns import COSTS, ROW
 from harness.results.frame import STATUSES
 from harness.storage.store import Store
 
 RESULTS = (
-    *("val_accuracy", "test_accuracy", "rank", "difference_base_recalibrated", "p_base_recalibrated"),
-    *("effect_base_recalibrated", "wins_base_recalibrated", "difference_time_mean", "p_time_mean", "difference_base"),
+    *("val_accuracy", "test_accuracy", "difference_base_recalibrated", "verdict_base_recalibrated"),
+    *("p_base_recalibrated", "effect_base_recalibrated", "wins_base_recalibrated", "difference_time_mean"),
+    *("difference_control", "verdict_control", "difference_base"),
 )
 COST_AND_SPEED = (*COSTS, "area", "reached", "epochs_to_target", "seconds_to_target")
+TITLES = {"rivals": "Annealed rivals", "compare": "Comparison", "images": "Test images"}
+"""The sections that show tables as they are printed, with their titles."""
 ASSETS = ("report.css", "report.js")
 
 
@@ -85,7 +89,10 @@ def write_page(
         figures = gather_figures(suite_folder / "figures", fresh / "figures")
         data = json.dumps(curve_data(found.over_seeds), separators=(",", ":"))
         (fresh / "curves.js").write_text(f"window.CURVES = {data};\n")
-        context = _context(store, plan, found, summary, warnings, figures) | {"compared": compared}
+        printed = {"rivals": rivals(found, summary, Choice()), "compare": compared}
+        printed["images"] = images(found, summary, Choice())
+        context = _context(store, plan, found, summary, warnings, figures)
+        context["printed"] = [(name, TITLES[name], parts) for name, parts in printed.items() if parts]
         (fresh / "index.html").write_text(templates.get_template("index.html").render(context))
         write_cell_pages(store, plan, found.frame, found.history, templates, fresh / "cells")
         _replace(fresh, folder)
@@ -113,7 +120,7 @@ def _context(
 ) -> dict[str, Any]:
     """What the template of the page is filled with."""
     frame = found.frame
-    counts = Counter(frame["status"])
+    counts, results = Counter(frame["status"]), usual(found, RESULTS)
     lines = [line for _, line in summary_lines(summary, found)]
     links = links_of(frame)
     choices = {name: list(dict.fromkeys(map(str, frame[name]))) for name in ROW}
@@ -130,15 +137,17 @@ def _context(
         "headline": headline(found),
         "caption": caption(found.metric),
         "tested": tested(found),
+        "comparable": comparable(summary),
         "facts": [*facts(frame), ("machine", "; ".join(machines(store, frame)) or "not recorded")],
         "versions": list(versions(frame)),
         "choices": choices,
         # What all lines have in common is said once, below.
         "names": [name for name in ROW if name == "model" or len(choices[name]) > 1],
-        "heads": [head(name) for name in RESULTS],
-        "lines": [body(line, RESULTS, links) for line in of_rows],
-        "overall_heads": [head(name) for name in RESULTS[2:]],
-        "overall": [body(line, RESULTS[2:], {}) for line in over_all],
+        "heads": [head(name) for name in results],
+        "lines": [body(line, results, links) for line in of_rows],
+        "overall_heads": [head(name) for name in results[2:]],
+        "overall_rows": len({line["optimizer"] for line in over_all}) > 1,
+        "overall": [body(line, results[2:], {}) for line in over_all],
         "cost_heads": [head(name) for name in COST_AND_SPEED],
         "cost_lines": [body(line, COST_AND_SPEED, {}) for line in of_rows],
         "target": found.target_in_words,

@@ -1,22 +1,23 @@
-"""What the statistics say, as sentences: who is better than plain training, by how much, how often, and who ties.
+"""What the statistics say, as sentences: what was tested and found, what is equivalent, and what is undecided.
 
-Plain training is the control `base_recalibrated`.
+Plain training is the control `base_recalibrated`. A training run counts once, however many methods watched it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
 from harness.report.method_styles import CMD, KNOWN, style_of
-from harness.report.stats.means import CONTROL, CONTROLS, of_row
-from harness.report.stats.paired import ALPHA, SEEDS
-from harness.report.stats.ranks import Ranking
-from harness.report.stats.summary import Results
-from harness.results.columns import METRICS
+from harness.report.stats.comparisons import EQUIVALENT, EXPLORATORY, PRIMARY, family
+from harness.report.stats.means import ALL, BESIDE, CONTROL, CONTROLS, Row, of_row, over_rows
+from harness.report.stats.paired import SEEDS
+from harness.report.stats.summary import Results, own_controls
+from harness.results.columns import METRICS, ROW, ROW_METHOD
 
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+ROWS = 4
+"""The most rows that have sentences of their own; of more, the lines over all of them speak."""
 
 
 def joined(names: Sequence[str]) -> str:
@@ -31,145 +32,185 @@ def unit_of_difference(metric: str) -> str:
 
 
 def headline(found: Results) -> list[str]:
-    """Sentences over all pairs of a suite, from the tests against the controls and between the methods.
+    """Sentences on a suite: the primary comparisons, what is seen beside them, and the plain annealed runs.
 
-    Says instead why there is no test where there are too few seeds or no control.
+    Says instead why nothing is tested where there are too few seeds or no control.
     """
-    own = of_row(found.compared, found.overall)
-    against = own[(own["control"] == CONTROL) & own["alike"]].set_index("method")
+    compared = found.compared[found.compared["alike"].astype("bool")]
+    against = compared[(compared["control"] == CONTROL) & (compared["model"] != ALL)]
     if against.empty:
         return [
             "Nothing can be compared yet: no method is finished on a base whose recalibrated weights are evaluated."
         ]
-    if against["finished"].max() < SEEDS:
+    if compared["finished"].max() < SEEDS:
         return [_untested(found, against)]
-    tested = against[against["p_holm"].notna()]
-    better = _ordered(found, tested[tested["verdict"] == "better"])
-    worse = _ordered(found, tested[tested["verdict"] == "worse"])
-    level = tested[tested["verdict"] == "tie"]
-    sentences = [_better(found, better, found.ranked[found.overall])] if len(better) else [_none(tested)]
-    if len(worse):
-        sentences.append(f"Worse than plain training: {_each(found, worse)}.")
-    ahead, behind = level["wins"] == level["n"], level["losses"] == level["n"]
-    for word, lines in (("Ahead of", level[ahead]), ("Behind", level[behind])):
-        if len(lines):
-            sentences.append(
-                f"{word} plain training in every pair, but not significantly after Holm's correction: "
-                f"{_sizes(found, lines)}."
-            )
-    rest = level[~ahead & ~behind]
-    if len(rest) and len(better):
-        names = joined([_name(method) for method in rest.index])
-        sentences.append(f"Not to be told apart from plain training: {names}.")
-    sentences += _against_time_mean(found, own)
+    sentences = [*_primary(found), *_seen(found, compared), *_rivals(found), *_own(found, compared)]
     return [sentence[0].upper() + sentence[1:] for sentence in sentences]
 
 
 def _name(method: object) -> str:
     """A method's label within a sentence."""
+    if method == CONTROL:
+        return "plain training"
     label = style_of(str(method)).label
     return label[0].lower() + label[1:] if label[1:2].islower() and str(method) in KNOWN else label
 
 
-def _ordered(found: Results, lines: pd.DataFrame) -> pd.DataFrame:
-    return lines.sort_values("mean", ascending=not METRICS[found.metric].higher_is_better, kind="stable")
+def _signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _digits(found: Results) -> int:
-    return METRICS[found.metric].digits - (1 if found.metric.endswith("accuracy") else 0)
+def _size(found: Results, line: pd.Series) -> str:
+    """A difference with its interval: `+1.40 points, 95 % interval +1.10 to +1.70`."""
+    digits = METRICS[found.metric].digits
+    low, high = _signed(line["low"], digits), _signed(line["high"], digits)
+    return f"{_signed(line['mean'], digits)} {unit_of_difference(found.metric)}, 95 % interval {low} to {high}"
 
 
-def _by(found: Results, lines: pd.DataFrame) -> str:
-    """By how much and how often: `1.4 points (95 % interval 1.1 to 1.7) in 6 of 6 pairs`, of several methods a span."""
-    digits, sizes = _digits(found), lines["mean"].abs()
-    pairs = f"in {lines['wins'].sum():.0f} of {lines['n'].sum():.0f} pairs"
-    if len(lines) > 1:
-        least, most = f"{sizes.min():.{digits}f}", f"{sizes.max():.{digits}f}"
-        span = least if least == most else f"{least} to {most}"
-        return f"{span} {unit_of_difference(found.metric)} {pairs}"
-    line = lines.iloc[0]
-    low, high = sorted((abs(line["low"]), abs(line["high"]))) if line["low"] * line["high"] > 0 else ("", "")
-    shown = (f"{low:.{digits}f} to {high:.{digits}f}",) if low != "" else (_signed_interval(line, digits),)
-    return f"{sizes.iloc[0]:.{digits}f} {unit_of_difference(found.metric)} (95 % interval {shown[0]}) {pairs}"
+def _where(found: Results, row: Row) -> str:
+    """A row by what sets it apart from the others of the suite; nothing where it is the only one."""
+    if not found.several:
+        return ""
+    if row[0] == ALL:
+        return "" if row[-1] == ALL else f" at {row[-1]} rate"
+    kept = [part for place, part in enumerate(row) if place == 0 or len({other[place] for other in found.rows}) > 1]
+    return f" on {' '.join(kept)}"
 
 
-def _signed_interval(line: pd.Series, digits: int) -> str:
-    return f"{line['low']:+.{digits}f} to {line['high']:+.{digits}f}"
+def _row_of(line: pd.Series) -> Row:
+    return tuple(str(line[name]) for name in ROW)
 
 
-def _better(found: Results, better: pd.DataFrame, ranking: Ranking) -> str:
-    """Who beats the base; those of them that share the best rank among them tie."""
-    ranks = {method: ranking.ranks[method] for method in better.index if method in ranking.ranks}
-    first = [m for m in better.index if m in ranks and ranks[m] == min(ranks.values())] or list(better.index)
-    rest = better.drop(index=first)
-    names = joined([_name(method) for method in first])
-    if len(first) == 1:
-        text = f"{names} beats plain training by {_by(found, better.loc[first])}"
-    else:
-        all_of = "both" if len(first) == 2 else f"all {NUMBERS[len(first)] if len(first) < 10 else len(first)}"
-        text = f"{names} tie; {all_of} beat plain training by {_by(found, better.loc[first])}"
-    if len(rest):
-        others = joined([_name(method) for method in rest.index])
-        text += f"; {others} {'beats' if len(rest) == 1 else 'beat'} it by {_by(found, rest)}"
-    return f"{text}."
+def _runs(lines: pd.DataFrame) -> str:
+    """The training runs that lines are of, each counted once."""
+    own = lines if (lines["model"] == ALL).all() else lines[lines["model"] != ALL]
+    count = int(own.groupby(ROW, sort=False)["runs"].max().sum())
+    return f"{count} training {'run' if count == 1 else 'runs'}"
 
 
-def _each(found: Results, lines: pd.DataFrame) -> str:
-    digits = _digits(found)
-    return joined(
-        [
-            f"{_name(m)} (by {abs(line['mean']):.{digits}f} {unit_of_difference(found.metric)} in "
-            f"{line['losses']} of {line['n']} pairs)"
-            for m, line in lines.iterrows()
-        ]
+def _primary(found: Results) -> Iterator[str]:
+    """How many primary comparisons were decided, over how many training runs, and each by its verdict."""
+    if not found.primary:
+        yield (
+            "This suite named no primary comparisons before it ran: what follows is exploratory, from intervals that "
+            "are not adjusted, and nothing is tested."
+        )
+        return
+    _, tests = family(found.frame)
+    lines = found.compared[found.compared["family"] == PRIMARY]
+    groups = {str(verdict): own for verdict, own in lines.groupby("verdict", sort=False)}
+    counts = {verdict: len(groups.get(verdict, ())) for verdict in ("better", "worse", EQUIVALENT, "undecided")}
+    left = tests - sum(counts.values())
+    within = f" within {found.margin:g} points" if METRICS[found.metric].unit == "%" else ""
+    yield (
+        f"of {tests} primary {'comparison' if tests == 1 else 'comparisons'} over {_runs(lines)}, {counts['better']} "
+        f"found the method better, {counts['worse']} worse and {counts[EQUIVALENT]} equivalent{within}; "
+        f"{_are(counts['undecided'])} undecided" + (f" and {_are(left)} not made." if left else ".")
     )
+    for verdict, count in counts.items():
+        if count:
+            yield f"{verdict}: {'; '.join(_compared(found, line) for _, line in groups[verdict].iterrows())}."
 
 
-def _sizes(found: Results, lines: pd.DataFrame) -> str:
-    """Every method with its difference, the largest first: `SWA by 1.9 points (p = 0.16) and ...`."""
-    digits, largest = _digits(found), lines["mean"].abs().sort_values(ascending=False, kind="stable").index
-    return joined(
-        [
-            f"{_name(m)} by {abs(lines.loc[m, 'mean']):.{digits}f} {unit_of_difference(found.metric)} "
-            f"(p = {lines.loc[m, 'p_holm']:.2g})"
-            for m in largest
-        ]
-    )
+def _are(count: int) -> str:
+    return f"{count} {'is' if count == 1 else 'are'}"
 
 
-def _none(tested: pd.DataFrame) -> str:
-    p = tested["p_holm"].min()
-    count = len(tested)
-    methods = "The one method compared cannot" if count == 1 else f"None of the {count} methods compared can"
-    return (
-        f"{methods} be told apart from plain training as better: the smallest Holm-adjusted p is {p:.2g} "
-        f"(paired t tests over {tested['n'].max():.0f} pairs, {ALPHA:.0%})."
-    )
+def _compared(found: Results, line: pd.Series) -> str:
+    """A comparison with its difference, and with what would have been found where it is undecided."""
+    which = f"{_name(line['method'])} against {_name(line['control'])}{_where(found, _row_of(line))}"
+    size = _size(found, line)
+    if line["verdict"] == "undecided":
+        size += f"; would have found {line['findable']:.{METRICS[found.metric].digits}f}"
+    return f"{which} ({size})"
+
+
+def _shown_rows(found: Results) -> list[Row]:
+    """The rows that sentences are about: each, or where they are many all together."""
+    return found.rows if len(found.rows) <= ROWS else list(over_rows(found.frame))
+
+
+def _seen(found: Results, compared: pd.DataFrame) -> Iterator[str]:
+    """Where the unadjusted intervals of the differences to plain training lie, a sentence per row."""
+    lines = compared[(compared["control"] == CONTROL) & (compared["family"] == EXPLORATORY)]
+    for row in _shown_rows(found):
+        own = of_row(lines, row)
+        own = own[(own["finished"] >= SEEDS) & (own["method"] != BESIDE)]
+        if len(own):
+            yield f"exploratory, {_runs(own)}{_where(found, row)}: against plain training {_by_place(found, own)}."
+
+
+def _by_place(found: Results, lines: pd.DataFrame) -> str:
+    """Methods by where their intervals lie, the largest difference to the better side first."""
+    digits, sign = METRICS[found.metric].digits, METRICS[found.metric].higher_is_better
+    ordered = lines.sort_values("mean", ascending=not sign, kind="stable")
+    words = {
+        "ahead": "the interval lies on the better side of 0 for",
+        "behind": "on the worse side for",
+        "close": f"within {found.margin:g} points of 0 for",
+        "open": "and nothing can be said of",
+    }
+    parts = []
+    for verdict, word in words.items():
+        own = ordered[ordered["verdict"] == verdict]
+        if len(own):
+            names = [f"{_name(line['method'])} ({_signed(line['mean'], digits)})" for _, line in own.iterrows()]
+            parts.append(f"{word} {joined(names)}")
+    text = ", ".join(parts)
+    if text.startswith("the interval"):
+        return text
+    return text.removeprefix("and ") if text.startswith("and ") else f"the interval lies {text}"
+
+
+def _rivals(found: Results) -> Iterator[str]:
+    """Whether a method on a base of constant rate beats the plain annealed run of the same length."""
+    lines = found.rivals[found.rivals["alike"].astype("bool") & (found.rivals["finished"] >= SEEDS)]
+    lines = lines[lines["method"] != CONTROL]
+    beside = "exploratory, beside the plain run of the same length with an annealed rate"
+    bases = lines.groupby([*ROW, "twin"], sort=False)
+    if len(bases) > ROWS:
+        counts = lines["verdict"].value_counts()
+        words = joined([f"{counts.get(verdict, 0)} {verdict}" for verdict in ("ahead", "behind", "close", "open")])
+        yield f"{beside}: of {len(lines)} methods on {len(bases)} bases of constant rate {words}."
+        return
+    for names, own in bases:
+        *row, twin = map(str, names)
+        methods = own.sort_values("mean", ascending=not METRICS[found.metric].higher_is_better, kind="stable")
+        ahead, best = methods[methods["verdict"] == "ahead"], methods.iloc[0]
+        count = f"{len(methods)} {'method' if len(methods) == 1 else 'methods'}"
+        text = (
+            f"{beside} ({' '.join([*row[:2], twin])}): of {count} on {row[2]}, {int(best['runs'])} training runs each,"
+        )
+        if len(ahead):
+            shown = joined([f"{_name(line['method'])} ({_size(found, line)})" for _, line in ahead.iterrows()])
+            yield f"{text} ahead {'is' if len(ahead) == 1 else 'are'} {shown}."
+        else:
+            yield f"{text} none is ahead; the best mean is that of {_name(best['method'])} ({_size(found, best)})."
+
+
+def _own(found: Results, compared: pd.DataFrame) -> Iterator[str]:
+    """What methods gain over the controls that their presets name, and CMD over the time mean where none is named."""
+    named = own_controls(found.frame)
+    exploratory = compared[(compared["family"] == EXPLORATORY) & (compared["finished"] >= SEEDS)]
+    for row in _shown_rows(found):
+        parts = []
+        for _, line in of_row(exploratory, row).iterrows():
+            control = named.get(tuple(line[name] for name in ROW_METHOD))
+            if not isinstance(control, str):
+                control = CONTROLS[1] if style_of(line["method"]).family == CMD else ""
+            if line["control"] == control and control not in (CONTROL, BESIDE):
+                parts.append(f"{_name(line['method'])} to {_name(control)} ({_size(found, line)}: {line['verdict']})")
+        if parts:
+            yield f"exploratory, beside their own controls{_where(found, row)}: {joined(parts)}."
 
 
 def _untested(found: Results, against: pd.DataFrame) -> str:
-    """Fewer seeds than a test needs: the highest mean, and a warning."""
-    best = _ordered(found, against).iloc[[0]]
-    sign = "+" if best["mean"].iloc[0] >= 0 else "−"
-    digits = _digits(found)
+    """Fewer seeds than a test needs: the best mean, and a warning."""
+    ordered = against.sort_values("mean", ascending=not METRICS[found.metric].higher_is_better, kind="stable")
+    best = ordered.iloc[0]
+    runs = f"{int(best['runs'])} training {'run' if best['runs'] == 1 else 'runs'}"
     return (
-        f"No test is possible with fewer than {SEEDS} seeds. The best mean is that of {_name(best.index[0])}: "
-        f"{sign}{abs(best['mean'].iloc[0]):.{digits}f} {unit_of_difference(found.metric)} to plain training "
-        f"in {int(best['n'].iloc[0])} {'pair' if best['n'].iloc[0] == 1 else 'pairs'}, which may be chance."
+        f"No test is possible with fewer than {SEEDS} seeds. The best mean is that of {_name(best['method'])}"
+        f"{_where(found, _row_of(best))}: {_signed(best['mean'], METRICS[found.metric].digits)} "
+        f"{unit_of_difference(found.metric)} to plain training in {runs}, which may be chance."
     )
-
-
-def _against_time_mean(found: Results, own: pd.DataFrame) -> list[str]:
-    """Whether the CMD methods gain anything over the plain average of what they have seen."""
-    lines = own[(own["control"] == CONTROLS[1]) & own["alike"] & own["p_holm"].notna()].set_index("method")
-    lines = lines[[style_of(method).family == CMD for method in lines.index]]
-    sentences = []
-    for method in lines.index:
-        verdict = lines.loc[method, "verdict"]
-        if verdict == "tie":
-            text = "cannot be told apart from"
-            sentences.append(f"{_name(method)} {text} the time mean, the plain average of the same snapshots.")
-            continue
-        word = "beats" if verdict == "better" else "falls short of"
-        sentences.append(f"{_name(method)} {word} its control, the time mean, by {_by(found, lines.loc[[method]])}.")
-    return sentences

@@ -19,13 +19,33 @@ from harness.results.frame import UNFINISHED
 
 CONTROL = "base_recalibrated"
 CONTROLS = (CONTROL, "time_mean")
-"""The controls: differences to them are what a method does to plain training, and what it does beyond averaging."""
+"""The controls of every method: differences to them are what it does to plain training, and beyond averaging."""
+OWN = "control"
+"""What stands for the control that each method's preset names, in names of columns."""
 BESIDE = "base"
 """The run as it is, which stands beside the controls."""
 ALL = "all"
-"""What stands in the columns of ROW for all rows of a suite together."""
+"""What stands in the columns of ROW for several rows of a suite together."""
+CONSTANT, ANNEALED = "constant", "annealed"
+"""What stands for the optimizer where rows of a constant and of an annealed rate are each taken together."""
 
 Row = tuple[str, ...]
+
+
+def over_rows(frame: pd.DataFrame) -> dict[Row, list[Row]]:
+    """The rows that are taken together, by what stands for them in the columns of ROW; none where there is one row.
+
+    All of a suite, or those of a constant and those of an annealed rate apart where it has both: what a method does to
+    the one says nothing of the other.
+    """
+    found: dict[Row, str] = {}
+    for *row, schedule in zip(*(frame[name].tolist() for name in (*ROW, "schedule")), strict=True):
+        constant = not isinstance(schedule, str) or schedule == CONSTANT
+        found.setdefault(tuple(map(str, row)), CONSTANT if constant else ANNEALED)
+    kinds = set(found.values())
+    names = {kind: (ALL, ALL, kind if len(kinds) > 1 else ALL) for kind in (CONSTANT, ANNEALED) if kind in kinds}
+    together = {name: [row for row, own in found.items() if own == kind] for kind, name in names.items()}
+    return {name: rows for name, rows in together.items() if len(rows) > 1}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ One line per (model, dataset, optimizer, method), and one per method over all of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,12 +14,17 @@ import pandas as pd
 from harness.report.stats.comparisons import comparisons
 from harness.report.stats.cost import costs
 from harness.report.stats.curves import curve_table
-from harness.report.stats.means import ALL, BESIDE, CONTROLS, Row, entries
+from harness.report.stats.images import TestImages, mcnemar
+from harness.report.stats.means import BESIDE, CONTROLS, OWN, Row, entries, over_rows
 from harness.report.stats.progress import MEASURES, areas, curves, target_of, time_to_target
-from harness.report.stats.ranks import Ranking, rankings
-from harness.results.columns import COSTS, METRICS, ROW, ROW_METHOD
+from harness.report.stats.rivals import rivals
+from harness.results.columns import METRICS, ROW, ROW_METHOD
+from harness.results.frame import MARGIN
 
-PAIRED = ("mean", "std", "low", "high", "t_low", "t_high", "p_holm", "effect", "n", "wins", "losses", "verdict")
+PAIRED = (
+    *("mean", "std", "low", "high", "p_holm", "p_equivalence", "effect", "n", "wins", "losses"),
+    *("images", "findable", "family", "verdict"),
+)
 """What the summary has of every comparison, in columns `<field>_to_<control>`."""
 
 
@@ -32,7 +36,9 @@ class Results:
     history: pd.DataFrame
     metric: str
     compared: pd.DataFrame
-    ranked: Mapping[Row, Ranking]
+    rivals: pd.DataFrame
+    images: pd.DataFrame
+    """McNemar's test of every pair, see `stats.images.mcnemar`."""
     curve: pd.DataFrame
     times: pd.DataFrame
     areas: pd.Series[float]
@@ -55,27 +61,48 @@ class Results:
         return self.times.assign(area=self.times["cell_key"].map(self.areas).astype("float64"))
 
     @property
-    def overall(self) -> Row:
-        """The line that speaks for the suite: over all rows, or of its only one."""
-        rows = list(self.ranked)
-        return rows[-1]
+    def rows(self) -> list[Row]:
+        """The models, data sets and optimizers in the order of the plan."""
+        return list(dict.fromkeys(zip(*(self.frame[name].astype("str").tolist() for name in ROW), strict=True)))
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one row, and so lines over all of them."""
+        return len(self.rows) > 1
+
+    @property
+    def primary(self) -> bool:
+        """Whether the suite named primary comparisons before it ran."""
+        return bool(self.frame.attrs.get("primary"))
+
+    @property
+    def margin(self) -> float:
+        """The points of accuracy within which methods count as equivalent."""
+        return float(self.frame.attrs.get("margin", MARGIN))
 
 
 def results(
-    frame: pd.DataFrame, history: pd.DataFrame, metric: str = "test_accuracy", target: float | None = None
+    frame: pd.DataFrame,
+    history: pd.DataFrame,
+    metric: str = "test_accuracy",
+    target: float | None = None,
+    correct: pd.DataFrame | None = None,
 ) -> Results:
     """The statistics of a frame and its history.
 
-    `target` is a validation accuracy in percent, see `progress.target_of`.
+    `target` is a validation accuracy in percent, see `progress.target_of`; `correct` says which test images every cell
+    got right, see `harness.results.correct.correct_table`, without which intervals cover seeds alone.
     """
+    images = TestImages(correct)
     reconstructions = frozenset(frame.attrs.get("reconstructions", ()))
     curve = curves(frame, history, reconstructions)
     return Results(
         frame=frame,
         history=history,
         metric=metric,
-        compared=comparisons(frame, metric),
-        ranked=rankings(frame, metric),
+        compared=comparisons(frame, metric, images),
+        rivals=rivals(frame, metric, images),
+        images=mcnemar(_pairs_of_cells(frame), images),
         curve=curve,
         times=time_to_target(frame, curve, target_of(frame, target), reconstructions),
         areas=areas(frame, curve),
@@ -84,18 +111,32 @@ def results(
     )
 
 
+def _pairs_of_cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every finished cell beside the recalibrated base and beside its own control, as `mcnemar` takes them."""
+    done = frame[frame["status"] == "done"]
+    parts = []
+    for control in (pd.Series(CONTROLS[0], index=done.index, dtype="str"), done["control"]):
+        cells = done.assign(control=control)[control.notna() & (control != done["method"])]
+        sides = done[["base_key", "method", "cell_key"]].set_axis(["base_key", "control", "control_cell"], axis=1)
+        parts.append(cells.merge(sides, on=["base_key", "control"])[[*ROW_METHOD, *_PAIR]])
+    return pd.concat(parts, ignore_index=True).drop_duplicates(["cell_key", "control_cell"], ignore_index=True)
+
+
+_PAIR = ("seed", "control", "cell_key", "control_cell")
+
+
 def summary(found: Results) -> pd.DataFrame:
     """One line per row and method, with all that is known of it; numbers over all rows are those of pairs alone.
 
-    Columns: model, dataset, optimizer, method, batchnorm, status, n, seeds; `<metric>_mean`, `_std`, `_n`; rank, tied,
-    why unranked; PAIRED to every control and to `base`; target, area, `<measure>_to_target` (medians over seeds,
-    infinite where most do not reach it), reached; means of COSTS.
+    Columns: model, dataset, optimizer, method, batchnorm, status, n, seeds; `<metric>_mean`, `_std`, `_n`; PAIRED to
+    every control, to `base` and to `control`, the method's own, which the column `control` names; target, area,
+    `<measure>_to_target` (medians over seeds, infinite where most do not reach it), reached; means of COSTS, medians of
+    the seconds, and busy_cells and unknown_cells (see `stats.cost.costs`).
     """
     lines = [*_lines(found.frame), *_over_all(found)]
     table = pd.DataFrame(lines).set_index(ROW_METHOD)
-    table = table.join(_ranks(found.ranked)).join(_paired(found.compared)).join(_targets(found))
-    table = table.join(costs(found.frame).set_index(ROW_METHOD)[list(COSTS)])
-    return table.reset_index()
+    table = table.join(_paired(found)).join(_targets(found))
+    return table.join(costs(found.frame).set_index(ROW_METHOD).drop(columns="n")).reset_index()
 
 
 def _lines(frame: pd.DataFrame) -> list[dict[str, object]]:
@@ -113,32 +154,38 @@ def _lines(frame: pd.DataFrame) -> list[dict[str, object]]:
 
 
 def _over_all(found: Results) -> list[dict[str, object]]:
-    if found.overall[0] != ALL:
-        return []
-    frame = found.frame
     lines = []
-    for method, cells in frame.groupby("method", sort=False):
-        done = cells["status"] == "done"
-        line: dict[str, object] = {**dict.fromkeys(ROW, ALL), "method": method}
-        line |= {"batchnorm": "/".join(dict.fromkeys(cells["batchnorm"])), "status": ""}
-        lines.append(line | {"n": int(done.sum()), "seeds": cells["base_key"].nunique()})
+    for row, rows in over_rows(found.frame).items():
+        frame = found.frame[pd.MultiIndex.from_frame(found.frame[ROW].astype("str")).isin(rows)]
+        for method, cells in frame.groupby("method", sort=False):
+            line: dict[str, object] = {**dict(zip(ROW, row, strict=True)), "method": method}
+            line |= {"batchnorm": "/".join(dict.fromkeys(cells["batchnorm"])), "status": ""}
+            done = cells.loc[cells["status"] == "done", "base_key"].nunique()
+            lines.append(line | {"n": int(done), "seeds": cells["base_key"].nunique()})
     return lines
 
 
-def _ranks(ranked: Mapping[Row, Ranking]) -> pd.DataFrame:
-    lines = []
-    for row, ranking in ranked.items():
-        tied = ranking.tied_with_best
-        lines += [(*row, method, rank, method in tied, "") for method, rank in ranking.ranks.items()]
-        lines += [(*row, method, np.nan, False, why) for method, why in ranking.unranked.items()]
-    return pd.DataFrame(lines, columns=[*ROW_METHOD, "rank", "tied", "unranked"]).set_index(ROW_METHOD)
+def own_controls(frame: pd.DataFrame) -> pd.Series[str]:
+    """The control that the preset of every method names, by the columns of ROW_METHOD, also over several rows.
+
+    NaN where it names none, or where bases name several.
+    """
+    named = frame[[*ROW_METHOD, "control"]]
+    keys = pd.MultiIndex.from_frame(frame[ROW].astype("str"))
+    together = over_rows(frame).items()
+    parts = [named[keys.isin(rows)].assign(**dict(zip(ROW, row, strict=True))) for row, rows in together]
+    whole = pd.concat([named, *parts])
+    groups = whole.groupby(ROW_METHOD, sort=False)["control"]
+    return groups.first().where(groups.nunique(dropna=False) == 1)
 
 
-def _paired(compared: pd.DataFrame) -> pd.DataFrame:
-    parts = []
-    for control in (*CONTROLS, BESIDE):
-        part = compared[compared["control"] == control].set_index(ROW_METHOD)[list(PAIRED)]
-        parts.append(part.rename(columns={name: f"{name}_to_{control}" for name in PAIRED}))
+def _paired(found: Results) -> pd.DataFrame:
+    compared, own = found.compared, own_controls(found.frame)
+    parts: list[pd.DataFrame | pd.Series[str]] = [own.rename("control")]
+    to_own = compared["control"] == own.reindex(pd.MultiIndex.from_frame(compared[ROW_METHOD])).to_numpy()
+    for name, lines in (*((c, compared["control"] == c) for c in (*CONTROLS, BESIDE)), (OWN, to_own)):
+        part = compared[lines].set_index(ROW_METHOD)[list(PAIRED)]
+        parts.append(part.rename(columns={field: f"{field}_to_{name}" for field in PAIRED}))
     return pd.concat(parts, axis=1)
 
 

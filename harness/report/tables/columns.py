@@ -1,7 +1,7 @@
 """How tables print a line of `summary`: every column that `tables.columns` can choose, by its name.
 
 What is measured is declared in `harness.results.columns` and printed as declared there; this module adds what the
-report computes from it: ranks, differences to the controls with their tests, and times to a target.
+report computes from it: differences to the controls with their tests and verdicts, and times to a target.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any
 import pandas as pd
 
 from harness.config import ConfigError, nearest
-from harness.report.stats.means import BESIDE, CONTROLS, Spread, in_words
-from harness.report.tables.printed import TIE
+from harness.report.stats.comparisons import EQUIVALENT, FEW, POLICY, PRIMARY
+from harness.report.stats.means import BESIDE, CONTROLS, OWN, Spread, in_words
+from harness.report.tables.printed import EQUAL
+from harness.report.warnings import BUSY_MARK
 from harness.results.columns import COLUMNS as MEASURED
-from harness.results.columns import COSTS, METRICS
+from harness.results.columns import COSTS, METRICS, SECONDS
 
 Line = Mapping[str, Any]
 
@@ -64,24 +66,57 @@ def _metric(name: str) -> TableColumn:
             return f"– {line['status']}".rstrip() if line["status"] != "done" else "–"
         n = int(line[f"{name}_n"])
         shown = Spread(mean, std, 1 if math.isnan(std) else n).text(spec.digits)
-        tie = f" {TIE}" if name == line.get("ranked_by") and line["tied"] is True else ""
-        return shown + (f" (n={n})" if n != line["seeds"] else "") + tie
+        equal = line[f"verdict_to_{CONTROLS[0]}"] == EQUIVALENT and name == line["compared_by"]
+        return shown + (f" (n={n})" if n != line["seeds"] else "") + (f" {EQUAL}" if equal else "")
 
     meaning = f"{in_words(name)}: mean ± sample standard deviation over seeds"
     return TableColumn(spec.heading, text, f"{name}_mean", meaning)
 
 
+def interval(mean: float, low: float, high: float, digits: int) -> str:
+    """A difference with its interval in print, `+1.20 [+0.40, +2.00]`; a dash where it is not known."""
+    if math.isnan(mean):
+        return "–"
+    ends = "" if math.isnan(low) else f" [{number(low, digits, '+')}, {number(high, digits, '+')}]"
+    return number(mean, digits, "+") + ends
+
+
+def verdict(line: Line, control: str, digits: int) -> str:
+    """The verdict of a comparison in print: with what could have been found where it is undecided, in parentheses where
+    it is exploratory, and a dash where there is none."""
+    found = line[f"verdict_to_{control}"]
+    if not isinstance(found, str):
+        return "–"
+    if found in (FEW, POLICY):
+        return found.removeprefix("no test: ")
+    if line[f"family_to_{control}"] != PRIMARY:
+        return f"({found})"
+    return f"undecided (finds {number(line[f'findable_to_{control}'], digits)})" if found == "undecided" else found
+
+
 def _difference(control: str) -> TableColumn:
     def text(line: Line) -> str:
+        digits = METRICS[line["compared_by"]].digits
         mean, low, high = (line[f"{part}_to_{control}"] for part in ("mean", "low", "high"))
-        if math.isnan(mean):
-            return "–"
-        digits = METRICS[line["ranked_by"]].digits
-        interval = "" if math.isnan(low) else f" [{number(low, digits, '+')}, {number(high, digits, '+')}]"
-        return number(mean, digits, "+") + interval
+        shown = interval(mean, low, high, digits)
+        equal = f" {EQUAL}" if line[f"verdict_to_{control}"] == EQUIVALENT else ""
+        named = f" ({line['control']})" if control == OWN and shown != "–" else ""
+        return shown + equal + named
 
-    meaning = "difference to the method named, paired by seed, with its 95 % bootstrap interval"
+    meaning = "difference to the method named, paired by seed, with its 95 % interval"
+    if control == OWN:
+        meaning = "difference to the control that the method's preset names, in parentheses, in the same way"
     return TableColumn(f"Δ {control}", text, f"mean_to_{control}", meaning, control)
+
+
+def _verdict(control: str) -> TableColumn:
+    return TableColumn(
+        f"verdict ({control})",
+        lambda line: verdict(line, control, METRICS[line["compared_by"]].digits),
+        f"verdict_to_{control}",
+        "what the tests say",
+        control,
+    )
 
 
 def _p(control: str) -> TableColumn:
@@ -89,7 +124,7 @@ def _p(control: str) -> TableColumn:
         f"p ({control})",
         lambda line: probability(line[f"p_holm_to_{control}"]),
         f"p_holm_to_{control}",
-        "paired t test, Holm-adjusted over the methods compared with the same control",
+        "of the difference, Holm-adjusted over the suite's primary comparisons, of which alone there is one",
         control,
     )
 
@@ -109,7 +144,7 @@ def _wins(control: str) -> TableColumn:
         n = line[f"n_to_{control}"]
         return "–" if math.isnan(n) or n == 0 else f"{line[f'wins_to_{control}']:.0f}/{n:.0f}"
 
-    return TableColumn(f"wins ({control})", text, f"wins_to_{control}", "pairs in which it is the better one", control)
+    return TableColumn(f"wins ({control})", text, f"wins_to_{control}", "seeds in which it is the better one", control)
 
 
 def _plain(name: str, heading: str, digits: int, meaning: str, scale: float = 1.0) -> TableColumn:
@@ -118,17 +153,21 @@ def _plain(name: str, heading: str, digits: int, meaning: str, scale: float = 1.
 
 def _cost(name: str) -> TableColumn:
     spec = MEASURED[name]
+    if name in SECONDS:
+        return TableColumn(spec.heading, lambda line: seconds(line, name, spec.digits), name, spec.meaning)
     return _plain(name, spec.heading, spec.digits, spec.meaning, spec.scale)
+
+
+def seconds(line: Line, name: str, digits: int) -> str:
+    """The mean and the median of seconds over seeds, marked where a seed ran on a machine that others used."""
+    if math.isnan(line[name]):
+        return "–"
+    mark = f" {BUSY_MARK}" if line["busy_cells"] > 0 else ""
+    return f"{number(line[name], digits)} / {number(line[f'{name}_median'], digits)}{mark}"
 
 
 def _reached(line: Line) -> str:
     return "–" if math.isnan(line["reached"]) else f"{line['reached']:.0f}/{line['n']}"
-
-
-def _rank(line: Line) -> str:
-    if math.isnan(line["rank"]):
-        return "–"
-    return f"{line['rank']:.0f}" + (f" {TIE}" if line["tied"] is True else "")
 
 
 COLUMNS: dict[str, TableColumn] = {
@@ -139,13 +178,11 @@ COLUMNS: dict[str, TableColumn] = {
         "n",
         "seeds that are done, of those planned where they differ",
     ),
-    "rank": TableColumn(
-        "rank", _rank, "rank", f"shared by methods that cannot be told apart; {TIE} ties with the best"
-    ),
-    **{f"difference_{control}": _difference(control) for control in (*CONTROLS, BESIDE)},
-    **{f"p_{control}": _p(control) for control in CONTROLS},
-    **{f"effect_{control}": _effect(control) for control in CONTROLS},
-    **{f"wins_{control}": _wins(control) for control in (*CONTROLS, BESIDE)},
+    **{f"difference_{control}": _difference(control) for control in (*CONTROLS, OWN, BESIDE)},
+    **{f"verdict_{control}": _verdict(control) for control in (*CONTROLS, OWN)},
+    **{f"p_{control}": _p(control) for control in (*CONTROLS, OWN)},
+    **{f"effect_{control}": _effect(control) for control in (*CONTROLS, OWN)},
+    **{f"wins_{control}": _wins(control) for control in (*CONTROLS, OWN, BESIDE)},
     "area": _plain("area", "area", 2, "mean height of the validation curve over the base's epochs, percent"),
     "target": _plain("target", "target %", 2, "validation accuracy to reach"),
     "reached": TableColumn("reached", _reached, "reached", "seeds that reach the target"),
@@ -157,13 +194,14 @@ COLUMNS: dict[str, TableColumn] = {
 STATISTICS = (
     "n",
     "test_accuracy",
-    "rank",
     "difference_base_recalibrated",
+    "verdict_base_recalibrated",
     "p_base_recalibrated",
     "effect_base_recalibrated",
     "wins_base_recalibrated",
     "difference_time_mean",
-    "p_time_mean",
+    "difference_control",
+    "verdict_control",
     "difference_base",
 )
 PROGRESS = ("n", "area", "target", "reached", "epochs_to_target", "seconds_to_target", "gradients_to_target")

@@ -57,6 +57,6 @@ def _caption(comparison: Comparison) -> str:
     if "paired" not in comparison.table.columns:
         return text + "The other numbers' seeds are not known, so nothing is tested."
     return text + (
-        "Paired: mean difference over equal seeds with its 95 % bootstrap interval; p: paired t test, Holm over all "
-        f"lines, from {SEEDS} pairs on. Pairs with the same cell key are the same experiment."
+        "Paired: mean difference over equal seeds with its 95 % interval, which covers seeds alone; p: paired t test, "
+        f"Holm over all lines, from {SEEDS} pairs on. Pairs with the same cell key are the same experiment."
     )

@@ -1,4 +1,4 @@
-"""A table of texts as Markdown and LaTeX: best of a column in bold, second underlined, ties with the best marked."""
+"""A table of texts as Markdown and LaTeX: best of a column in bold, second underlined."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-TIE = "≈"
-"""The mark behind a number that cannot be told apart from the best."""
+from harness.report.warnings import BUSY_MARK
+
+EQUAL = "≈"
+"""The mark behind what was shown to be equivalent."""
 
 _LATEX = str.maketrans(
     {
@@ -26,7 +28,8 @@ _LATEX = str.maketrans(
         "∞": r"$\infty$",
         "ρ": r"$\rho$",
         "Δ": r"$\Delta$",
-        TIE: r"$^{\approx}$",
+        EQUAL: r"$^{\approx}$",
+        BUSY_MARK: r"$^{\dagger}$",
     }
 )
 
@@ -69,7 +72,7 @@ class Printed:
         """The table as Markdown: the best in bold, the second in italics."""
         lead = self.caption
         if self.marks is not None and self.legend:
-            lead += " Best **bold**, second *italic*, among means over equally many seeds."
+            lead += " Best mean **bold**, second *italic*, over equally many seeds, which is no verdict."
         align = ["left" if place < self.names else "right" for place in range(len(self.texts.columns))]
         body = self._marked("**{}**", "*{}*").to_markdown(index=False, disable_numparse=True, colalign=align)
         title = f"### {self.title}\n\n" if self.title else ""
@@ -86,7 +89,8 @@ class Printed:
         title = escaped(f"{self.title}. ") if self.title else ""
         legend = ""
         if self.marks is not None and self.legend:
-            legend = r" Best \textbf{bold}, second \underline{underlined}, among means over equally many seeds."
+            legend = r" Best mean \textbf{bold}, second \underline{underlined}"
+            legend += ", over equally many seeds, which is no verdict."
         notes = "".join(rf"\par\footnotesize {escaped(note)}" + "\n" for note in self.notes)
         label = re.sub(r"[^A-Za-z0-9]+", "-", self.label)
         label = f"\\label{{tab:{label}}}\n" if label else ""

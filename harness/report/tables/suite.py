@@ -1,4 +1,4 @@
-"""The printed tables of a suite, all from its summary: results, the paper's two shapes, statistics, progress, costs.
+"""The printed tables of a suite: results, the paper's two shapes, statistics, rivals, images, progress, costs.
 
 `main` has methods as rows and stays readable with many of them. `models` and `optimizers` have the shape of the tables
 of the CMD paper, methods as columns, with published numbers beside ours where there are some.
@@ -11,22 +11,20 @@ from typing import Any
 
 import pandas as pd
 
-from harness.report.stats.means import ALL, Row, caption, entries, marks
-from harness.report.stats.paired import SEEDS
+from harness.report.stats.comparisons import EQUIVALENT, EXPLORATORY_WORDS, PRIMARY_WORDS
+from harness.report.stats.headline import unit_of_difference
+from harness.report.stats.means import ALL, Row, Spread, caption, entries, in_words, marks
 from harness.report.stats.published import published_spread
 from harness.report.stats.summary import Results
-from harness.report.tables.columns import COLUMNS, PROGRESS, STATISTICS, Choice
-from harness.report.tables.printed import TIE, Printed
-from harness.report.warnings import unfinished
-from harness.results.columns import COSTS, ROW, ROW_METHOD
+from harness.report.tables.columns import COLUMNS, PROGRESS, STATISTICS, Choice, interval, probability, verdict
+from harness.report.tables.printed import EQUAL, Printed
+from harness.report.warnings import BUSY_MARK, unfinished
+from harness.results.columns import BUSY, COSTS, METRICS, ROW, ROW_METHOD
 
 PAPER = ("base", "base_recalibrated", "ema", "swa", "time_mean", "cmd_online", "p_bfgs_equal", "p_bfgs_long")
 """The methods that are columns in the paper's shapes, with the controls."""
 SIDE_BY_SIDE = 4
 """How many rows of a suite stand beside each other in one table."""
-
-TIES = f"{TIE} cannot be told apart from the best (paired t tests, Holm over all pairs, 5 %)."
-NO_TIES = f"No test is possible with fewer than {SEEDS} seeds: differences may be chance."
 
 
 def heading(row: Row, rows: Sequence[Row]) -> str:
@@ -58,15 +56,32 @@ def main(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printed]
 
 
 def tested(found: Results) -> str:
-    """What can be said of ties: what the mark means, or why there is no test."""
-    return TIES if any(ranking.ranks for ranking in found.ranked.values()) else NO_TIES
+    """What verdicts and their marks mean, and whether the suite named what is tested."""
+    none = "The suite named no primary comparisons, so all of them are exploratory."
+    marked = found.compared["verdict"].eq(EQUIVALENT).any()
+    equal = f"{EQUAL}: equivalent. " if marked else ""
+    return f"{PRIMARY_WORDS if found.primary else none} {EXPLORATORY_WORDS} {_margin(found)}{equal}{intervals(found)}"
+
+
+def _margin(found: Results) -> str:
+    accuracy = METRICS[found.metric].unit == "%"
+    return f"The margin is {found.margin:g} {unit_of_difference(found.metric)}. " if accuracy else ""
+
+
+def intervals(found: Results) -> str:
+    """What intervals cover."""
+    known = found.compared["images"] > 0
+    if not known.any():
+        return "Intervals cover seeds alone and not the choice of test images, which all seeds share."
+    part = "" if known.all() else " where it is known which images a cell got right, and seeds alone elsewhere"
+    return f"Intervals cover seeds and test images{part}."
 
 
 def summary_lines(summary: pd.DataFrame, found: Results) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """The lines of a summary by model, dataset, optimizer and method, with the metric that they are ranked by."""
+    """The lines of a summary by model, dataset, optimizer and method, with the metric that they are compared by."""
     for line in summary.to_dict("records"):
         key = tuple(str(line[name]) for name in ROW_METHOD)
-        yield key, {**{str(k): v for k, v in line.items()}, "ranked_by": found.metric}
+        yield key, {**{str(k): v for k, v in line.items()}, "compared_by": found.metric}
 
 
 def by_row(found: Results, summary: pd.DataFrame, names: Sequence[str], choice: Choice, text: str) -> list[Printed]:
@@ -79,28 +94,103 @@ def by_row(found: Results, summary: pd.DataFrame, names: Sequence[str], choice: 
     for row, lines in sections.items():
         over_all = row[0] == ALL
         shown = [name for name in names if not over_all or not lines or COLUMNS[name].value in _OVER_ALL]
-        if over_all and not set(shown) - {"n", "rank"}:
+        if over_all and not set(shown) - {"n"}:
             continue
         texts = pd.DataFrame({"method": [line["method"] for line in lines]})
         for name in shown:
             texts[COLUMNS[name].heading] = [COLUMNS[name].text(line) for line in lines]
-        title = "all rows together" if over_all else ", ".join(row)
+        title = together(row) if over_all else ", ".join(row)
         printed.append(Printed(text, texts, title=title, label="-".join(row)))
         text = "As above."
     return printed
 
 
+def together(row: Row) -> str:
+    """What several rows that are taken together are called."""
+    return "all rows together" if row[-1] == ALL else f"all rows of {row[-1]} rate together"
+
+
 _OVER_ALL = {column.value for name, column in COLUMNS.items() if "_to_" in column.value and "target" not in name} | {
-    "n",
-    "rank",
+    "n"
 }
 """The values that pairs over several rows can say something of."""
 
 
 def statistics(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printed]:
-    """Differences to the controls with intervals, tests and effects."""
-    names = choice.columns or tuple(name if name != "test_accuracy" else found.metric for name in STATISTICS)
+    """Differences to the controls with intervals, verdicts, tests and effects."""
+    names = choice.columns or usual(found, STATISTICS)
     return by_row(found, summary, names, choice, f"{_meanings(names)} {tested(found)}")
+
+
+def usual(found: Results, names: Sequence[str]) -> tuple[str, ...]:
+    """The columns shown where none are chosen: the metric compared in the place of test accuracy, and those of methods'
+    own controls where a method has one."""
+    own = found.frame["control"].notna().any()
+    kept = [name for name in names if own or not name.endswith("_control")]
+    return tuple(found.metric if name == "test_accuracy" else name for name in kept)
+
+
+def rivals(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printed]:
+    """Methods on bases of a constant rate beside the plain annealed run of the same length, model and data."""
+    digits, printed = METRICS[found.metric].digits, []
+    text = (
+        f"{in_words(found.metric)} of methods on a base of constant rate, beside the plain run of the same length with "
+        "an annealed rate (base_recalibrated of the optimizer named): does a method beat what one would do anyway? "
+        "Means ± sample standard deviations over the seeds that both have; difference paired by seed with its 95 % "
+        f"interval. {EXPLORATORY_WORDS} {_margin(found)}{intervals(found)}"
+    )
+    for (*row, twin), lines in found.rivals.groupby([*ROW, "twin"], sort=False):
+        shown = [line for line in lines.to_dict("records") if choice.keeps(str(line["method"]))]
+        texts = [
+            {
+                "method": str(line["method"]),
+                "n": f"{line['n']}" if line["n"] == line["seeds"] else f"{line['n']}/{line['seeds']}",
+                "method's": Spread(line["method_mean"], line["method_std"], line["n"]).text(digits),
+                "annealed": Spread(line["rival_mean"], line["rival_std"], line["n"]).text(digits),
+                "difference": interval(line["mean"], line["low"], line["high"], digits),
+                "verdict": verdict({f"{name}_to_rival": line[name] for name in _JUDGED}, "rival", digits),
+                "wins": f"{line['wins']}/{line['n']}",
+            }
+            for line in shown
+        ]
+        if texts:
+            title = f"{', '.join(map(str, row))} beside {twin}"
+            printed.append(Printed(text, pd.DataFrame(texts), title=title, label="-".join(["rivals", *map(str, row)])))
+            text = "As above."
+    return printed
+
+
+_JUDGED = ("verdict", "family", "findable")
+
+
+def images(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printed]:
+    """How many test images a method and its control alone get right, with McNemar's exact test in every seed."""
+    lines: list[dict[str, str]] = []
+    for names, own in found.images.groupby([*ROW_METHOD, "control"], sort=False):
+        line = dict(zip([*ROW_METHOD, "control"], map(str, names), strict=True))
+        if not choice.keeps(line["method"]):
+            continue
+        ps = own["p"].tolist()
+        line |= {
+            "images": f"{own['images'].iloc[0]}",
+            "seeds": f"{len(own)}",
+            "only the method": f"{own['only_method'].mean():.1f}",
+            "only the control": f"{own['only_control'].mean():.1f}",
+            "p by seed": ", ".join(map(probability, ps))
+            if len(ps) <= _PS
+            else f"{probability(min(ps))} to {probability(max(ps))}",
+        }
+        lines.append(line)
+    text = (
+        "Test images that a method or its control alone gets right, as means per seed, and McNemar's exact test in "
+        "every seed, not adjusted. It says whether two trained models differ on such images, not whether two methods "
+        "do: two runs of one method differ too."
+    )
+    return [Printed(text, pd.DataFrame(lines), names=len(ROW_METHOD) + 1, label="images")] if lines else []
+
+
+_PS = 6
+"""The most seeds whose p values are printed one by one."""
 
 
 def progress(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printed]:
@@ -170,9 +260,25 @@ def costs(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printed
     """What methods cost, as means per seed."""
     text = (
         f"Means per seed; training seconds and gradients include the shared prefix, which is the whole run for methods "
-        f"that only watch it. {_meanings(COSTS)}"
+        f"that only watch it. {_meanings(COSTS)} {comparable(summary)}"
     )
     return by_row(found, summary, ("n", *COSTS), choice, text)
+
+
+def comparable(summary: pd.DataFrame) -> str:
+    """Whether seconds can be compared: which were measured beside other work, and which do not say."""
+    own = summary[summary["model"] != ALL]
+    busy, unknown, n = (int(own[name].sum()) for name in ("busy_cells", "unknown_cells", "n"))
+    parts = []
+    if busy:
+        parts.append(
+            f"{BUSY_MARK}: {busy} of {n} cells ran while other processes, jobs of the same run among them, had more "
+            f"than {100 * BUSY:.0f} % of the cores, so that their seconds are longer than those of the others."
+        )
+    if unknown:
+        parts.append(f"Of {unknown} of {n} cells it is not known what else ran.")
+    idle = f"Other processes never had more than {100 * BUSY:.0f} % of the cores."
+    return " ".join([*parts, "Compare gradients in place of seconds."]) if parts else idle
 
 
 def models(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printed]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,11 +10,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.stats.means import CONTROL, Row, differences, entries, marks
+from harness.report.stats.means import CONTROL, Row, Spread, differences, entries, marks
+from harness.report.stats.rivals import rival_pairs
 from harness.report.tables.printed import Printed
-from harness.results.columns import COLUMNS, ROW_METHOD
+from harness.report.warnings import BUSY_MARK
+from harness.results.columns import BUSY, COLUMNS, ROW, ROW_METHOD
+from harness.results.columns import SECONDS as _SECONDS
 
-_SECONDS = ("train_seconds", "method_seconds", "eval_seconds")
 _MEASURED = ("val_accuracy", "test_accuracy")
 _HEADINGS = (
     "method",
@@ -29,7 +31,11 @@ def _terminal_lines(frame: pd.DataFrame) -> dict[Row, list[tuple[str, ...]]]:
     """The lines of the terminal table by model, dataset and optimizer."""
     validation, paired = entries(frame, "val_accuracy"), differences(frame)
     costs = frame.groupby(ROW_METHOD, sort=False)[list(_SECONDS)].mean()
-    seconds = {key: ["–" if np.isnan(s) else f"{s:.1f}" for s in row] for key, *row in costs.itertuples(name=None)}
+    busy = set(frame[frame["busy"] > BUSY].groupby(ROW_METHOD).indices)
+    seconds = {
+        key: ["–" if np.isnan(s) else f"{s:.1f}{BUSY_MARK if key in busy else ''}" for s in row]
+        for key, *row in costs.itertuples(name=None)
+    }
     sections: dict[Row, list[tuple[str, ...]]] = {}
     for row, methods in entries(frame).items():
         for method, test in methods.items():
@@ -59,11 +65,35 @@ def terminal_table(frame: pd.DataFrame) -> Table:
         for line in lines:
             section.add_row(*map(Text, line), style="bold" if marked.get(line[0]) == "best" else None)
         whole.add_row(section)
+    for section in _rival_sections(frame):
+        whole.add_row(section)
     whole.caption = (
         "Last epoch; mean ± sample std over n seeds, best test mean bold. test diff: points above "
         f"{CONTROL}, paired by seed. Seconds: mean per seed; an observer shares its base's training."
+        + (
+            f" {BUSY_MARK}: measured while other work had a part of the machine."
+            if (frame["busy"] > BUSY).any()
+            else ""
+        )
     )
     return whole
+
+
+def _rival_sections(frame: pd.DataFrame) -> Iterator[Table]:
+    """Methods on bases of constant rate beside the plain annealed run, a section per base that has a twin."""
+    for names, own in rival_pairs(frame, "test_accuracy").groupby([*ROW, "twin"], sort=False):
+        *row, twin = map(str, names)
+        title = f"{' · '.join(row)} beside plain {twin}"
+        section = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(title, "bold"), title_justify="left")
+        for name in ("method", "n", "test %", "annealed %", "test diff"):
+            section.add_column(name, justify="left" if name == "method" else "right")
+        for method, cells in own.groupby("method", sort=False):
+            value, rival, difference = (
+                Spread.of(cells[name].to_numpy(dtype=np.float64)) for name in ("value", "rival", "difference")
+            )
+            texts = (value.text(2, "±"), rival.text(2, "±"), difference.text(2, "±", "+"))
+            section.add_row(*map(Text, (str(method), str(value.n), *texts)))
+        yield section
 
 
 def printed_table(tables: Sequence[Printed]) -> Table:

@@ -28,6 +28,14 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
         table.to_csv(temporary, index=False)
 
 
+def write_or_remove(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV, or remove the file of an earlier plan where the table is empty."""
+    if len(table):
+        write_csv(table, path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_printed(tables: Sequence[Printed], folder: Path, name: str) -> None:
     """Write <name>.md and <name>.tex, or remove them where there is no table."""
     for kind, text in (("md", markdown(tables)), ("tex", latex(tables))):
@@ -58,26 +66,34 @@ def error_shares(store: Store, frame: pd.DataFrame) -> pd.DataFrame:
 def write_errors(shares: pd.DataFrame, folder: Path) -> None:
     """Write errors.{md,tex,csv} from the methods' tables of reconstruction errors, or remove them if there are none."""
     write_printed(suite.errors(shares), folder, "errors")
-    if len(shares):
-        write_csv(shares, folder / "errors.csv")
-    else:
-        (folder / "errors.csv").unlink(missing_ok=True)
+    write_or_remove(shares, folder / "errors.csv")
 
 
 def write_tables(found: Results, folder: Path, choice: Choice = Choice()) -> pd.DataFrame:  # noqa: B008
     """Write all tables into `folder` and return the summary.
 
-    main, models, optimizers, statistics, progress and cost as Markdown and LaTeX; main.csv (means of every metric,
-    long), summary.csv (all that is known of a method in a row), comparisons.csv (every comparison), targets.csv (every
-    cell) and cost.csv.
+    main, models, optimizers, statistics, rivals, images, progress and cost as Markdown and LaTeX; main.csv (means of
+    every metric, long), summary.csv (all that is known of a method in a row), comparisons.csv (every comparison),
+    rivals.csv (those with annealed bases), images.csv (McNemar's test of every pair of cells), targets.csv (all cells),
+    cost.csv. There are no rivals where no base has a twin, and no images where cells do not say what they got right.
     """
     whole = summary(found)
-    for table in (suite.main, suite.models, suite.optimizers, suite.statistics, suite.progress):
-        write_printed(table(found, whole, choice), folder, table.__name__)
+    for printed in (
+        suite.main,
+        suite.models,
+        suite.optimizers,
+        suite.statistics,
+        suite.progress,
+        suite.rivals,
+        suite.images,
+    ):
+        write_printed(printed(found, whole, choice), folder, printed.__name__)
     write_printed(suite.costs(found, whole, choice), folder, "cost")
     write_csv(pd.concat([statistics(found.frame, metric) for metric in METRICS]), folder / "main.csv")
     write_csv(whole, folder / "summary.csv")
     write_csv(found.compared, folder / "comparisons.csv")
+    for name, table in (("rivals", found.rivals), ("images", found.images)):
+        write_or_remove(table, folder / f"{name}.csv")
     write_csv(found.reached, folder / "targets.csv")
     write_csv(costs(found.frame), folder / "cost.csv")
     return whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import traceback
 from abc import ABC, abstractmethod
 from functools import cached_property
@@ -47,7 +48,7 @@ from harness.storage.store import Record, Store
 from harness.storage.tensors import write_state
 from harness.tracking import tracks
 from harness.tracking.runs import cell_info
-from harness.training.clock import Clock, peak_memory_bytes
+from harness.training.clock import Clock, Load, peak_memory_bytes
 from harness.training.evaluate import Evaluator
 from harness.training.loop import set_determinism
 from harness.training.out_of_memory import bounded_by
@@ -66,6 +67,7 @@ class Worker(ABC):
         self.device = torch.device(self.base.device)
         self.store = Store(Path(job.settings.results_dir), self.say)
         self.clock = Clock(self.device)
+        self.load = Load()
         self.folder = self.store.base_folder(job.base.key)
         self.base_digest: list[str] = []
         """of the base's last weights, once they are known"""
@@ -238,6 +240,7 @@ class Worker(ABC):
         record |= {"summary": summary, "cost": cost, "holds": holds, "rederived": self.rederived}
         if "test_accuracy" in summary and entry.test_correct is not None:
             record["test_correct"] = packed(entry.test_correct)
+        record["machine"]["load"] = {"cores": os.cpu_count(), "busy": self.load.busy()}
         record |= next_run(self.store, cell)
         self.store.write_record(record, entry.rows)
         self._ended.add(cell.key)

@@ -1,0 +1,66 @@
+"""The smallest difference that a comparison paired by seed can find, before it runs or where it found nothing.
+
+A difference of this size is found, in its own direction, with a probability of POWER by the tests of `stats.paired`:
+two-sided, at 5 % shared by all tests of the family (the first and hardest of Holm's steps).
+
+Shape suffixes: C comparisons, Q nodes of an integral.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import special
+
+from harness.config import ConfigError
+from harness.report.stats.paired import ALPHA, SEEDS, Floats, half_width
+
+POWER = 0.8
+STD = 0.5
+"""The standard deviation of differences between seeds, in points of accuracy, that is taken where no earlier results
+say it: what averages of recent weights have to their base on a subset of some thousand images."""
+NODES = 64
+
+
+def findable(std_C: Floats, n_C: Floats, shared_C: Floats, tests: int = 1) -> Floats:
+    """The smallest differences that would have been found, (C,), in the unit of `std_C`; NaN below SEEDS pairs.
+
+    `std_C` are standard deviations of the differences between seeds, n_C their pairs, `shared_C` the variance that the
+    test images give the mean, `tests` the size of the family.
+    """
+    n_C = n_C.astype(np.float64)
+    found_C = np.full(len(n_C), math.nan)
+    tested = (n_C >= SEEDS) & np.isfinite(std_C)
+    std, n, shared = std_C[tested], n_C[tested], shared_C[tested]
+    if not len(n):
+        return found_C
+    nodes_Q = (np.arange(NODES) + 0.5) / NODES
+    # Quantiles of the sample standard deviation, over which the width of the interval varies.
+    sample_CQ = std[:, None] * np.sqrt(2 * special.gammaincinv((n[:, None] - 1) / 2, nodes_Q) / (n[:, None] - 1))
+    half_CQ = half_width(sample_CQ, n[:, None], shared[:, None], ALPHA / tests / 2)
+    error_C1 = np.sqrt(std**2 / n + shared)[:, None]
+    low, high = np.zeros(len(n)), half_CQ.max(axis=1) + 10 * error_C1[:, 0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for _ in range(40):
+            middle = (low + high) / 2
+            reached = special.ndtr((middle[:, None] - half_CQ) / error_C1).mean(axis=1) >= POWER
+            low, high = np.where(reached, low, middle), np.where(reached, middle, high)
+    found_C[tested] = np.where(error_C1[:, 0] > 0, high, 0.0)
+    return found_C
+
+
+def smallest_difference(seeds: int, std_of_differences: float = STD, tests: int = 1) -> float:
+    """The smallest true difference that a suite finds with a probability of 80 %, NaN below 3 seeds.
+
+    `std_of_differences` is the standard deviation between seeds of the paired difference, from earlier results of the
+    same base (the column `std` of comparisons.csv) or by default STD points of accuracy; `tests` is the number of
+    comparisons that the suite names as primary over all its rows. The result has the unit of the standard deviation.
+    The error that all seeds share through their test images is not in it: the square root of disagreement / images
+    bounds it, 0.3 points for methods that disagree on 5 % of 5,000 images. ConfigError for numbers out of bounds.
+    """
+    if seeds < 1 or tests < 1:
+        raise ConfigError(f"seeds and tests must be at least 1, got {seeds} and {tests}")
+    if not (math.isfinite(std_of_differences) and std_of_differences >= 0):
+        raise ConfigError(f"std_of_differences must be finite and at least 0, got {std_of_differences}")
+    return float(findable(np.array([std_of_differences]), np.array([seeds]), np.zeros(1), tests)[0])
