@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark test test-recovery test-slurm test-ray check tune report sync
+.PHONY: help setup benchmark test test-recovery slurm-daemons test-slurm test-ray test-nightly check tune report sync
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -38,13 +38,21 @@ test: $(VENV)/ready ## Run all tests
 test-recovery: $(VENV)/ready ## Kill and disturb a run at many moments (half an hour)
 	@$(BIN)/python -m pytest -n 4 -m 'long or not long' tests/recovery $(ARGS)
 
-test-slurm: $(VENV)/ready ## Run on a Slurm of one node (Debian: slurmctld slurmd slurm-client munge)
+slurm-daemons:
+	@for name in munged slurmctld slurmd; do command -v $$name > /dev/null || { echo "Slurm is needed, $$name is not on the path (Debian: slurmctld slurmd slurm-client munge)"; exit 2; }; done
+
+test-slurm: $(VENV)/ready slurm-daemons ## Run on a Slurm of one node (Debian: slurmctld slurmd slurm-client munge)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[slurm]'
 	@$(BIN)/python -m pytest -m slurm -n 0 tests/cluster $(ARGS)
 
 test-ray: $(VENV)/ready ## Run on a Ray of this machine
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
 	@$(BIN)/python -m pytest -m ray -n 0 tests/cluster $(ARGS)
+
+test-nightly: $(VENV)/ready slurm-daemons ## Run every test there is, those of the three targets above too (an hour)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[slurm,ray]'
+	@$(BIN)/python -m pytest -n 4 -m 'not slurm and not ray' $(ARGS); others=$$?; \
+	$(BIN)/python -m pytest -n 0 -m 'slurm or ray' tests/cluster $(ARGS) && exit $$others
 
 check: $(VENV)/ready ## Lint, formatting, types and the order of the rooms
 	@$(BIN)/ruff check .

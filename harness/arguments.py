@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field
@@ -10,9 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, Field
 
-from harness.config import Number, Text, TrackerConfig
+from harness.config import FilePath, Number, Text, TrackerConfig
 from harness.results.columns import METRICS
-from harness.validation import ConfigError, Validated, field_types, shown, validated
+from harness.validation import ConfigError, Validated, as_given, field_types, shown, validated
 
 GRID = 61
 """most points of a loss landscape along one direction"""
@@ -35,7 +36,7 @@ class Arguments(Validated):
     """What a verb was given; `spelled` has the keys that are not named like their field."""
 
     spelled: ClassVar[dict[str, str]] = {}
-    results_dir: Text = "results"
+    results_dir: FilePath = "results"
 
     def key(self, name: str) -> str:
         return self.spelled.get(name, name)
@@ -54,7 +55,7 @@ class MergeArguments(Arguments):
     """The folder that takes over, and the other one, which is only read."""
 
     spelled: ClassVar[dict[str, str]] = {"other": "from"}
-    other: Text
+    other: FilePath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ class ReportArguments(Arguments):
     target: Annotated[Number, Field(gt=0, le=100)] | None = None
     """percent of validation accuracy"""
     budget: str = ""
-    compare: str = ""
+    compare: FilePath | Literal[""] = ""
     figures: Literal["all", "none"] = "all"
     landscape: Annotated[int, AfterValidator(_grid_points)] = 0
 
@@ -127,11 +128,8 @@ def read_arguments(cls: type[Given], verb: str, texts: Iterable[str]) -> Given:
 
 def _read(key: str, kind: Any, text: str) -> Any:
     """The value that a text stands for where a type is asked for."""
-    if text != "null":
-        try:
-            return validated(key, kind, text)
-        except ConfigError:
-            pass  # no key for text
+    with contextlib.suppress(ConfigError):
+        return as_given(key, kind, text)
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):

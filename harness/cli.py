@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shlex
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from harness.validation import ConfigError
+from harness.packages import CONF
+from harness.terminal import patient_streams
+from harness.validation import ConfigError, reason
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,7 +131,7 @@ class _Version(argparse.Action):
 
 
 def _presets(group: str) -> list[str]:
-    return sorted(Path(p.name).stem for p in (files("conf") / group).iterdir() if p.name.endswith(".yaml"))
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def _complete(prefix: str, **_: Any) -> list[str]:
@@ -168,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
                 "--config-dir",
                 action="append",
                 default=[],
-                type=Path,
+                type=lambda text: Path(os.path.expanduser(text)),
                 metavar="DIR",
                 help="a folder with presets (DIR/method/mine.yaml) and modules of your own; repeatable",
             )
@@ -179,6 +182,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit: 0 all done, 1 some cell failed, 2 bad input, 130 interrupted."""
+    with patient_streams():
+        raise SystemExit(_code(arguments))
+
+
+def _code(arguments: Sequence[str] | None) -> int:
+    """Run the command for its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
     import argcomplete
@@ -207,9 +216,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "merge": _merge,
     }
     verb = verbs[parsed.verb]
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = verb(parsed, " ".join(["traindyn", *map(shlex.quote, given)]))
+        with _interrupted_by_sigterm():
+            code = verb(parsed, " ".join(["traindyn", *map(shlex.quote, given)]))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
@@ -219,13 +228,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         goes_on = (
             "; what is done stays, run the same command again when it can be written" if is_disk_trouble(error) else ""
         )
-        print(f"error: {error.strerror or error}: {error.filename}{goes_on}", file=sys.stderr)
+        where = "" if error.filename is None else f": {error.filename}"
+        print(f"error: {error.strerror or reason(error)}{where}{goes_on}", file=sys.stderr)
         code = 1 if goes_on else 2
     except KeyboardInterrupt:
         unit = "trial" if parsed.verb == "tune" else "epoch"
         print(f"interrupted: run the same command again to go on from the last finished {unit}", file=sys.stderr)
         code = 130
-    raise SystemExit(code)
+    return code
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM is as Ctrl-C in the block, but for a command that is called in a thread, which hears no signal."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(*_: object) -> None:
@@ -268,7 +291,8 @@ def _make_plan(parsed: argparse.Namespace, command: str) -> Plan:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=120)
+    # paths and names may hold [brackets] and :colons: of their own
+    return Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
 
 
 def _plan(parsed: argparse.Namespace, command: str) -> int:
@@ -281,9 +305,9 @@ def _plan(parsed: argparse.Namespace, command: str) -> int:
         cost, work = estimate(plan), work_left(plan)
     console = _console()
     console.print(plan_table(plan))
-    console.print(plan_text(plan, cost), highlight=False)
+    console.print(plan_text(plan, cost), markup=False, highlight=False, soft_wrap=True)
     for line in (*work.sentences(), _power(plan)):
-        console.print(line, markup=False, highlight=False)
+        console.print(line, highlight=False)
     return 0
 
 
@@ -320,7 +344,9 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
     console = _console()
     if left:
         from harness.running.engine.local import warm_up
+        from harness.tracking import check_environment
 
+        check_environment(plan.experiment.settings.tracker)
         warm_up()
         plan = _with_data(plan, lambda: _make_plan(parsed, command), console)
         check_room(plan, estimate(plan))
@@ -348,10 +374,10 @@ def _with_data(plan: Plan, again: Callable[[], Plan], console: Console) -> Plan:
     datasets = {base.config.dataset.name: base.config.dataset for base in plan.bases}
     messages = [message for message in (obtain(dataset) for dataset in datasets.values()) if message is not None]
     for message in messages:
-        console.print(message, markup=False, highlight=False)
+        console.print(message, highlight=False)
     plan = again() if messages else plan
     for note in plan.notes:
-        console.print(note, markup=False, highlight=False)
+        console.print(note, highlight=False, soft_wrap=True)
     return plan
 
 
@@ -386,7 +412,7 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
                 engine.close()
             code = _show(root, settings.suite, console)
             for line in () if tracking is None else tracking.finish():
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
+                console.print(line, highlight=False, soft_wrap=True)
         except BaseException:
             if tracking is not None:
                 tracking.leave()
@@ -438,8 +464,10 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
         from harness.running.engine import open_engine
         from harness.running.engine.local import warm_up
         from harness.running.event_files import EventFolder
+        from harness.tracking import check_environment
 
         plan = _make_plan(parsed, command)
+        check_environment(plan.experiment.settings.tracker)
         warm_up()
         from harness.tune.command import tune
     console = _console()
@@ -465,8 +493,8 @@ def _show(root: Path, suite: str, console: Console) -> int:
         frame = write_views(store, suite)
     console.print(terminal_table(frame))
     for warning in warnings(frame):
-        console.print(warning, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"tables and frame: {store.suite_folder(suite)}", markup=False, highlight=False, soft_wrap=True)
+        console.print(warning, highlight=False, soft_wrap=True)
+    console.print(f"tables and frame: {store.suite_folder(suite)}", highlight=False, soft_wrap=True)
     return 1 if (frame["status"] == "failed").any() else 0
 
 
@@ -480,7 +508,7 @@ def _report(parsed: argparse.Namespace, command: str) -> int:
 
         def say(text: str) -> None:
             done_saying()
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            console.print(text, highlight=False, soft_wrap=True)
 
         report = make_report(options, say)
     frame = report.found.frame
@@ -530,4 +558,4 @@ def _merge(parsed: argparse.Namespace, command: str) -> int:
 
 def _console_line() -> Callable[[str], None]:
     console = _console()
-    return lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return lambda line: console.print(line, highlight=False, soft_wrap=True)

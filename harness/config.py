@@ -7,6 +7,7 @@ as that text; nothing else is converted.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -38,6 +39,20 @@ def _address(text: str) -> str:
     return text
 
 
+def _below_home(path: str) -> str:
+    """A shell leaves `~` alone where it stands within an argument."""
+    found = os.path.expanduser(path)
+    if found == path and path.partition("/")[0] == "~":
+        raise ValueError("a path without ~ where no home folder is known")
+    return found
+
+
+def _wandb_name(text: str) -> str:
+    if len(text) > 128 or set("/\\#?%:") & set(text):
+        raise ValueError("text of at most 128 characters without / \\ # ? % and :")
+    return text
+
+
 def _file_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", text):
         raise ValueError("text of at most 100 letters, digits, _ and -")
@@ -46,6 +61,10 @@ def _file_name(text: str) -> str:
 
 Text = Annotated[str, Field(min_length=1), AfterValidator(_printable), BeforeValidator(_as_text)]
 FileName = Annotated[str, AfterValidator(_file_name), BeforeValidator(_as_text)]
+FilePath = Annotated[Text, AfterValidator(_below_home)]
+"""where a file or a folder lies, `~` being the home folder"""
+WandbName = Annotated[Text, AfterValidator(_wandb_name)]
+"""of a project or an entity, as W&B takes them"""
 Url = Annotated[str, AfterValidator(_address)]
 Options = dict[str, JsonValue]
 """values that another library takes, by its own names"""
@@ -67,7 +86,7 @@ class ModelConfig(Validated):
 
     name: str
     timm: Text
-    pretrained: bool | Text = False
+    pretrained: bool | FilePath = False
     """false, true (timm's weights) or the path of a weights file"""
     img_size: Pixels | None = None
     patch_size: Pixels | None = None
@@ -103,7 +122,7 @@ class DatasetConfig(Validated):
     """images trained on; None: all that validation leaves"""
     test_size: Count | None = None
     split_seed: Seed = 0
-    root: Text | None = None
+    root: FilePath | None = None
     resize: Pixels | None = None
     crop_padding: Annotated[int, Field(ge=0, le=2**16)] = 0
     flip: bool = False
@@ -326,8 +345,8 @@ class TrackerConfig(Validated):
     """auto: online where a key is configured and the server answers, otherwise offline"""
     base_url: Url | None = None
     """None, here and below: what W&B's environment variables and settings say"""
-    entity: Text | None = None
-    project: Text | None = None
+    entity: WandbName | None = None
+    project: WandbName | None = None
     tags: list[Text] = field(default_factory=list)
     notes: Annotated[str, BeforeValidator(_as_text)] | None = None
     artifacts: Artifacts = "tables"
@@ -410,7 +429,7 @@ class Settings(Validated):
     """What a command does with its bases and cells, none of which changes a number."""
 
     suite: str
-    results_dir: Text
+    results_dir: FilePath
     tracker: TrackerConfig
     engine: EngineConfig
     trajectory_keep: Literal["all", "warmup", "none"]

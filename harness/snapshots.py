@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from harness.method import Buffers, Layout, Snapshot, Trajectory
 
@@ -26,8 +27,14 @@ FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The trainable parameters by name; ValueError where they have no weight."""
+    """The trainable parameters by name; ValueError where they have no weight, or naming one that is none of numbers."""
     found = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for name, parameter in found.items():
+        if is_lazy(parameter):
+            raise ValueError(f"parameter {name} must have a shape, which a lazy module has after a first forward pass")
+        if parameter.dtype not in FLOATING or parameter.layout != torch.strided:
+            kind = f"{parameter.dtype}, {parameter.layout}"
+            raise ValueError(f"parameter {name} must be a dense tensor of real floating-point numbers, got {kind}")
     if sum(parameter.numel() for parameter in found.values()) == 0:
         raise ValueError("model must have at least 1 trainable weight, got 0")
     return found
@@ -48,8 +55,14 @@ def layout_of(model: nn.Module) -> Layout:
 
 @torch.no_grad()
 def weights_of(model: nn.Module) -> Tensor:
-    """A copy of the model's trainable weights, (N,) float32; ValueError where there are none."""
-    return torch.cat([parameter.detach().reshape(-1).float() for parameter in trainable(model).values()])
+    """A copy of the model's trainable weights, (N,) float32; ValueError where there are none, or naming a parameter
+    that is not on the first one's device."""
+    parameters = trainable(model)
+    device = next(iter(parameters.values())).device
+    for name, parameter in parameters.items():
+        if parameter.device != device:
+            raise ValueError(f"parameter {name} must be on {device} like those before it, got {parameter.device}")
+    return torch.cat([parameter.detach().reshape(-1).float() for parameter in parameters.values()])
 
 
 def tensors_of(theta_N: Tensor, layout: Layout) -> list[Tensor]:

@@ -6,11 +6,13 @@ value is checked, so that the command's help does without it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
 import inspect
 import re
+import traceback
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -45,6 +47,43 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
+def printable(text: object) -> str:
+    """A path, or another text, on one line that every file and terminal takes.
+
+    Line breaks and other characters that do not print are escaped, and so are bytes of a file's name that are no
+    UTF-8: `caf\\xe9`.
+    """
+    return "".join(c if c.isprintable() else _escaped(c) for c in str(text))
+
+
+def in_utf8(text: str) -> str:
+    """A text, of any lines, in which bytes of file names that are no UTF-8 are escaped, as files and pages need it."""
+    return re.sub("[\ud800-\udfff]", lambda found: _escaped(found[0]), text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    # Python reads a name's byte 0xe9 that is no UTF-8 as U+DCE9
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else character.encode("unicode_escape").decode()
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, on one line; its kind too where that alone says little, and where it says nothing at all
+    the assertion that it failed at, if there is one. Never empty."""
+    text = " ".join(str(error).split())
+    if text:
+        return f"{type(error).__name__}: {text}" if isinstance(error, KeyError) else text
+    passed = [frame for frame in traceback.extract_tb(error.__traceback__) if "assert" in (frame.line or "")]
+    where = f" at {passed[-1].line} in {passed[-1].name}" if passed else ""
+    return f"{type(error).__name__}{where}"
+
+
+def reason_of_kind(error: BaseException) -> str:
+    """As `reason`, the kind of the exception always first."""
+    kind, said = type(error).__name__, reason(error)
+    return said if said.startswith(kind) else f"{kind}: {said}"
+
+
 def check_choice(key: str, value: Any, choices: Iterable[Any]) -> None:
     """ConfigError where `value` is none of `choices`."""
     choices = tuple(choices)
@@ -64,6 +103,31 @@ def validated(key: str, kind: Any, value: Any) -> Any:
         return _adapter(kind).validate_python(value)
     except ValidationError as error:
         raise ConfigError(_refusal(key, value, error)) from None
+
+
+_QUOTED = re.compile(r"""(['"])((?:\\.|(?!\1)[^\\])*)\1""", re.S)
+_LIST = re.compile(r"""\[([^\[\]{}'"]*)\]""", re.S)
+_WORDS: dict[str, Any] = {"null": None, "true": True, "false": False}
+
+
+def as_given(key: str, kind: Any, text: str) -> Any:
+    """The value of an argument `key=text` where its annotated type takes text: all of the text as it is.
+
+    Quotes around all of it are taken off, `null`, `true` and `false` stand for themselves where the type has these, and
+    `[a b, c: d]` is a list where it has a list of texts. ConfigError where it takes no such text.
+    """
+    if quoted := _QUOTED.fullmatch(text):
+        return validated(key, kind, re.sub(rf"\\({quoted[1]}|\\$)", r"\1", quoted[2]))
+    if text.lower() in _WORDS:
+        try:
+            return validated(key, kind, _WORDS[text.lower()])
+        except ConfigError:
+            if text.lower() == "null":
+                raise
+    if listed := _LIST.fullmatch(text):
+        with contextlib.suppress(ConfigError):
+            return validated(key, kind, [one.strip() for one in listed[1].split(",")] if listed[1].strip() else [])
+    return validated(key, kind, text)
 
 
 class Validated:
@@ -96,6 +160,19 @@ def from_mapping(cls: type[T], key: str, values: Any, **given: Any) -> T:
         if name not in values:
             raise ConfigError(f"{below(key, name)} must be given")
     return cls(**{name: validated(below(key, name), kinds[name], value) for name, value in values.items()}, **given)
+
+
+def check_whole_numbers(key: str, value: Any) -> None:
+    """ConfigError where a whole number in a composed value has more than 64 bits, which no table or file takes."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            check_whole_numbers(below(key, name), inner)
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            check_whole_numbers(f"{key}[{index}]", inner)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        bound = f"below {2**63}" if value > 0 else f"at least {-(2**63)}"
+        raise ConfigError(f"{key} must be {bound}, got {shown(value)}")
 
 
 def check_names(key: str, values: Iterable[Any], known: Iterable[str]) -> None:
@@ -201,7 +278,7 @@ _PHRASES = {
     "finite_number": "a finite number",
     "bool_type": "true or false",
     "string_type": "text",
-    "string_unicode": "text",
+    "string_unicode": "text in UTF-8",
     "list_type": "a list",
     "tuple_type": "a list",
     "sequence_str": "a list",

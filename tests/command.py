@@ -1,7 +1,7 @@
 """The command `traindyn` as a test runs it, and what two results folders must have in common.
 
-`traindyn` starts the installed command in a process of its own; `here` calls the same `main` in this process, where
-the imports are paid for once (its jobs still are processes of their own).
+`start` and `traindyn` run the installed command in a process of its own, which a server forks that has imported the
+libraries (`command_server`); `here` calls the same `main` in this process (its jobs still are processes of their own).
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import io
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -17,10 +16,10 @@ from typing import NamedTuple
 from unittest import mock
 
 import pandas as pd
+from command_server import Forked
 
 from harness.cli import main
 
-COMMAND = Path(sys.executable).parent / "traindyn"
 OWN = Path(__file__).parent / "own"
 """presets and modules as a user would have them, for --config-dir"""
 RUN_ONLY = ("train_seconds", "method_seconds", "eval_seconds", "peak_memory_bytes", "run_id")
@@ -41,19 +40,8 @@ def start(*arguments, results, variables=None):
 
     `variables` are set in its environment.
     """
-    words = [str(COMMAND), *map(str, arguments), f"results_dir={results}"]
-    return subprocess.Popen(
-        words,
-        cwd=Path(results).parent,
-        env=environment() | (variables or {}),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # a shell that starts its tests in the background has them ignore Ctrl-C, and their children with them
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    words = [*map(str, arguments), f"results_dir={results}"]
+    return Forked(words, Path(results).parent, environment() | (variables or {}))
 
 
 def wait_until(condition, process):
@@ -68,7 +56,7 @@ def wait_until(condition, process):
 class Held(NamedTuple):
     """A command of which one job waits at an optimizer step, whatever the speed of the machine."""
 
-    process: subprocess.Popen
+    process: Forked
     mark: Path
 
     def go_on(self):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 from command import traindyn
+from command_server import start_server
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
@@ -44,6 +45,12 @@ def pytest_collection_modifyitems(items):
         return next((index for index, slow in enumerate(SLOWEST) if name.startswith(slow)), len(SLOWEST))
 
     items.sort(key=place)
+
+
+def pytest_configure(config):
+    """One server of commands for all processes of the tests."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and not config.option.collectonly:
+        config.add_cleanup(start_server())
 
 
 class Finished(NamedTuple):

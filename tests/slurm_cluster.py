@@ -1,4 +1,4 @@
-"""A Slurm of one node and two partitions, on loopback, from Debian's packages and without systemd."""
+"""A Slurm of one node and three partitions, on loopback, from Debian's packages and without systemd."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ KillWait=5
 ReturnToService=2
 NodeName=localhost NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
 PartitionName=low Nodes=localhost Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=0 MaxTime=INFINITE State=UP
+PartitionName=short Nodes=localhost PreemptMode=REQUEUE MaxTime=1 State=UP
 PartitionName=high Nodes=localhost PriorityTier=10 PreemptMode=OFF MaxTime=INFINITE State=UP
 """
 
@@ -90,6 +91,21 @@ class SlurmCluster:
         environment = {**os.environ, **self.environment}
         return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
+    def jobs(self) -> list[str]:
+        """The ids of all jobs that wait, run or are being ended."""
+        return self.call("squeue", "--noheader", "--array", "--format=%i").split()
+
+    def take_the_node(self, command: str) -> str:
+        """Run a shell command on the whole node before all others; its job's id."""
+        options = ("--parsable", "--partition=high", "--exclusive", "--output=/dev/null", f"--wrap={command}")
+        return self.call("sbatch", *options).strip()
+
+    def start_at_once_when_requeued(self, identity: str) -> None:
+        """Wait until a job that ran waits again, and spare it the two minutes for which Slurm then holds it back."""
+        self._wait(f"requeueing of {identity}", ("scontrol", "show", "job", "--oneliner", identity), "Restarts=1 ")
+        self._wait(f"requeueing of {identity}", ("scontrol", "show", "job", "--oneliner", identity), "JobState=PENDING")
+        self.call("scontrol", "update", f"JobId={identity}", "StartTime=now")
+
     def _wait(self, what: str, command: tuple[str, ...], expected: str) -> None:
         deadline = time.monotonic() + SECONDS
         said = ""
@@ -102,7 +118,7 @@ class SlurmCluster:
                 return
             time.sleep(0.1)
         logs = "\n".join(path.read_text()[-2000:] for path in sorted(self.folder.glob("*.log")))
-        raise TimeoutError(f"{what} did not start: {said}\n{logs}")
+        raise TimeoutError(f"{what} did not come: {said}\n{logs}")
 
     def wait_until_empty(self) -> None:
         """No job is listed any more; TimeoutError."""

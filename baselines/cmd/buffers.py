@@ -37,7 +37,10 @@ def split(theta_E: Tensor, N: int, like: Buffers) -> Proposal:
 
 
 def extended(layout: Layout, buffers: Buffers) -> Layout:
-    """The layout of theta_E."""
+    """The layout of theta_E; ValueError naming a complex buffer, which is no value like a weight."""
+    for name, buffer in buffers.items():
+        if buffer.is_complex():
+            raise ValueError(f"buffer {name} must hold real numbers where model_buffers is true, got {buffer.dtype}")
     floating = {name: tuple(b.shape) for name, b in buffers.items() if b.is_floating_point()}
     return Layout((*layout.names, *floating), (*layout.shapes, *floating.values()))
 

@@ -25,8 +25,10 @@ from baselines.cmd.embedded_rules import RULES, Embedding, Rule
 from baselines.cmd.modes import ModeReport
 from baselines.cmd.posthoc import BLOCK_BYTES, check_modes, decompose
 from baselines.cmd.sampling import constant_weights, sample_weights
+from baselines.cmd.seed import check_seed
 from baselines.finite import check_finite
 from baselines.parameters import check_choice
+from baselines.unchanged import Unchanged
 from baselines.warmup import PercentOf, check_warmup, check_windows
 from harness.method import State, Trajectory
 from harness.snapshots import MemoryTrajectory, check_float32, layout_of, tensors_of, trainable, weights_of
@@ -57,8 +59,8 @@ class EmbeddedCMD:
     are embedded. `rule` is explained in `embedded_rules`, `movement` in
     `embedded_choice`. Weights are read and written in the model's own parameters, which are neither flattened nor
     replaced. Gradients of all weights are still computed. Optimizers with their own kind of weight decay need the rule
-    `projected`, where it needs no treatment. ValueError, naming the parameter, for values out of bounds and weights
-    that are not float32.
+    `projected`, where it needs no treatment. ValueError, naming the parameter, for values out of bounds, weights that
+    are not float32, and a parameter that is frozen, freed, resized, moved or replaced half-way.
     """
 
     def __init__(
@@ -76,8 +78,10 @@ class EmbeddedCMD:
         seed: int = 0,
     ) -> None:
         check_embedded(modes, samples, warmup, every, percent, percent_of, rule, movement)
+        check_seed(seed)
         check_float32(trainable(model))
-        self.model, self.layout = model, layout_of(model)
+        self.model, self.unchanged = model, Unchanged(model)
+        self.layout = self.unchanged.layout
         self.parameters = list(trainable(model).values())
         self.optimizer = optimizer
         self.modes, self.samples, self.warmup = modes, samples, warmup
@@ -138,11 +142,13 @@ class EmbeddedCMD:
     def follow_rule(self) -> None:
         """Give references the gradient that the rule says."""
         if self.embedding is not None:
+            self.unchanged.check_tensors(self.parameters)
             self.embedding.after_backward(self.rule)
 
     def after_step(self) -> None:
         """Bring references and embedded weights to the constraint."""
         if self.embedding is not None:
+            self.unchanged.check_tensors(self.parameters)
             self.embedding.after_step(self.rule)
 
     @torch.no_grad()
@@ -150,8 +156,12 @@ class EmbeddedCMD:
         """Take in the epoch's weights; fix the modes at the end of the warm-up, and embed where a window closes.
 
         `last`: no training follows, so there is nothing to embed for. ValueError, naming epoch and tensor, where a
-        weight is not finite, or where a window closes before any gradient was seen.
+        weight is not finite, where a window closes before any gradient was seen, or naming a parameter that is not what
+        it was.
         """
+        self.unchanged.check(self.model, self.parameters)
+        if self.t == 0:
+            self.unchanged.note(self.model)
         theta_N = weights_of(self.model)
         check_finite(theta_N, self.t + 1, self.layout)
         views = tensors_of(self.moving_N, self.layout)
@@ -185,6 +195,7 @@ class EmbeddedCMD:
         self._follow(cmd.reference_M)
 
     def _follow(self, reference_M: Tensor) -> None:
+        self.unchanged.note(self.model)
         self.reference_M = reference_M.clone()
         self.embedding = Embedding(self.parameters, self.layout, reference_M, self.optimizer)
 
@@ -227,6 +238,7 @@ class EmbeddedCMD:
         """A copy of everything but the settings, the model's weights and the optimizer's state."""
         state: State = {
             "t": self.t,
+            "N": self.layout.N,
             "embedded_epochs": self.embedded_epochs,
             "windows": [dict(row) for row in self.windows],
             "moving_N": self.moving_N.clone(),
@@ -243,7 +255,10 @@ class EmbeddedCMD:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there, with the model and the optimizer as they were then."""
+        """Go on from there, with the model and the optimizer as they were then; ValueError for another model's."""
+        if state.get("N", self.layout.N) != self.layout.N:
+            raise ValueError(f"state_dict must be of {self.layout.N} weights, got {state['N']}")
+        self.unchanged.note(self.model)
         self.t = state["t"]
         self.embedded_epochs = state["embedded_epochs"]
         self.windows = [dict(row) for row in state["windows"]]

@@ -29,7 +29,9 @@ from baselines.cmd.buffers import extended, join, split
 from baselines.cmd.online_recursion import OnlineFit, check_online
 from baselines.cmd.posthoc import BLOCK_BYTES, CMD, decompose
 from baselines.cmd.sampling import sample_trajectories
+from baselines.cmd.seed import check_seed
 from baselines.finite import check_finite
+from baselines.unchanged import Unchanged
 from harness.method import Layout
 from harness.snapshots import MemoryTrajectory, layout_of, tensors_of, trainable, weights_of
 
@@ -41,7 +43,7 @@ class OnlineCMD:
     lie in a temporary file in `folder` and are gone when the modes are fixed; then 9 bytes per weight stay.
     `include_initial` takes the present weights as the first snapshot. A snapshot counts `forgetting` ** k after k
     later ones. `model_buffers` models BatchNorm's statistics like weights. ValueError where a parameter is out of
-    bounds or a weight is not finite.
+    bounds, a weight is not finite, or a parameter is not real, or is frozen, freed, resized or moved half-way.
     """
 
     def __init__(
@@ -57,9 +59,13 @@ class OnlineCMD:
         folder: Path | str | None = None,
     ) -> None:
         check_online(modes, samples, warmup, include_initial, forgetting, model_buffers)
-        self.model, self.layout = model, layout_of(model)
+        check_seed(seed)
+        self.model, self.unchanged = model, Unchanged(model)
+        self.layout = self.unchanged.layout
         self.modes, self.samples, self.warmup, self.seed = modes, samples, warmup, seed
         self.forgetting, self.model_buffers, self.folder = forgetting, model_buffers, folder
+        self.modelled = self._layout(model)
+        """the layout of what is modelled"""
         self.t = -1 if include_initial else 0
         """updates so far"""
         self.online: OnlineFit | None = None
@@ -75,12 +81,17 @@ class OnlineCMD:
         return self.online is not None
 
     def update(self) -> None:
-        """Take in the model's present weights as the next snapshot."""
+        """Take in the model's present weights as the next snapshot; ValueError naming a parameter that has changed in
+        more than its values."""
+        self.unchanged.check(self.model)
+        if not self._kept and self.online is None:
+            self.unchanged.note(self.model)
+        _check_layout(self.modelled, self._layout(self.model), "model")
         theta_E = weights_of(self.model)
         if self.model_buffers:
             theta_E = join(theta_E, dict(self.model.named_buffers()))
         self.t += 1
-        check_finite(theta_E, self.t, self._layout())
+        check_finite(theta_E, self.t, self.modelled)
         if self.online is not None:
             self.online.update(theta_E)
             return
@@ -92,9 +103,9 @@ class OnlineCMD:
             self.online = OnlineFit.start(self._fit(self._rows_TE, theta_E.device), theta_E.device, self.forgetting)
             self._rows_TE, self._kept = None, []
 
-    def _layout(self) -> Layout:
-        """The layout of what is modelled: the weights, and with `model_buffers` what follows them."""
-        return extended(self.layout, dict(self.model.named_buffers())) if self.model_buffers else self.layout
+    def _layout(self, model: nn.Module) -> Layout:
+        """The layout of what is modelled of a model: the weights, and with `model_buffers` what follows them."""
+        return extended(layout_of(model), dict(model.named_buffers())) if self.model_buffers else layout_of(model)
 
     def _fit(self, rows_TE: Tensor, device: torch.device) -> CMD:
         """Post-hoc CMD of the warm-up, whose references are weights."""
@@ -103,7 +114,7 @@ class OnlineCMD:
         rng = torch.Generator().manual_seed(self.seed)
         sample_K, x_TK = sample_trajectories(weights, N, self.layout, self.samples, rng, BLOCK_BYTES)
         everything = MemoryTrajectory(rows_TE, self._kept, device)
-        return decompose(everything, self.modes, sample_K, x_TK, self._layout())
+        return decompose(everything, self.modes, sample_K, x_TK, self.modelled)
 
     @contextlib.contextmanager
     def applied(self, model: nn.Module | None = None) -> Iterator[bool]:
@@ -113,7 +124,9 @@ class OnlineCMD:
         be recalibrated inside. ValueError where the model's layout is another.
         """
         target = self.model if model is None else model
-        _check_layout(self.layout, layout_of(target), "model")
+        if target is self.model:
+            self.unchanged.check(target)
+        _check_layout(self.modelled, self._layout(target), "model")
         live = [p.data for p in trainable(target).values()] + [b.data for b in target.buffers()]
         before = [tensor.clone() for tensor in live]
         try:
@@ -160,6 +173,7 @@ class OnlineCMD:
             self._rows_TE = _on_disk(self.warmup + 1, rows_TE.shape[1], self.folder)
             self._rows_TE[: len(rows_TE)] = rows_TE
         if "online" in state:
+            self.unchanged.note(self.model)
             self.online = OnlineFit.from_state(state["online"], weights_of(self.model).device)
 
 

@@ -27,6 +27,7 @@ from baselines.cmd.buffers import buffers_over_time, extended
 from baselines.cmd.clustering import find_modes
 from baselines.cmd.regression import NotFinite, Regression, decode, spread
 from baselines.cmd.sampling import gather, sample_trajectories
+from baselines.cmd.seed import check_seed
 from baselines.finite import first_not_finite
 from baselines.parameters import check_whole
 from harness.method import Layout, Run, Trajectory
@@ -113,6 +114,7 @@ class CMD:
             check_modes(modes, len(given_K))
             return decompose(trajectory, modes, given_K, None, layout, max_bytes)
         check_modes(modes, samples)
+        check_seed(seed)
         rng = torch.Generator().manual_seed(seed)
         drawn_K, x_TK = sample_trajectories(trajectory, N, layout, samples, rng, max_bytes)
         return decompose(trajectory, modes, drawn_K, x_TK, layout, max_bytes)

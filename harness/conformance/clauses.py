@@ -19,6 +19,7 @@ import torch
 from harness.method import Layout, Method, Proposal, Snapshot
 from harness.running.audience import RESERVED_COLUMNS
 from harness.storage.tensors import digest_tensor, pack
+from harness.validation import reason
 
 
 class Clause(StrEnum):
@@ -123,7 +124,9 @@ def check_tables(method: Method) -> None:
         try:
             stored = pd.read_parquet(io.BytesIO(table.to_parquet(None, index=False)))
         except Exception as error:
-            raise AssertionError(breach(Clause.TABLES, f"{name} cannot be stored as Parquet: {error}")) from error
+            raise AssertionError(
+                breach(Clause.TABLES, f"{name} cannot be stored as Parquet: {reason(error)}")
+            ) from error
         assert stored.shape == table.shape, breach(Clause.TABLES, f"{name} comes back as {stored.shape}")
 
 

@@ -27,6 +27,7 @@ from harness.conformance.tiny import Subject, recorded
 from harness.method import Observer, Proposal, Snapshot
 from harness.storage.tensors import read_state, write_state
 from harness.storage.trajectory import write_snapshot
+from harness.validation import reason
 
 MakeObserver = Callable[[], Observer]
 
@@ -93,7 +94,7 @@ class ObserverChecks:
             try:
                 write_state(path, original.state_dict())
             except TypeError as error:
-                raise AssertionError(breach(Clause.PLAIN_STATE, str(error))) from error
+                raise AssertionError(breach(Clause.PLAIN_STATE, reason(error))) from error
             resumed[snapshot.t] = showing.join(observer())
             resumed[snapshot.t].load_state_dict(read_state(path))
             for t, method in resumed.items():

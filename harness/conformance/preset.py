@@ -22,7 +22,7 @@ SEARCH_KEYS = {"int": {"low", "high", "log"}, "float": {"low", "high", "log"}, "
 def _imports(path: Path, module: str) -> Iterator[str]:
     """Absolute names of what a module's source imports, functions and type checking included."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -6,25 +6,29 @@ two in the middle; those are laid over it afterwards, leaf by leaf, except where
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from importlib.resources import files
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override, OverrideType, Quote, QuotedString, Sweep, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from harness.config import ModelConfig
-from harness.validation import ConfigError, nearest, shown
+from harness.packages import CONF
+from harness.planning.vocabulary import kind_of
+from harness.validation import SHOWN_CHARACTERS, ConfigError, as_given, below, nearest, reason, shown
 
 LIST_GROUPS = {"model": "timm", "dataset": "source", "optimizer": "_target_", "method": "_target_"}
 """Groups of which several presets may be chosen, each with the key that all of its presets have: a suite's values for a
@@ -34,6 +38,10 @@ LONGEST_LINE = 500
 """characters of another library's error that are shown at most"""
 OPEN_MAPPINGS = ("kwargs", "parameters")
 """what takes any key: options of a timm model and of sbatch"""
+AMBIGUOUS = "[]{}(),'\""
+"""characters that may make a value another thing than a text"""
+PREFIXES = {"": OverrideType.CHANGE, "+": OverrideType.ADD, "++": OverrideType.FORCE_ADD, "~": OverrideType.DEL}
+"""of keys, in Hydra's grammar"""
 Values = dict[str, Any]
 KeyPath = tuple[str, ...]
 
@@ -62,7 +70,7 @@ class Composition:
 
 def available(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, Path]:
     """Presets of a group by name: the project's own, and those in folders given by --config-dir."""
-    folders = [Path(str(files("conf"))), *config_dirs]
+    folders = [CONF, *config_dirs]
     return {p.stem: p for folder in folders for p in sorted((folder / group).glob("*.yaml"))}
 
 
@@ -80,17 +88,85 @@ def load_yaml(path: Path) -> Values:
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, on one line and with the key that it is about; its kind where it says nothing."""
-    text, key = str(error), None
+    """What an exception says, on one line and with the key that it is about."""
+    text, key = reason(error), None
     if isinstance(error, OmegaConfBaseException):
         text, key = error.msg or text, error.full_key
-    line = " ".join(text.partition("full_key:")[0].split()) or type(error).__name__
+    line = " ".join(text.partition("full_key:")[0].split())
     return (f"{key}: {line}" if key else line)[:LONGEST_LINE]
 
 
 def as_names(value: Any) -> list[str]:
     """A name or a list of names as a list."""
     return [str(v) for v in value] if isinstance(value, list) else [str(value)]
+
+
+def _literal(text: str, value: Any) -> Override:
+    """An override with a value that Hydra's grammar does not read."""
+    key = text.partition("=")[0]
+    name = key.lstrip("+~")
+    return Override(PREFIXES[key.removesuffix(name)], name, ValueType.ELEMENT, value, input_line=text)
+
+
+def _override(text: str) -> Override:
+    """One argument: a key for text takes the rest of it as it is, Hydra reads all others.
+
+    What Hydra cannot read is text where that is unambiguous. ConfigError where it is not, with what must be quoted.
+    """
+    key, equals, value = text.partition("=")
+    name = key.lstrip("+~")
+    kind, prefix = kind_of(name), key.removesuffix(name)
+    if not re.fullmatch(r"[^\s\[\]{}()'\",]+", name) or prefix not in PREFIXES or not (equals or prefix == "~"):
+        raise ConfigError(f"not of the form key=value: {shown(text)}")
+    if "@" in name:
+        raise ConfigError(f"not of the form key=value: {shown(text)}; a key has no @")
+    if equals and kind is not None:
+        with contextlib.suppress(ConfigError):
+            return _literal(text, as_given(name, kind, value))
+    try:
+        override = OverridesParser.create().parse_override(f"{prefix}key{equals}{value}")
+        override = replace(override, key_or_group=name, input_line=text)
+        override.value()
+    except (HydraException, ValueError, RecursionError) as error:
+        return _literal(text, _otherwise(key, value, kind is not None or name in (*LIST_GROUPS, *SINGLE_GROUPS), error))
+    if not override.is_sweep_override():
+        return override
+    if name in SINGLE_GROUPS:
+        raise ConfigError(f"{name} must be one name, got {value}")
+    if kind is None or name in LIST_GROUPS:
+        as_list = "" if "(" in value else f": {key}=[{value}]"
+        or_quoted = "" if name in LIST_GROUPS else f", or a text in quotes: {_in_shell(key, quoted(value))}"
+        raise ConfigError(f"{text} is a sweep: give a list instead{as_list}{or_quoted}")
+    return _literal(text, value)
+
+
+def _otherwise(key: str, value: str, known: bool, error: Exception) -> Any:
+    """What Hydra cannot read: a list or a mapping as YAML has it, or a text, for a key of a `known` type any other.
+
+    ConfigError where it is neither, with Hydra's reason or the character that it takes within quotes only.
+    """
+    if value[:1] in ("[", "{"):
+        try:
+            return OmegaConf.to_container(OmegaConf.create(value))
+        except (YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError):
+            raise ConfigError(f"{key} must be a list or a mapping, got {shown(value)}: {one_line(error)}") from None
+    found = None if known else next((character for character in value if character in AMBIGUOUS), None)
+    if found is not None:
+        raise ConfigError(
+            f"{key} takes {found} within quotes only: {_in_shell(key, quoted(value))}, got {shown(value)}"
+        )
+    return value
+
+
+def _in_shell(key: str, value: str) -> str:
+    """An argument as it is typed, where that is one line."""
+    typed = shlex.quote(f"{key}={value}")
+    return typed if typed.isprintable() and len(typed) <= SHOWN_CHARACTERS else f"'{key}=\"...\"'"
+
+
+def quoted(text: str) -> str:
+    """A text as Hydra's grammar reads it back, whatever its characters."""
+    return QuotedString(text, Quote.double).with_quotes()
 
 
 def _parse(overrides: Iterable[str]) -> list[Override]:
@@ -100,17 +176,8 @@ def _parse(overrides: Iterable[str]) -> list[Override]:
             raise ConfigError(
                 f"{text} is not used here: give a list, such as model=[resnet18,test_vit] or seeds=[0,1,2]"
             )
-        try:
-            override = OverridesParser.create().parse_override(text)
-            value = override.value()
-        except (HydraException, ValueError, RecursionError):
-            raise ConfigError(f"not of the form key=value: {shown(text)}") from None
-        if override.package is not None:
-            raise ConfigError(f"not of the form key=value: {shown(text)}; a key has no @")
-        if override.is_sweep_override() and override.key_or_group in SINGLE_GROUPS:
-            raise ConfigError(f"{override.key_or_group} must be one name, got {text.partition('=')[2]}")
-        if override.is_sweep_override():
-            raise ConfigError(f"{text} is a sweep: give a list instead, such as model=[resnet18,test_vit]")
+        override = _override(text)
+        value = override.value()
         if override.key_or_group in ("tracker", "engine") and (override.is_delete() or not isinstance(value, str)):
             raise ConfigError(f"{override.key_or_group} must be one name, got {shown(value)}")
         parsed.append(override)
@@ -240,6 +307,20 @@ def _check_key(override: Override, composed: Values, known: set[str]) -> None:
     raise ConfigError(f"no key named {key!r}{nearest(key, known | {*LIST_GROUPS, *SINGLE_GROUPS})}")
 
 
+def _check_plain(key: str, value: Any) -> None:
+    """ConfigError where within a value a mapping has a key that is no text, such as a number, or a sweep stands."""
+    if isinstance(value, Sweep | Glob):
+        raise ConfigError(f"{key} must hold no sweep, got {shown(value)}")
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if not isinstance(name, str):
+                raise ConfigError(f"{key} must have texts as keys, got {shown(name)}")
+            _check_plain(below(key, name), inner)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _check_plain(f"{key}[{index}]", inner)
+
+
 def _apply(config: DictConfig, override: Override) -> None:
     """Lay one value of the command line over a composition, or take one out of it."""
     key = override.key_or_group
@@ -251,6 +332,7 @@ def _apply(config: DictConfig, override: Override) -> None:
         del inner[name]
         return
     value = override.value()
+    _check_plain(key, value)
     # a mapping goes into a mapping; in any other place it stays as it was given, for its type to be refused by its key
     merges = isinstance(value, dict) and isinstance(OmegaConf.select(config, key), DictConfig)
     OmegaConf.update(config, key, value, merge=merges, force_add=True)
@@ -259,7 +341,7 @@ def _apply(config: DictConfig, override: Override) -> None:
 def _hydra(groups: list[str], parsed: list[Override]) -> Values:
     """One composition of the chosen groups, the command line's values over it."""
     GlobalHydra.instance().clear()
-    with initialize_config_module("conf", version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             config = compose("config", overrides=groups)
             OmegaConf.set_struct(config, False)
@@ -269,18 +351,17 @@ def _hydra(groups: list[str], parsed: list[Override]) -> Values:
                 _check_key(override, bare, known)
             for override in parsed:
                 _apply(config, override)
-            return _container(config, resolve=True)
+            values = _container(config, resolve=True)
+            _check_plain("", values)
+            return values
         except ConfigError:
             raise
         except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise ConfigError(one_line(error)) from error
-
-
-def _quoted(folder: Path) -> str:
-    """A folder's path within single quotes of Hydra's grammar."""
-    return str(folder.resolve()).replace("'", "\\'")
+            interpolates = any("${" in str(override.value()) for override in parsed)
+            hint = r"; \${ stands for ${ itself" if interpolates else ""
+            raise ConfigError(f"{one_line(error)}{hint}") from error
 
 
 def _container(config: DictConfig, resolve: bool) -> Values:
@@ -292,19 +373,20 @@ def _container(config: DictConfig, resolve: bool) -> Values:
 def compose_values(request: Request) -> Composition:
     """Hydra's composition of what was asked for, in plain values; ConfigError where a preset or a key is none."""
     parsed = _parse(request.overrides)
-    single = [o for o in parsed if o.key_or_group in SINGLE_GROUPS and o.value() is not None]
+    singles = [o for o in parsed if o.key_or_group in SINGLE_GROUPS and not o.is_delete()]
+    single = [o for o in singles if o.value() is not None]
     for override in single:
         presets, name = available(override.key_or_group, request.config_dirs), str(override.value())
         if name not in presets:
             raise ConfigError(f"{override.key_or_group}: no preset named {name!r}{nearest(name, presets)}")
     suite = next((str(o.value()) for o in reversed(single) if o.key_or_group == "suite"), None)
     suite_values = {} if suite is None else _suite_values(suite, request.config_dirs)
-    choices = _choices(parsed, suite_values, load_yaml(Path(str(files("conf"))) / "config.yaml"))
+    choices = _choices(parsed, suite_values, load_yaml(CONF / "config.yaml"))
     chosen = _with_entries(choices, parsed, suite_values)
     _register(chosen, request.config_dirs)
-    search = ",".join(f"'file://{_quoted(folder)}'" for folder in request.config_dirs)
-    groups = [f"{group}=[{','.join(names)}]" for group, names in chosen.items()]
-    groups += [o.input_line or "" for o in single]
+    search = ",".join(quoted(f"file://{folder.resolve()}") for folder in request.config_dirs)
+    groups = [f"{group}=[{','.join(map(quoted, names))}]" for group, names in chosen.items()]
+    groups += [f"{o.key_or_group}={quoted(str(o.value()))}" for o in single]
     groups += [f"hydra.searchpath=[{search}]"]
     values = _hydra(groups, [o for o in parsed if o.key_or_group not in (*LIST_GROUPS, *SINGLE_GROUPS)])
     overridden = {tuple(o.key_or_group.split(".")) for o in parsed}

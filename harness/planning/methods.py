@@ -21,6 +21,7 @@ from typing import Any
 
 from harness.config import MOST_EPOCHS, MethodConfig, Text
 from harness.method import Branch, Brancher, Method, Observer, Reconstruction
+from harness.packages import HOME, METHODS, other_methods, pin_methods
 from harness.planning.compose import one_line
 from harness.planning.vocabulary import check_search_entry
 from harness.storage.cache import remembered
@@ -28,7 +29,8 @@ from harness.storage.keys import source_digest
 from harness.validation import ConfigError, check_names, check_parameter, nearest, parameter_types, shown, validated
 
 RESERVED = ("_target_", "batchnorm", "search", "fast", "control")
-OWN_PACKAGES = ("baselines",)
+OWN_PACKAGES = (METHODS,)
+pin_methods()
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ def make_importable(folders: Iterable[Path]) -> None:
 def check_allowed(key: str, target: str, folders: Iterable[Path], packages: Iterable[str] = OWN_PACKAGES) -> None:
     """ConfigError where a `_target_` lies neither in this project's packages nor in a folder given by --config-dir."""
     top = target.split(".")[0]
+    if top == METHODS and (other := other_methods()) is not None:
+        raise ConfigError(f"{key} must lie in {HOME / METHODS}, but another {METHODS} was imported before: {other}")
     if top in packages:
         return
     spec = importlib.util.find_spec(top) if top.isidentifier() else None

@@ -10,13 +10,14 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from harness.config import DatasetConfig, ModelConfig
 from harness.storage.cache import remembered
 from harness.storage.keys import source_digest
+from harness.validation import validated
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,7 +32,13 @@ class ModelFacts:
     buffer_floats: int
     """values in stored buffers"""
     running_stats: bool
-    """whether it has BatchNorm statistics to recalibrate"""
+    """whether it has running statistics to recalibrate"""
+    not_recalibrated: str | None = None
+    """the first module with running statistics that cannot be recalibrated, None where there is none"""
+    one_trains: bool = True
+    """whether it takes a single image in training"""
+    one_evaluates: bool = True
+    """whether it takes a single image in evaluation"""
 
 
 @dataclass(frozen=True)
@@ -96,22 +103,26 @@ def _code() -> tuple[str, ...]:
 
 def _read(kind: type[Fact], stored: dict[str, Any]) -> Fact:
     fact = kind(**stored)
-    if not all(type(value) in (int, bool) for value in vars(fact).values()):
-        raise ValueError(f"{kind.__name__} must hold whole numbers, got {stored}")
+    for one in fields(kind):
+        validated(one.name, get_type_hints(kind)[one.name], getattr(fact, one.name))
     return fact
 
 
 def _measure(config: ModelConfig, dataset: DatasetConfig) -> ModelFacts:
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    from harness.problem.models import tried
+    from harness.problem.models import scores_on_meta, takes_one, tried
+    from harness.problem.running_norms import ChangedBuffers, not_recalibrated, running_norms
 
     model = tried(config, dataset)
     stored = model.state_dict().keys()
+    with ChangedBuffers(model) as changed:  # in a second pass, as the first may fill buffers that follow from shapes
+        scores_on_meta(model, dataset, 2)
     return ModelFacts(
         N=sum(p.numel() for p in model.parameters() if p.requires_grad),
         buffer_floats=sum(b.numel() for name, b in model.named_buffers() if name in stored),
-        running_stats=any(isinstance(m, _BatchNorm) and m.track_running_stats for m in model.modules()),
+        running_stats=bool(running_norms(model)),
+        not_recalibrated=not_recalibrated(model, changed),
+        one_trains=takes_one(model, dataset),
+        one_evaluates=takes_one(model.eval(), dataset),
     )
 
 

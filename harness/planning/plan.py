@@ -15,11 +15,12 @@ from harness.method import Branch
 from harness.planning.experiment import Experiment
 from harness.planning.methods import FittedMethod
 from harness.planning.model_cost import model_facts, pretrained_digest
+from harness.planning.norms import check_batches, check_method
 from harness.storage.keys import base_key, cell_key, harness_digest, source_digest
 from harness.storage.paths import restart_path, snapshot_path
 from harness.storage.retention import kept_ts
 from harness.storage.store import SCHEMA, Record, Store
-from harness.validation import ConfigError
+from harness.validation import ConfigError, printable
 
 ENDED = ("done", "stale", "failed", "diverged", "skipped")
 
@@ -168,7 +169,7 @@ class Plan:
         return {
             "schema": SCHEMA,
             "suite": self.experiment.settings.suite,
-            "command": self.experiment.command,
+            "command": printable(self.experiment.command),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "config": self.experiment.composed,
             "primary": [
@@ -227,8 +228,9 @@ def labels(base: BaseConfig) -> dict[str, Any]:
     }
 
 
-def plan_cell(base: BaseConfig, key: str, method: FittedMethod, evaluate: EvaluateConfig, N: int) -> CellPlan:
-    """A setting of a method on the base with that key; ConfigError where its mini-batches are larger than the data."""
+def plan_cell(base: BaseConfig, key: str, method: FittedMethod, evaluate: EvaluateConfig) -> CellPlan:
+    """A setting of a method on the base with that key; ConfigError where its mini-batches are larger than the data
+    or do not suit the model's norms."""
     from harness.problem.datasets import train_images
 
     config, images = method.config, train_images(base.dataset)
@@ -237,6 +239,8 @@ def plan_cell(base: BaseConfig, key: str, method: FittedMethod, evaluate: Evalua
             f"method.{config.name}.batch_size must be at most {images}, the training images of {base.dataset.name}, "
             f"got {method.batch_size}"
         )
+    facts = model_facts(base.model, base.dataset)
+    check_method(base, method, evaluate, facts)
     source = source_digest(config.target.rpartition(".")[0])
     return CellPlan(
         key=cell_key(key, config, evaluate, base.dataset.test_size, source),
@@ -247,17 +251,17 @@ def plan_cell(base: BaseConfig, key: str, method: FittedMethod, evaluate: Evalua
         needs=method.needs,
         branch=method.branch,
         epochs_read=method.epochs_read,
-        memory_floats=method.memory_floats(N),
+        memory_floats=method.memory_floats(facts.N),
         source=source,
     )
 
 
 def make_plan(experiment: Experiment, store: Store) -> Plan:
     """Bases and cells of an experiment; ConfigError where a model refuses its images or a batch its data."""
-    from harness.problem.datasets import data_digest, train_images
+    from harness.problem.datasets import Found, found, train_images
 
     notes: list[str] = [*experiment.notes]
-    digests: dict[str, str | None] = {}
+    data: dict[str, Found | None] = {}
     bases = []
     for config, methods in experiment.bases:
         images = train_images(config.dataset)
@@ -273,18 +277,22 @@ def make_plan(experiment: Experiment, store: Store) -> Plan:
                 f"got {config.batches_per_epoch}"
             )
         name, declared = config.dataset.name, config.dataset.digest
-        if repr(config.dataset) not in digests:
-            digests[repr(config.dataset)] = data_digest(config.dataset)
-        found = digests[repr(config.dataset)]
-        if found is None and declared is None:
+        if repr(config.dataset) not in data:
+            data[repr(config.dataset)] = found(config.dataset)
+        here = data[repr(config.dataset)]
+        if here is None and declared is None:
             notes.append(f"dataset {name} is not here yet: keys will change when it is")
-        elif found is None:
+        elif here is None:
             notes.append(f"dataset {name} is not here yet: planned with its declared checksum")
-        elif declared is not None and found != declared:
+        elif declared is not None and here.sha256 != declared:
             notes.append(f"dataset {name} differs from the genuine one: it gets keys of its own")
+        notes += [f"dataset {name}: {note}" for note in here.notes] if here is not None else []
         facts = model_facts(config.model, config.dataset)
-        key = base_key(config, found or declared or "undeclared", pretrained_digest(config.model))
-        cells = tuple(plan_cell(config, key, method, experiment.evaluate, facts.N) for method in methods)
+        check_batches(config, experiment.evaluate, facts)
+        key = base_key(
+            config, here.sha256 if here is not None else declared or "undeclared", pretrained_digest(config.model)
+        )
+        cells = tuple(plan_cell(config, key, method, experiment.evaluate) for method in methods)
         bases.append(BasePlan(key, config, facts.N, facts.buffer_floats, cells))
     for key, count in Counter(base.key for base in bases).items():
         if count > 1:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +26,7 @@ from harness.config import (
     TrackerConfig,
     TuneConfig,
 )
+from harness.packages import CONF
 from harness.planning.compose import (
     LIST_GROUPS,
     Composition,
@@ -47,7 +47,7 @@ from harness.planning.tuned import overlay_tuned
 from harness.planning.vocabulary import BaseEntry, FastEntry, TopLevel
 from harness.problem.datasets import check_sizes
 from harness.problem.optimizers import check_optimizer, schedule
-from harness.validation import ConfigError, check_names, from_mapping, nearest, shown, validated
+from harness.validation import ConfigError, check_names, check_whole_numbers, from_mapping, nearest, shown, validated
 
 REDO_CHOICES = ("failed", "stale", "base", "all")
 BASE_KEYS = (
@@ -73,7 +73,7 @@ def _overlay_presets(values: Values, laid: Values, overridden: set[KeyPath]) -> 
 
 def _overlay_fast(values: Values, own: Values, overridden: set[KeyPath]) -> None:
     """The smallest version: what fast.yaml says, what every chosen method says, and `own`, of an entry of `bases`."""
-    _overlay_presets(values, load_yaml(Path(str(files("conf"))) / "fast.yaml"), overridden)
+    _overlay_presets(values, load_yaml(CONF / "fast.yaml"), overridden)
     for name, preset in values["method"].items():
         fast = validated(f"method.{name}.fast", dict[str, Any] | None, preset.get("fast")) or {}
         overlay(preset, fast, overridden, ("method", name))
@@ -265,4 +265,5 @@ def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str)
             base = BaseConfig(model=shape, dataset=data, optimizer=steps, seed=seed, device=device, **rest)
             bases.append((base, methods))
         evaluate = from_mapping(EvaluateConfig, "evaluate", own["evaluate"])
+    check_whole_numbers("", composed.values)
     return Experiment(settings, evaluate, tuple(bases), command, values, tune, statistics, tuple(notes))

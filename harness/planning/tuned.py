@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue
 from harness.config import Epochs, Seed, Settings, Text, TuneConfig
 from harness.planning.compose import KeyPath, Values, load_yaml, overlay
 from harness.storage.files import write_bytes
-from harness.validation import ConfigError, validated
+from harness.validation import ConfigError, reason, validated
 
 Entry = tuple[str, str, str, Values]
 """model, dataset, optimizer, and the values of their bases"""
@@ -46,7 +46,7 @@ def read_best(path: Path) -> Values:
                 raise ConfigError(f"{name} must be given")
             validated(name, kind, best[name])
     except (OSError, ConfigError) as error:
-        raise ConfigError(f"{path} must hold best settings: {error}; traindyn tune writes it anew") from error
+        raise ConfigError(f"{path} must hold best settings: {reason(error)}; traindyn tune writes it anew") from error
     return best
 
 

@@ -11,8 +11,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from harness.config import Count, Epochs, Number, Options, Save, Seed, Text
-from harness.validation import ConfigError, Validated, check_choice, from_mapping, shown
+from harness.config import (
+    ENGINES,
+    Count,
+    DatasetConfig,
+    Epochs,
+    EvaluateConfig,
+    FilePath,
+    MethodConfig,
+    ModelConfig,
+    Number,
+    Options,
+    Save,
+    Seed,
+    Settings,
+    Text,
+    TrackerConfig,
+    TuneConfig,
+)
+from harness.validation import ConfigError, Validated, check_choice, field_types, from_mapping, shown
 
 Presets = dict[str, dict[str, Any]]
 """values of presets by their names"""
@@ -42,7 +59,7 @@ class TopLevel(Validated):
     compile: bool
     memory_format: Literal["channels_last", "contiguous"]
     deterministic: bool
-    results_dir: Text
+    results_dir: FilePath
     save: Save
     redo: Text | list[Text] | None
     trials: int | None
@@ -52,6 +69,28 @@ class TopLevel(Validated):
     def check(self) -> None:
         if len(set(self.seeds)) != len(self.seeds):
             raise ConfigError(f"seeds must all be different, got {shown(self.seeds)}")
+
+
+def kind_of(key: str) -> Any | None:
+    """The annotated type of a key of the command line; None where it is a preset's own, which its class declares."""
+    match key.split("."):
+        case [name]:
+            return field_types(TopLevel).get(name)
+        case ["engine", name]:
+            return {k: kind for cls in ENGINES.values() for k, kind in field_types(cls).items()}.get(name)
+        case ["tracker" | "evaluate" | "tune" as part, name]:
+            return field_types({"tracker": TrackerConfig, "evaluate": EvaluateConfig, "tune": TuneConfig}[part]).get(
+                name
+            )
+        case ["trajectory", "keep"]:
+            return field_types(Settings)["trajectory_keep"]
+        case ["optimizer" | "method", _, "_target_"]:
+            return Text
+        case ["model" | "dataset" | "method" as group, _, name] if name not in ("name", "target", "params"):
+            return field_types({"model": ModelConfig, "dataset": DatasetConfig, "method": MethodConfig}[group]).get(
+                name
+            )
+    return None
 
 
 Choice = Text | dict[str, Options]

@@ -22,6 +22,7 @@ from numpy._core.multiarray import _reconstruct
 
 from harness.config import ConfigError, DatasetConfig
 from harness.problem.folders import data_root, quiet_download
+from harness.validation import reason
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -133,6 +134,9 @@ class CIFAR:
         paths = files[-1:] if part == "test" else files[:-1]
         return _read_all(paths, tuple(path.stat().st_mtime_ns for path in paths), self.classes)
 
+    def notes(self, config: DatasetConfig) -> tuple[str, ...]:
+        return ()
+
     def payloads(self, files: tuple[Path, ...]) -> Iterator[bytes]:
         """Pixels and labels rather than files, so that both formats are the same data."""
         import torch
@@ -162,11 +166,10 @@ class CIFAR:
                 if self.find(config) is None:
                     FETCH[self.classes](root / python)
         except Exception as error:  # of the file system, the network, the archive
-            reason = " ".join(f"{error}".split())[:160]
             raise ConfigError(
-                f"dataset.{config.name}: no {name} in {root}, and it could not be fetched ({reason}): unpack the "
-                f"binary or the Python version from {HOME} there, to {root / binary} or {root / python}, or set "
-                f"dataset.{config.name}.root"
+                f"dataset.{config.name}: no {name} in {root}, and it could not be fetched ({reason(error)[:160]}): "
+                f"unpack the binary or the Python version from {HOME} there, to {root / binary} or {root / python}, "
+                f"or set dataset.{config.name}.root"
             ) from error
         return f"{name}: fetched by torchvision into {root / python}"
 

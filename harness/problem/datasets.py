@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from harness.config import ConfigError, DatasetConfig
@@ -19,6 +21,15 @@ class Sizes(NamedTuple):
     test: int
 
 
+class Found(NamedTuple):
+    """Data that is here."""
+
+    sha256: str
+    """of the decompressed data"""
+    notes: tuple[str, ...]
+    """a line on everything that is left out, or changed as it is read"""
+
+
 def check_sizes(config: DatasetConfig) -> Sizes:
     """The size of every split, without reading an image; ConfigError where one is more than the source has."""
     source = find_source(config)
@@ -28,6 +39,8 @@ def check_sizes(config: DatasetConfig) -> Sizes:
         if getattr(config, name) != value:
             raise ConfigError(f"{key}.{name} must be {value}, what {config.source} has, got {getattr(config, name)}")
 
+    if source.streams and config.channels not in (1, 3):
+        raise ConfigError(f"{key}.channels must be 1 or 3, grey or RGB, for streamed images, got {config.channels}")
     refused, neutral = ("crop_padding", 0) if source.streams else ("crop_scale", 1)
     if getattr(config, refused) != neutral:
         kind = "streamed images" if source.streams else "images in memory"
@@ -61,23 +74,41 @@ def obtain(config: DatasetConfig) -> str | None:
 
 def data_digest(config: DatasetConfig) -> str | None:
     """SHA-256 of the decompressed data, None where it is absent; kept by path, size and time of change."""
+    data = found(config)
+    return None if data is None else data.sha256
+
+
+def found(config: DatasetConfig) -> Found | None:
+    """The data's digest and what is to be said of it, None where it is absent; ConfigError where it cannot be used.
+
+    All of it is read once, and what was found kept by path, size and time of change.
+    """
     source = find_source(config)
     files = source.find(config)
     if files is None:
         return None
-    stamps = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    stamps = [_stamp(path) for path in files]
     key = hashlib.sha256(json.dumps([config.source, stamps]).encode()).hexdigest()
-
-    def find() -> str:
-        digest = hashlib.sha256()
-        for payload in source.payloads(files):
-            digest.update(payload)
-        return digest.hexdigest()
-
-    return remembered(
+    data = remembered(
         "data-digests",
         key,
-        find,
-        plain=lambda sha256: {"files": len(stamps), "sha256": sha256},
-        read=lambda stored: str(stored["sha256"]),
+        lambda: _read(source.payloads(files)),
+        plain=lambda data: {"files": len(stamps), **data._asdict()},
+        read=lambda stored: Found(str(stored["sha256"]), tuple(map(str, stored["notes"]))),
     )
+    return data._replace(notes=(*source.notes(config), *data.notes))
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    """A file's path as it is given, as a link's name may say its class, with size and time of change."""
+    status = path.stat()
+    return str(path.absolute()), status.st_size, status.st_mtime_ns
+
+
+def _read(payloads: Iterator[bytes]) -> Found:
+    digest = hashlib.sha256()
+    while True:
+        try:
+            digest.update(next(payloads))
+        except StopIteration as end:
+            return Found(digest.hexdigest(), end.value or ())

@@ -24,6 +24,7 @@ from filelock import FileLock
 from harness.config import ConfigError, DatasetConfig
 from harness.problem.folders import data_root, quiet_download
 from harness.storage.files import write_bytes
+from harness.validation import reason
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +58,7 @@ def payload(path: Path) -> bytes:
         return gzip.decompress(data) if path.suffix == ".gz" else data
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(
-            f"dataset: {path} must be a whole file, got {error}; remove it to have it fetched again"
+            f"dataset: {path} must be a whole file, got {reason(error)}; remove it to have it fetched again"
         ) from error
 
 
@@ -83,7 +84,7 @@ def _read_idx(path: Path, mtime_ns: int) -> Tensor:
     except ValueError as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"dataset: {path} must be an idx file, got {error}") from error
+        raise ConfigError(f"dataset: {path} must be an idx file, got {reason(error)}") from error
 
 
 class FashionMNIST:
@@ -102,6 +103,9 @@ class FashionMNIST:
             if files is not None:
                 return files
         return None
+
+    def notes(self, config: DatasetConfig) -> tuple[str, ...]:
+        return ()
 
     def payloads(self, files: tuple[Path, ...]) -> Iterator[bytes]:
         return map(payload, files)
@@ -145,7 +149,7 @@ class FashionMNIST:
                         raise RuntimeError("files are missing from what it gave")
                     contents = [payload(path) for path in files]
                 except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
-                    tried.append(f"{origin} ({' '.join(str(error).split())[:160]})")
+                    tried.append(f"{origin} ({reason(error)[:160]})")
                     continue
                 folder = root / "FashionMNIST" / "raw"
                 for path, data in zip(files, contents, strict=True):

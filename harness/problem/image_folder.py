@@ -3,21 +3,27 @@
 Files are decoded, cropped and resized in worker processes while the device trains, pinned where it is a GPU, and
 normalised there. What is drawn for an image follows from (seed, epoch, image), so it does not depend on the number
 of workers, and an epoch can be repeated without what went before.
+
+Batches come from the workers through pipes, not through shared memory: that is small in containers, and a batch that
+finds no room there is never sent and waited for without end.
 """
 
 from __future__ import annotations
 
-import functools
+import multiprocessing
+import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
-from timm.data.loader import PrefetchLoader, fast_collate
-from timm.data.readers.reader_image_folder import find_images_and_targets
+from timm.data.loader import PrefetchLoader
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -25,19 +31,45 @@ from torch.utils.data import DataLoader, Dataset
 from harness.config import ConfigError, DatasetConfig
 from harness.method import Batch
 from harness.problem.folders import data_root
-from harness.problem.images import ImageSet, full_batches
+from harness.problem.images import ImageSet, batch_ranges, full_batches
+from harness.problem.picture_files import Items, counted, listed, some
+from harness.problem.pictures import (
+    NOTES,
+    TRANSPARENT,
+    TURNED,
+    WIDENED,
+    Examined,
+    UnreadablePicture,
+    examine,
+    read_picture,
+)
 from harness.randomness import derive, generator
+from harness.validation import printable
 
 CROP_SHARE = 0.875
 """side of the central crop that is evaluated, as a share of the shorter side (He et al. 2016: 224 of 256)"""
 CPU = torch.device("cpu")
 Transform = Callable[[Any], Any]
 """from a PIL image to a uint8 array (C, H, W)"""
-PARTS = {"train": "train", "test": "val"}
+WAIT_SECONDS = 600
+"""Longer than any batch takes to be decoded: workers that give none in that time give none at all."""
+LOOK_SECONDS = 5
+"""How often a loader that waits for a batch looks whether its workers are alive"""
+
+
+STARTED = "fork" if sys.platform == "linux" else None
+"""How loaders start workers: in the way of jobs (None) each would import all libraries anew, for every pass"""
+
+
+class WorkersLost(RuntimeError):
+    """Processes that decode images cannot be started, were killed, or have given no batch for WAIT_SECONDS."""
 
 
 class _Decoded(Dataset[tuple[Any, int]]):
-    """Images at `items`, (path, label, seed), decoded to uint8 (C, H, W) arrays; random transforms follow the seed."""
+    """Images at `items`, (path, label, seed), decoded to uint8 (C, H, W) arrays; random transforms follow the seed.
+
+    In the place of one that cannot be read there is what is wrong with it: raised in a worker it would be a traceback.
+    """
 
     def __init__(self, items: Sequence[tuple[str, int, int]], mode: str, transform: Transform) -> None:
         self.items = items
@@ -50,10 +82,9 @@ class _Decoded(Dataset[tuple[Any, int]]):
     def __getitem__(self, index: int) -> tuple[Any, int]:
         path, label, seed = self.items[index]
         try:
-            with Image.open(path) as file:
-                image = file.convert(self.mode)
-        except OSError as error:
-            raise OSError(f"{path} must be an image that can be read: {error}") from error
+            image = read_picture(path, self.mode)
+        except UnreadablePicture as error:
+            return error, label
         # transforms draw from Python's and torch's own streams, which are the training's where no worker decodes
         before = random.getstate()
         try:
@@ -63,6 +94,12 @@ class _Decoded(Dataset[tuple[Any, int]]):
                 return self.transform(image), label
         finally:
             random.setstate(before)
+
+
+def _together(images: list[tuple[Any, int]]) -> tuple[np.ndarray, np.ndarray] | UnreadablePicture:
+    """A batch as arrays, which are sent through a pipe where tensors would go through shared memory."""
+    refused = next((image for image, _ in images if isinstance(image, UnreadablePicture)), None)
+    return refused or (np.stack([image for image, _ in images]), np.array([label for _, label in images]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +127,7 @@ class StreamedImages:
 
     def held(self) -> ImageSet:
         items = self._items(range(len(self)))
-        decoded = list(self._loader(items, 256, self._transform(augment=False)))
+        decoded = list(self._decoded(items, 256, self._transform(augment=False)))
         images = ImageSet(
             torch.cat([images_B for images_B, _ in decoded]),
             self.labels_B,
@@ -122,16 +159,59 @@ class StreamedImages:
             made = create_transform(size, crop_pct=CROP_SHARE, use_prefetcher=True)
         return made
 
-    def _loader(self, items: list[tuple[str, int, int]], batch_size: int, transform: Transform) -> DataLoader[Any]:
-        mode = "L" if self.config.channels == 1 else "RGB"
-        return DataLoader(
-            _Decoded(items, mode, transform),
-            batch_size,
-            num_workers=self.config.workers,
-            collate_fn=fast_collate,
-            pin_memory=self.device.type == "cuda",
+    def _decoded(
+        self, items: list[tuple[str, int, int]], batch_size: int, transform: Transform
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches uint8 (B, C, H, W) with their labels; UnreadablePicture or WorkersLost where one cannot be had."""
+        workers = self.config.workers
+        loader = DataLoader(
+            _Decoded(items, "L" if self.config.channels == 1 else "RGB", transform),
+            batch_sampler=[list(inside) for inside in batch_ranges(len(items), batch_size)],
+            num_workers=workers,
+            collate_fn=_together,
+            timeout=LOOK_SECONDS if workers else 0,
+            multiprocessing_context=STARTED if workers else None,
             # a stream of its own, which only numbers the workers
             generator=torch.Generator(),
+        )
+        before = set(multiprocessing.active_children())
+        try:
+            made = iter(loader)
+        except OSError as error:
+            raise self._lost(error) from error
+        started = [process for process in multiprocessing.active_children() if process not in before]
+        while True:
+            batch = self._awaited(made, started)
+            if batch is None:
+                return
+            if isinstance(batch, UnreadablePicture):
+                raise batch
+            images_B, labels_B = map(torch.from_numpy, batch)
+            # here rather than in a thread of the loader's, which cannot be interrupted where a worker is killed
+            yield images_B.pin_memory() if self.device.type == "cuda" else images_B, labels_B
+
+    def _awaited(self, made: Iterator[Any], started: list[Any]) -> Any:
+        """The next batch, None at the end; the loader is asked repeatedly, as each time it looks for its workers."""
+        waited = 0
+        while waited < WAIT_SECONDS:
+            # what was raised when one ended may have been taken for a fault of the code that ran then
+            gone = [process for process in started if not process.is_alive()]
+            if gone:
+                raise self._lost(f"process {gone[0].pid} ended with {gone[0].exitcode}")
+            try:
+                return next(made, None)
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader"):
+                    raise
+                if not str(error).startswith("DataLoader timed out"):
+                    raise self._lost(error) from error
+                waited += LOOK_SECONDS
+        raise self._lost(f"none has given a batch for {WAIT_SECONDS} s")
+
+    def _lost(self, why: object) -> WorkersLost:
+        return WorkersLost(
+            f"a process that decodes images was lost ({printable(str(why).strip())}): try fewer, "
+            f"dataset.{self.config.name}.workers is {self.config.workers}, or 0, which needs none"
         )
 
     def _normalised(
@@ -143,7 +223,7 @@ class StreamedImages:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         config = self.config
         loader = PrefetchLoader(
-            self._loader(items, batch_size, self._transform(augment)),
+            self._decoded(items, batch_size, self._transform(augment)),  # type: ignore[arg-type]
             mean=tuple(config.mean),
             std=tuple(config.std),
             channels=config.channels,
@@ -174,11 +254,17 @@ class StreamedImages:
             yield Batch(images_B, labels_B, derive(seed, f"batch{index}", epoch))
 
 
-@functools.lru_cache(maxsize=4)
-def _listed(folder: Path, classes: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
-    """Image files below a folder with the index of their class, in a fixed order; walked once in a process."""
-    found, _ = find_images_and_targets(str(folder), class_to_idx={name: i for i, name in enumerate(classes)})
-    return tuple(found)
+def _in_order(function: Callable[[str], Examined], paths: Iterable[str]) -> Iterator[Examined]:
+    """What a function makes of each path, in their order, in as many threads as there are cores."""
+    threads = min(32, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[Future[Examined]] = deque()
+        for path in paths:
+            ahead.append(pool.submit(function, path))
+            if len(ahead) > 2 * threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 class ImageFolder:
@@ -187,25 +273,18 @@ class ImageFolder:
     shape = None
     streams = True
 
-    def _items(self, config: DatasetConfig) -> tuple[tuple[tuple[str, int], ...], tuple[tuple[str, int], ...]]:
-        """Files and classes of the training and of the test part; ConfigError where a part is missing."""
+    def _items(self, config: DatasetConfig) -> tuple[Items, Items]:
+        """Files and classes of the training and of the test part; ConfigError where they are not as they must be."""
         root, key = data_root(config), f"dataset.{config.name}"
-        train = root / PARTS["train"]
-        try:
-            classes = tuple(sorted(path.name for path in train.iterdir() if path.is_dir()))
-        except OSError as error:
+        if config.channels not in (1, 3):
+            raise ConfigError(f"{key}.channels must be 1 or 3, grey or colour, got {config.channels}")
+        found = listed(root, f"{key}.root")
+        if len(found.classes) != config.classes:
             raise ConfigError(
-                f"{key}.root must be a folder with train/<class>/ and val/<class>/, got {root} ({error.strerror})"
-            ) from error
-        if len(classes) != config.classes:
-            raise ConfigError(f"{key}.classes must be {len(classes)}, the folders in {train}, got {config.classes}")
-        parts = tuple(_listed(root / PARTS[part], classes) for part in ("train", "test"))
-        for part, items in zip(("train", "test"), parts, strict=True):
-            if not items:
-                raise ConfigError(
-                    f"{key}.root must hold images in {PARTS[part]}/<class>/, got none in {root / PARTS[part]}"
-                )
-        return parts[0], parts[1]
+                f"{key}.classes must be {len(found.classes)}, the folders in {printable(root / 'train')}, "
+                f"got {config.classes}"
+            )
+        return found.train, found.val
 
     def totals(self, config: DatasetConfig) -> tuple[int, int]:
         train, test = self._items(config)
@@ -216,12 +295,46 @@ class ImageFolder:
 
     def obtain(self, config: DatasetConfig) -> str | None:
         self._items(config)
+        try:
+            if config.workers:
+                multiprocessing.Lock()  # as a loader makes several
+        except OSError as error:
+            raise ConfigError(
+                f"dataset.{config.name}.workers must be 0 where processes can share no lock "
+                f"(/dev/shm: {error.strerror}), got {config.workers}"
+            ) from error
         return None
 
-    def payloads(self, files: tuple[Path, ...]) -> Iterator[bytes]:
-        for path in files:
-            yield f"{path.parent.parent.name}/{path.parent.name}/{path.name}".encode()
-            yield path.read_bytes()
+    def notes(self, config: DatasetConfig) -> tuple[str, ...]:
+        return listed(data_root(config), f"dataset.{config.name}.root").notes
+
+    def payloads(self, files: tuple[Path, ...]) -> Generator[bytes, None, tuple[str, ...]]:
+        """Names below the root and contents of files, and what is done to their values; returns lines that say so.
+
+        ConfigError at the end names the files that cannot be decoded.
+        """
+        paths = [str(path) for path in files]
+        # the first lies in train and the last in val
+        start = len(os.path.join(os.path.commonpath((paths[0], paths[-1])), ""))
+        done: Counter[str] = Counter()
+        refused, brightest = [], 0
+        for path, found in zip(paths, _in_order(examine, paths), strict=True):
+            yield os.fsencode(path[start:].replace(os.sep, "/"))
+            yield found.content
+            done.update(found.done)
+            brightest = max(brightest, found.brightest)
+            if found.refusal is not None:
+                refused.append(f"{printable(path)} ({found.refusal})")
+        if refused:
+            raise ConfigError(f"{len(refused)} of {len(paths)} images cannot be read: {some(refused)}")
+        for what in sorted(set(done) & {TURNED, WIDENED, TRANSPARENT}):
+            yield f"{what} {done[what]}".encode()  # such pictures have been read with other values: keys of their own
+        highest = {WIDENED: f" (the highest value is {brightest:,})"}
+        return tuple(
+            f"{counted(done[what], 'picture')} {text}{highest.get(what, '')}"
+            for what, text in NOTES.items()
+            if done[what]
+        )
 
     def open(self, config: DatasetConfig, files: tuple[Path, ...], part: str) -> StreamedImages:
         items = self._items(config)[part == "test"]

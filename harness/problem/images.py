@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Protocol, Self
 
 import torch
@@ -41,7 +42,7 @@ class Images(Protocol):
     def batches(
         self, batch_size: int, memory_format: torch.memory_format = torch.contiguous_format
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """All images in order, un-augmented and normalised, with their labels; the last batch may be smaller."""
+        """All images in order, un-augmented and normalised, with their labels, in batches of `batch_ranges`."""
 
     def train_batches(
         self,
@@ -62,6 +63,15 @@ def full_batches(images: int, batch_size: int, limit: int | None) -> int:
     """Full batches in so many images, at most `limit`."""
     full = images // batch_size
     return full if limit is None else min(full, limit)
+
+
+def batch_ranges(images: int, batch_size: int) -> list[range]:
+    """The batches that so many images are read in, in order. The last may be smaller, but a single image that is left
+    over joins the batch before: norms over a batch take no single image where it has come down to one pixel."""
+    starts = list(range(0, images, batch_size))
+    if batch_size > 1 and len(starts) > 1 and images % batch_size == 1:
+        del starts[-1]
+    return [range(start, stop) for start, stop in pairwise([*starts, images])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,10 +126,9 @@ class ImageSet:
     def batches(
         self, batch_size: int, memory_format: torch.memory_format = torch.contiguous_format
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        for images_B, labels_B in zip(
-            torch.split(self.images_B, batch_size), torch.split(self.labels_B, batch_size), strict=True
-        ):
-            yield self.normalise(images_B, memory_format), labels_B
+        for inside in batch_ranges(len(self), batch_size):
+            chosen = slice(inside.start, inside.stop)
+            yield self.normalise(self.images_B[chosen], memory_format), self.labels_B[chosen]
 
     def train_batches(
         self,

@@ -26,6 +26,7 @@ from harness.config import ConfigError, DatasetConfig, ModelConfig, nearest
 from harness.problem import paper_models as paper_models  # registers its models with timm
 from harness.problem.folders import quiet_download
 from harness.randomness import derive
+from harness.validation import reason, reason_of_kind
 
 CANDIDATE_SIZES = (28, 32, 64, 96, 128, 160, 192, 224, 256, 288, 384)
 """image sizes that an error may recommend"""
@@ -176,10 +177,10 @@ def build_model(config: ModelConfig, dataset: DatasetConfig, seed: int) -> nn.Mo
         except ConfigError:
             raise
         except Exception as error:  # whatever a hub client, a file format or a mismatch raises
-            reason = " ".join(str(error).split())[:200]
             own = "" if isinstance(config.pretrained, str) else " (the path of a file of them needs no network)"
             raise ConfigError(
-                f"model.{config.name}.pretrained must name weights that load{own}, got {config.pretrained!r}: {reason}"
+                f"model.{config.name}.pretrained must name weights that load{own}, got {config.pretrained!r}: "
+                f"{reason(error)[:200]}"
             ) from error
 
 
@@ -203,12 +204,11 @@ def _try_on_meta(config: ModelConfig, dataset: DatasetConfig) -> nn.Module:
     """The model on the meta device after one training forward of two images; whatever it raises says why not."""
     size = dataset.image_size
     model = on_meta(config, dataset)
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        embed = getattr(model, "patch_embed", None)
-        # timm lets some models drop the rows and columns that a patch does not fill: here they are refused
-        if isinstance(embed, PatchEmbed) and not embed.dynamic_img_pad and any(size % p for p in embed.patch_size):
-            raise ValueError(f"image size {size} is not a multiple of patch size {embed.patch_size[0]}")
-        scores = model(torch.empty(2, dataset.channels, size, size))
+    embed = getattr(model, "patch_embed", None)
+    # timm lets some models drop the rows and columns that a patch does not fill: here they are refused
+    if isinstance(embed, PatchEmbed) and not embed.dynamic_img_pad and any(size % p for p in embed.patch_size):
+        raise ValueError(f"image size {size} is not a multiple of patch size {embed.patch_size[0]}")
+    scores = scores_on_meta(model, dataset, 2)
     outputs = _outputs(config, dataset)
     if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != (2, outputs):
         shape = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
@@ -216,6 +216,21 @@ def _try_on_meta(config: ModelConfig, dataset: DatasetConfig) -> nn.Module:
             f"model.{config.name}.timm must give scores of shape (2, {outputs}) for two images, got {shape}"
         )
     return model
+
+
+def scores_on_meta(model: nn.Module, dataset: DatasetConfig, images: int) -> Any:
+    """What a model on the meta device gives for so many images, in its present mode."""
+    size = dataset.image_size
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return model(torch.empty(images, dataset.channels, size, size))
+
+
+def takes_one(model: nn.Module, dataset: DatasetConfig) -> bool:
+    """Whether a model on the meta device that takes two images takes a single one, in its present mode."""
+    try:
+        return len(scores_on_meta(model, dataset, 1)) == 1
+    except Exception:  # of whatever kind: norms raise ValueError or ZeroDivisionError
+        return False
 
 
 def _fits(config: ModelConfig, dataset: DatasetConfig) -> bool:
@@ -243,10 +258,10 @@ def _refusal(config: ModelConfig, dataset: DatasetConfig, error: Exception) -> C
     resized = _fitting(sizes, lambda s: _fits(config, replace(dataset, resize=s)))
     if resized:
         ways.append(f"dataset.{dataset.name}.resize to one of {resized}")
-    reason = " ".join(str(error).split()).rstrip(".")[:160]
     if not ways:
-        return ConfigError(f"{key} cannot be built from timm's {config.timm}: {type(error).__name__}: {reason}")
-    return ConfigError(f"{key} refuses images of {size}x{size} ({reason}): set {' or '.join(ways)}")
+        return ConfigError(f"{key} cannot be built from timm's {config.timm}: {reason_of_kind(error)[:200]}")
+    said = reason(error).rstrip(".")[:160]
+    return ConfigError(f"{key} refuses images of {size}x{size} ({said}): set {' or '.join(ways)}")
 
 
 def tried(config: ModelConfig, dataset: DatasetConfig) -> nn.Module:

@@ -15,7 +15,7 @@ from harness.config import OptimizerConfig, ScheduleConfig
 from harness.method import Schedule
 from harness.storage.cache import remembered
 from harness.storage.keys import source_digest
-from harness.validation import ConfigError, check_names, check_parameter, nearest, parameter_types
+from harness.validation import ConfigError, check_names, check_parameter, nearest, parameter_types, reason
 
 if TYPE_CHECKING:
     import torch
@@ -78,13 +78,13 @@ def _try_out(config: OptimizerConfig) -> None:
     error = _refusal(cls, config.params)
     if error is None:
         return
-    reason = " ".join(str(error).split())
+    said = reason(error)
     for name, value in config.params.items():
         if _refusal(cls, {k: v for k, v in config.params.items() if k != name}) is None:
             raise ConfigError(
-                f"{key}.{name} must be a value that {cls.__name__} takes, got {value!r}: {reason}"
+                f"{key}.{name} must be a value that {cls.__name__} takes, got {value!r}: {said}"
             ) from error
-    raise ConfigError(f"{key}: {reason}") from error
+    raise ConfigError(f"{key}: {said}") from error
 
 
 def _refusal(cls: type[torch.optim.Optimizer], params: dict[str, Any]) -> Exception | None:

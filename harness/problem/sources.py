@@ -42,8 +42,14 @@ class Source(Protocol):
     def obtain(self, config: DatasetConfig) -> str | None:
         """Fetch absent data; one line saying from where, None where it was present. ConfigError if all fails."""
 
+    def notes(self, config: DatasetConfig) -> tuple[str, ...]:
+        """A line on everything found with the data that is not used."""
+
     def payloads(self, files: tuple[Path, ...]) -> Iterator[bytes]:
-        """The decompressed data in a fixed order: what its digest is taken over."""
+        """The decompressed data in a fixed order: what its digest is taken over.
+
+        ConfigError names files that cannot be used. A generator may return lines on what is done to the data.
+        """
 
     def open(self, config: DatasetConfig, files: tuple[Path, ...], part: str) -> Images:
         """The `train` or the `test` part, as the configuration has it normalised and augmented."""
@@ -75,6 +81,9 @@ class Digits:
         if self.find(config) is None:
             raise ConfigError(f"dataset.{config.name} comes with scikit-learn, which holds no digits.csv.gz here")
         return None
+
+    def notes(self, config: DatasetConfig) -> tuple[str, ...]:
+        return ()
 
     def payloads(self, files: tuple[Path, ...]) -> Iterator[bytes]:
         import torch

@@ -28,8 +28,9 @@ from harness.tracking.runs import cell_digest, cell_end, cell_info, holds
 from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Say, Tracker, WholeRun
 from harness.tracking.wandb.live import THREADS
 
-SENT, THERE, LEFT, OTHER = "sent", "there", "left", "other"
-"""what became of a run: given, complete already, without a record yet, or holding rows that are not its record's"""
+SENT, THERE, LEFT, OTHER, REFUSED = "sent", "there", "left", "other", "refused"
+"""what became of a run: given, complete already, without a record yet, holding rows that are not its record's, or not
+taken"""
 PAUSES = (0.5, 2.0, 4.0)
 """seconds between looks at whether a service has all"""
 
@@ -90,8 +91,11 @@ class Publisher:
                 self.say(f"{info.name}: {info.run_id} holds rows that are not its record's: redo gives it another run")
                 return OTHER
             info = replace(info, tags=tuple(dict.fromkeys([*state.tags, *info.tags])))
+        return self._record(info, rows, end)
+
+    def _record(self, info: RunInfo, rows: Sequence[Row], end: RunEnd) -> str:
         self.tracker.record(info, rows, end)
-        return SENT
+        return REFUSED if self.tracker.refuses(info.run_id) else SENT
 
     def suite_run(self) -> str:
         """Give the suite's own run, with its views built anew from the records."""
@@ -102,8 +106,7 @@ class Publisher:
         state = self.tracker.states([info.run_id]).get(info.run_id)
         if state is not None and holds(state.digest, end.digest or ""):
             return THERE
-        self.tracker.record(info, (), end)
-        return SENT
+        return self._record(info, (), end)
 
     def all(self, done: Callable[[], None] = lambda: None) -> Counter[str]:
         """Give what the tracker lacks of the last plan's cells and of the suite itself; runs by what became of them.
@@ -167,13 +170,17 @@ def publish(request: PublishArguments, say: Say) -> int:
     missing = lacking(tracker, store, plan)
     if missing:
         say(f"{missing} of these are not complete there: the same command again gives what is missing")
-    return 1 if missing or outcomes[OTHER] else 0
+    return 1 if missing or outcomes[OTHER] or outcomes[REFUSED] else 0
 
 
 def lacking(tracker: Tracker, store: Store, plan: Mapping[str, Any]) -> int:
-    """Cells with a record that a tracker, asked anew, does not hold completely. A service may need some seconds."""
+    """Cells with a record that a tracker, asked anew, does not hold completely, those aside that it refuses.
+
+    A service may need some seconds.
+    """
     records = [store.record(cell["cell_key"]) for cell in plan["cells"]]
-    open_ones = {record["run_id"]: cell_digest(record, ()) for record in records if record is not None}
+    given = [record for record in records if record is not None and not tracker.refuses(record["run_id"])]
+    open_ones = {record["run_id"]: cell_digest(record, ()) for record in given}
     for pause in PAUSES:
         states = tracker.states(open_ones)
         open_ones = {k: d for k, d in open_ones.items() if k not in states or not holds(states[k].digest, d)}
@@ -185,5 +192,11 @@ def lacking(tracker: Tracker, store: Store, plan: Mapping[str, Any]) -> int:
 
 def publish_text(outcomes: Counter[str], where: str) -> str:
     """`18 sent, 1 there already: http://...`"""
-    words = {SENT: "sent", THERE: "there already", LEFT: "not run yet", OTHER: "not as their record"}
+    words = {
+        SENT: "sent",
+        THERE: "there already",
+        LEFT: "not run yet",
+        OTHER: "not as their record",
+        REFUSED: "refused",
+    }
     return f"{', '.join(f'{outcomes[key]} {word}' for key, word in words.items() if outcomes[key])}: {where}"

@@ -13,14 +13,14 @@ import pandas as pd
 from harness.config import TrackerConfig
 from harness.report.stats.means import statistics
 from harness.results.columns import METRICS
-from harness.tracking.tracker import ArtifactFiles, RunEnd, RunInfo
+from harness.tracking.tracker import ArtifactFiles, RunEnd, RunInfo, as_id
 
 
 def suite_info(plan: Mapping[str, Any], store_id: str) -> RunInfo:
     """A suite's run: what was asked for as its configuration."""
     suite = plan["suite"]
     return RunInfo(
-        run_id=f"suite-{suite}-{store_id}",
+        run_id=f"suite-{as_id(suite)}-{store_id}",
         name=suite,
         group=suite,
         job_type="suite",
@@ -38,10 +38,10 @@ def suite_end(folder: Path, plan: Mapping[str, Any], frame: pd.DataFrame, config
     if config.keeps("tables"):
         tables = [path for path in sorted((folder / "tables").glob("*.*")) if path.suffix in (".md", ".csv", ".tex")]
         views = [folder / "frame.parquet", folder / "history.parquet", *tables]
-        artifacts.append(ArtifactFiles(f"{plan['suite']}-frame", "frame", {path.name: path for path in views}))
+        artifacts.append(ArtifactFiles(f"{as_id(plan['suite'])}-frame", "frame", {path.name: path for path in views}))
         if report.is_file():
             whole = {str(path.relative_to(report.parent)): path for path in _files_below(report.parent)}
-            artifacts.append(ArtifactFiles(f"{plan['suite']}-report", "report", whole))
+            artifacts.append(ArtifactFiles(f"{as_id(plan['suite'])}-report", "report", whole))
     statuses = frame["status"].value_counts()
     seconds = {name: float(frame[name].sum()) for name in ("method_seconds", "eval_seconds")}
     training = frame.drop_duplicates("base_key")["train_seconds"].sum()

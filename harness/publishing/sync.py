@@ -19,7 +19,7 @@ import pandas as pd
 
 from harness.arguments import SyncArguments
 from harness.config import ConfigError, TrackerConfig
-from harness.publishing.publish import OTHER, SENT, THERE, Publisher, publish_text
+from harness.publishing.publish import OTHER, REFUSED, SENT, THERE, Publisher, publish_text
 from harness.publishing.suite_run import suite_info
 from harness.results.frame import read_plan
 from harness.storage.store import Store
@@ -56,7 +56,7 @@ def sync(request: SyncArguments, say: Say) -> int:
         say(publish_text(outcomes, where))
         for line in problems:
             say(line)
-        code = max(code, 1 if problems or outcomes[OTHER] else 0)
+        code = max(code, 1 if problems or outcomes[OTHER] or outcomes[REFUSED] else 0)
     say(f"{len(fragments)} fragments in {root / 'wandb'}, {len(empty)} of them empty and skipped")
     return code
 
@@ -118,7 +118,7 @@ def _from_fragments(root: Path, run_id: str, tracker: WandbTracker, state: RunSt
     tracker.log(run_id, (rows[epoch] for epoch in sorted(rows)))
     if last.finished:
         tracker.end(run_id, _end(last, fragments[-1].parent / "files"))
-    return SENT
+    return REFUSED if tracker.refuses(run_id) else SENT
 
 
 def _end(run: OfflineRun, files: Path) -> RunEnd:

@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config import TrackerConfig
+from harness.running.engine.local import on_its_own
 from harness.running.event_files import EventReader, heard_by_engine
 from harness.running.events import CellEnded, Event, RowsAdded, RunsEnded, RunStarted
+from harness.validation import reason_of_kind
 
 if TYPE_CHECKING:
     from harness.publishing.publish import Publisher
@@ -54,7 +56,8 @@ class TrackingProcess:
         self._here, there = context.Pipe()
         arguments = (there, config, results_dir, suite, events, records, dict(os.environ))
         self._process = context.Process(target=_main, args=arguments, name=f"tracking of {suite}")  # type: ignore[attr-defined]
-        self._process.start()
+        with on_its_own():
+            self._process.start()
         there.close()
         self._again = _again(suite, records)
         self._gone = False
@@ -199,7 +202,7 @@ class _Follower:
     def _failed(self, error: Exception) -> None:
         from harness.storage.masking import masked_text
 
-        text = " ".join(f"{type(error).__name__}: {error}".split())
+        text = reason_of_kind(error)
         self.say(masked_text(f"tracking: {text}; {_again(self.suite, self.records)}"))
 
 
@@ -217,5 +220,5 @@ def _main(
     os.environ.clear()  # a process of a server has the server's
     os.environ.update(environment)
     # the command prints what there is to say; wandb's own warnings would fall into its table
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     _Follower(connection, config, results_dir, suite, events, records).run()

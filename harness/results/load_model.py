@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -28,6 +29,8 @@ def base_from_record(record: Record) -> BaseConfig:
 def load_model(results_dir: Path | str, cell_key: str) -> nn.Module:
     """The ready model of a cell, on the CPU in evaluation mode, its BatchNorm as the cell was evaluated.
 
+    All that it holds was stored with the cell, so that pretrained weights that training began at need not be here.
+
     ConfigError where the cell is unknown or was run without `save=final`.
     """
     store = Store(Path(results_dir))
@@ -38,6 +41,6 @@ def load_model(results_dir: Path | str, cell_key: str) -> nn.Module:
     if not path.exists():
         raise ConfigError(f"cell {cell_key} holds no weights: run its suite with save=final")
     base = base_from_record(record)
-    model = build_model(base.model, base.dataset, base.seed)
+    model = build_model(replace(base.model, pretrained=False), base.dataset, base.seed)
     model.load_state_dict(load_file(path))
     return model.eval()

@@ -11,6 +11,7 @@ import pandas as pd
 from pyarrow import parquet
 
 from harness.storage.store import Store
+from harness.validation import reason
 
 Needed = Mapping[str, tuple[str, ...]]
 """The columns that a reader needs, by the name of their table."""
@@ -38,7 +39,7 @@ class MethodTables:
             try:
                 table = parquet.read_metadata(self._path(name))
             except ValueError as error:
-                return f"the table {name} cannot be read: {error}"
+                return f"the table {name} cannot be read: {reason(error)}"
             missing = [column for column in columns if column not in table.schema.names]
             if missing:
                 return f"the table {name} has no column {', '.join(missing)}"

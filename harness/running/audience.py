@@ -25,6 +25,7 @@ from harness.storage.trajectory import StoredTrajectory
 from harness.training.clock import Clock
 from harness.training.evaluate import Evaluator
 from harness.training.out_of_memory import bounded_by
+from harness.validation import reason_of_kind
 
 Row = dict[str, Any]
 RESERVED_COLUMNS = frozenset(
@@ -67,7 +68,7 @@ class RunningCell:
 
     def fail(self, error: Exception) -> None:
         self.status = "failed"
-        self.reason = " ".join(f"{type(error).__name__}: {error}".split())
+        self.reason = reason_of_kind(error)
         self.traceback = "".join(traceback.format_exception(error))
 
     def add(self, row: Row, scalars: dict[str, float]) -> None:

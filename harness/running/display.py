@@ -71,7 +71,7 @@ class LiveView(ABC):
 
     def line(self, text: str) -> None:
         """One line that stays."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, soft_wrap=True)
 
 
 class Display(LiveView):

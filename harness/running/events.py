@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from harness.tracking.tracker import Row, RunEnd, RunInfo, WholeRun
+from harness.validation import in_utf8
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Event.__args__}
 
 def event_line(event: Event) -> bytes:
     """An event as one line, its newline included."""
-    values = {field.name: getattr(event, field.name) for field in fields(event)}
+    given = {field.name: getattr(event, field.name) for field in fields(event)}
+    values = {name: in_utf8(value) if isinstance(value, str) else value for name, value in given.items()}
     if isinstance(event, RunStarted):
         values["info"] = asdict(event.info)
     if isinstance(event, RunsEnded):

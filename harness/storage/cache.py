@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,10 +16,13 @@ T = TypeVar("T")
 
 
 def cache_folder() -> Path:
-    """This program's folder in the user's cache: $XDG_CACHE_HOME or ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # the XDG specification has relative paths ignored
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "traindyn"
+    """This program's folder in the user's cache: $XDG_CACHE_HOME or ~/.cache; who has no home has temporary files."""
+    base, home = os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~")
+    if not os.path.isabs(base):  # the XDG specification has relative paths ignored
+        base = (
+            os.path.join(home, ".cache") if home != "~" else os.path.join(tempfile.gettempdir(), f"user-{os.getuid()}")
+        )
+    return Path(base) / "traindyn"
 
 
 def remembered(kind: str, key: str, find: Callable[[], T], plain: Callable[[T], Any], read: Callable[[Any], T]) -> T:

@@ -83,7 +83,7 @@ def base_key(base: BaseConfig, data_digest: str, pretrained_digest: str | None) 
 
 @cache
 def _same_numbers() -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = json.loads(SAME_NUMBERS.read_text())
+    found: dict[str, dict[str, Any]] = json.loads(SAME_NUMBERS.read_bytes())
     return found
 
 

@@ -42,7 +42,7 @@ def _space() -> str:
 def _started(pid: int) -> str | None:
     """When a process started, in the system's own ticks; empty where that is not known, None where it is gone."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         if Path("/proc/self/stat").exists():
             return None
@@ -135,7 +135,7 @@ class Leases:
             me = Owner.of(os.getpid())
             temporary = self.folder / f".{name}.{me.token}.tmp"
             try:
-                temporary.write_text(json.dumps(asdict(me)))
+                temporary.write_text(json.dumps(asdict(me)), encoding="utf-8")
                 os.replace(temporary, self.path(name))
             finally:
                 temporary.unlink(missing_ok=True)

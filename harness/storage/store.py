@@ -27,6 +27,7 @@ from harness.config import ConfigError
 from harness.storage.files import set_aside, write_bytes, write_json
 from harness.storage.leases import Leases
 from harness.storage.masking import masked
+from harness.validation import reason
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +102,7 @@ class Store:
             with filelock.FileLock(self.root / ".store.lock"):
                 if not path.exists():
                     write_json(path, {"schema": SCHEMA, "id": uuid.uuid4().hex[:6]})
-        identity: str = json.loads(path.read_text())["id"]
+        identity: str = json.loads(path.read_bytes())["id"]
         return identity
 
     def _read(self, folder: Path, name: str) -> tuple[Record, bytes] | None:
@@ -132,7 +133,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError) as error:
             return None if error.filename == str(path) else _Problem(f"{error.filename}: missing")
         except (ValueError, KeyError, AttributeError) as error:
-            return _Problem(f"{path}: {error}")
+            return _Problem(f"{path}: {reason(error)}")
 
     def problem(self, folder: Path, name: str) -> str | None:
         """What is wrong with a cell's `record.json` or a base's `base.json`; None where it is whole or absent."""

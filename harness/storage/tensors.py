@@ -20,6 +20,7 @@ from torch import Tensor
 
 from harness.method import State
 from harness.storage.files import CorruptFile, write_bytes
+from harness.validation import reason
 
 
 def _raw(tensor: Tensor) -> memoryview:
@@ -65,7 +66,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
                 raise ValueError("header too long")
             return json.loads(file.read(length)), 8 + length
     except (ValueError, struct.error) as error:
-        raise CorruptFile(f"{path}: {error}") from error
+        raise CorruptFile(f"{path}: {reason(error)}") from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -82,7 +83,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if _digest(tensors, metadata) != metadata["sha256"]:
             raise ValueError("checksum differs")
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise CorruptFile(f"{path}: {error}") from error
+        raise CorruptFile(f"{path}: {reason(error)}") from error
     return tensors, metadata
 
 
@@ -151,4 +152,4 @@ def read_state(path: Path) -> State:
     try:
         return unpack(tensors, metadata["state"])
     except (KeyError, ValueError) as error:
-        raise CorruptFile(f"{path}: {error}") from error
+        raise CorruptFile(f"{path}: {reason(error)}") from error

@@ -24,6 +24,7 @@ from harness.snapshots import block_bounds
 from harness.storage.files import CorruptFile
 from harness.storage.paths import snapshot_path, stored_ts
 from harness.storage.tensors import _DTYPES, read_header, read_tensors, write_tensors
+from harness.validation import reason
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
@@ -62,7 +63,7 @@ class _StoredWeights:
             self._pass([name for name in sorted(self._header) if name < "theta_N"])
             self._announce("theta_N")
         except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise CorruptFile(f"{path}: {error}") from error
+            raise CorruptFile(f"{path}: {reason(error)}") from error
 
     def _described(self) -> bytes:
         return json.dumps(sorted((k, v) for k, v in self._metadata.items() if k != "sha256")).encode()

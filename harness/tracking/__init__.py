@@ -6,9 +6,9 @@ from pathlib import Path
 
 from harness.config import TrackerConfig
 from harness.tracking.tracker import Say, Tracker
-from harness.tracking.wandb.destination import forget_single_run, resolve_mode
+from harness.tracking.wandb.destination import check_environment, forget_single_run, resolve_mode
 
-__all__ = ["open_tracker", "tracks"]
+__all__ = ["check_environment", "open_tracker", "tracks"]
 
 
 def tracks(config: TrackerConfig) -> bool:

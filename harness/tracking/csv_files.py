@@ -16,7 +16,7 @@ from typing import Any
 from harness.storage.files import replacing, write_bytes, write_json
 from harness.storage.masking import masked
 from harness.tracking.run_locks import RunLocks
-from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Say, Tracker
+from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Say, Tracker, fitting_tags
 
 
 class CsvTracker(Tracker):
@@ -27,7 +27,7 @@ class CsvTracker(Tracker):
         self._say = say
         self._locks = RunLocks(self.folder / ".locks")
         self.where = str(self.folder)
-        self._tags = tuple(tags)
+        self._tags = fitting_tags(tags)
         self._notes = notes
         self._rows: dict[str, list[Row]] = {}
 
@@ -75,7 +75,7 @@ class CsvTracker(Tracker):
         columns = dict.fromkeys(name for row in known for name in row)
         with (
             replacing(self.folder / run_id / "history.csv") as temporary,
-            open(temporary, "w", newline="") as file,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, list(columns))
             writer.writeheader()
@@ -114,6 +114,6 @@ def _read_rows(path: Path) -> list[Row]:
     """Rows as they were given: an empty field was not."""
     if not path.exists():
         return []
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         rows = [{name: text for name, text in row.items() if text} for row in csv.DictReader(file)]
     return [{name: int(text) if name == "epoch" else float(text) for name, text in row.items()} for row in rows]

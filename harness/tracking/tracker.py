@@ -7,6 +7,8 @@ Trackers never raise because a service is away: what is not as asked for is said
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +21,33 @@ Say = Callable[[str], None]
 Row = Mapping[str, Any]
 
 STATUSES_THAT_SUCCEED = ("done", "diverged")
+TAG_CHARACTERS = 64
+"""of a tag or a kind of job, at most, as W&B takes them"""
+NAME_CHARACTERS = 128
+"""of a name or a group"""
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many characters: one that is longer ends with a digest of the whole."""
+    return text if len(text) <= most else f"{text[: most - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def fitting_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    """Tags each once and in order, without those that are empty, none longer than W&B takes."""
+    return tuple(dict.fromkeys(shortened(tag.strip(), TAG_CHARACTERS) for tag in tags if tag.strip()))
+
+
+def as_id(text: str) -> str:
+    """A text as a part of an id, of a file's and an artifact's name: as it is where it can be, else with a digest."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}", text):
+        return text
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")[:30]
+    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a run is called and where it is put."""
+    """What a run is called and where it is put; what is too long for W&B is shortened when one is made."""
 
     run_id: str
     name: str
@@ -35,6 +59,12 @@ class RunInfo:
     """plain values, resolved"""
     notes: str | None = None
     """beside those of the configuration"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", shortened(self.name, NAME_CHARACTERS))
+        object.__setattr__(self, "group", shortened(self.group, NAME_CHARACTERS))
+        object.__setattr__(self, "job_type", shortened(self.job_type, TAG_CHARACTERS))
+        object.__setattr__(self, "tags", fitting_tags(self.tags))
 
 
 @dataclass(frozen=True)
@@ -89,6 +119,10 @@ class Tracker:
 
     where: str | None = None
     """what its runs can be found under, for people; None where nothing is tracked"""
+
+    def refuses(self, run_id: str) -> bool:
+        """Whether it was given this run and does not take it, nor would if it were given it again."""
+        return False
 
     def states(self, run_ids: Iterable[str]) -> dict[str, RunState]:
         """What it holds of these runs; those that it does not know are left out."""

@@ -1,7 +1,7 @@
 """Metrics and BatchNorm policies: the only module that reaches the validation and test splits.
 
 A weight vector that was not trained has no running statistics of its own. Policies: `recalibrate` resets them
-and takes the cumulative average over a fixed subset of un-augmented training images; `as_is` keeps the base's;
+and takes the average over a fixed subset of un-augmented training images, in fixed batches; `as_is` keeps the base's;
 `averaged` takes the buffers that the method proposes. Evaluation works on a model of its own, so it cannot
 touch the one in training.
 """
@@ -10,38 +10,54 @@ from __future__ import annotations
 
 import contextlib
 import math
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.config import BaseConfig, EvaluateConfig
 from harness.method import Proposal, Snapshot
 from harness.problem.images import Images
+from harness.problem.running_norms import reset_statistics, running_norms
 from harness.problem.splits import load_split
 from harness.randomness import generator
 from harness.training.flat_model import FlatModel
 from harness.training.out_of_memory import bounded_by
 
+RECALIBRATION_BATCH = 256
+"""images whose statistics are taken at once, so that they do not follow from how many are evaluated at once"""
 
-def recalibrate(model: nn.Module, images: Images, batch_size: int, memory_format: torch.memory_format) -> None:
-    """Reset BatchNorm's running statistics to their cumulative average over `images`; dropout stays off."""
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+def recalibrate(model: nn.Module, images: Images, memory_format: torch.memory_format) -> None:
+    """Set the running statistics of norms to the average of those of batches of `images`; dropout stays off.
+
+    A batch weighs by its images, hence every image alike; a single one that is left over joins the batch before.
+    """
+    norms = running_norms(model)
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
+    seen = dict.fromkeys(norms, 0)
+
+    def weigh(norm: Any, given: tuple[torch.Tensor, ...]) -> None:
+        seen[norm] += len(given[0])
+        norm.momentum = len(given[0]) / seen[norm]
+
     model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative average
-        norm.train()
-    with torch.inference_mode():
-        for batch, _ in images.batches(batch_size, memory_format):
-            model(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
+    hooks = [norm.register_forward_pre_hook(weigh) for norm in norms]
+    try:
+        for norm in norms:
+            reset_statistics(norm)
+            norm.train()
+        with torch.inference_mode():
+            for batch, _ in images.batches(RECALIBRATION_BATCH, memory_format):
+                model(batch)
+    finally:
+        for hook, norm, momentum in zip(hooks, norms, momenta, strict=True):
+            hook.remove()
+            norm.momentum = momentum
+            norm.eval()
 
 
 class Evaluator:
@@ -102,8 +118,9 @@ class Evaluator:
             buffers = proposal.buffers
         self.flat.load(theta_N, buffers)
         if policy == "recalibrate" or (policy == "averaged" and proposal is None):
-            with self._autocast():
-                recalibrate(self.flat.model, self._recalibration, self.config.batch_size, self._memory_format)
+            at_once = min(RECALIBRATION_BATCH, len(self._recalibration))
+            with self._autocast(), bounded_by("evaluate.recalibrate_images", at_once):
+                recalibrate(self.flat.model, self._recalibration, self._memory_format)
         return self.flat.model.eval()
 
     def _score(self, model: nn.Module, images: Images) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.method import Batch, Branch, Buffers, Layout, OptimizerFactory, Schedule, Trajectory
+from harness.problem.running_norms import running_norms
 from harness.randomness import generator
 from harness.snapshots import tensors_of
 from harness.training.clock import Clock
@@ -182,9 +182,8 @@ class BranchSession:
         self._trainer.count(len(probe), backward=False)
         with self._clock.phase("train"), self._undisturbed(0, PROBE_IMAGES), torch.no_grad():
             self.model.eval()
-            for module in self.model.modules():
-                if isinstance(module, _BatchNorm):
-                    module.train()
+            for norm in running_norms(self.model):
+                norm.train()
             total = 0.0
             for batch, labels in probe.batches(PROBE_IMAGES, self._trainer.memory_format):
                 total += cross_entropy(self._trainer.logits(batch), labels, reduction="sum").item()

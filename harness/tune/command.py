@@ -114,7 +114,7 @@ def tune(
     experiment, store = plan.experiment, plan.store
 
     def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.print(text, highlight=False, soft_wrap=True)
 
     with contextlib.ExitStack() as stack:
         searches, lines = make_searches(plan, config_dirs, stack)
@@ -185,5 +185,5 @@ def _show(searches: Sequence[Search], experiment: Experiment, console: Console) 
         sentences += [sentence(search, found), f"  {search.folder / 'best.yaml'}"]
     console.print(table)
     for text in sentences:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.print(text, highlight=False, soft_wrap=True)
     return 1 if failed else 0

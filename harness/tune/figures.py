@@ -6,7 +6,6 @@ For one column of a paper; style and colours are those of the report's.
 from __future__ import annotations
 
 import io
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from optuna.distributions import FloatDistribution, IntDistribution
 
 from harness.report.figures.style import LINE, MARK, STYLE, WALK, WIDTH
+from harness.report.figures.ticks import FittingLocator, label_ticks, number_texts, rounded_apart
 from harness.storage.files import write_bytes
 from harness.tune.results import importances, trials_frame
 from harness.tune.study import Search
@@ -76,14 +75,14 @@ def draw_history(trials: pd.DataFrame, search: Search) -> Figure:
         low = axes.get_ylim()[0]
         axes.plot(others["trial"], [low] * len(others), "x", ms=3, color=WALK, clip_on=False, label="no value")
         axes.set_ylim(bottom=low)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(FittingLocator(6, integer=True))
     axes.set_xlabel("trial")
     axes.set_ylabel(_unit(search))
     axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"History of {search.label}", fontsize=7)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-    return figure
+    return label_ticks(figure)
 
 
 def draw_importances(weights: pd.DataFrame, search: Search) -> Figure:
@@ -99,7 +98,7 @@ def draw_importances(weights: pd.DataFrame, search: Search) -> Figure:
     axes.set_xlabel("share of the variance (%), with its 90 % interval")
     axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"Importance of parameters (fANOVA)\n{search.label}", fontsize=7)
-    return figure
+    return label_ticks(figure)
 
 
 def map_axes(search: Search, weights: pd.DataFrame | None) -> tuple[str, str] | None:
@@ -113,13 +112,14 @@ def map_axes(search: Search, weights: pd.DataFrame | None) -> tuple[str, str] | 
 
 
 def edges(distribution: IntDistribution | FloatDistribution) -> np.ndarray[Any, Any]:
-    """Borders of at most BINS bins, even on the parameter's scale; those of whole numbers lie between them."""
+    """Borders of at most BINS bins, even on the parameter's scale but for rounding; whole numbers' lie between them."""
     whole = isinstance(distribution, IntDistribution)
     low, high = (distribution.low - 0.5, distribution.high + 0.5) if whole else (distribution.low, distribution.high)
     count = min(BINS, distribution.high - distribution.low + 1) if whole else BINS
     spaced = np.geomspace(low, high, int(count) + 1) if distribution.log else np.linspace(low, high, int(count) + 1)
-    if whole:
-        spaced[1:-1] = np.floor(spaced[1:-1]) + 0.5
+    if not whole:
+        return rounded_apart(spaced)
+    spaced[1:-1] = np.floor(spaced[1:-1]) + 0.5
     return np.unique(spaced)
 
 
@@ -145,7 +145,7 @@ def draw_map(trials: pd.DataFrame, pair: tuple[str, str], search: Search) -> Fig
     for axes, column, label in panels:
         _draw_panel(figure, axes, table, column, label, pair, search)
     figure.suptitle(f"{pair[0]} x {pair[1]}, {search.label}; numbers count trials", fontsize=7)
-    return figure
+    return label_ticks(figure)
 
 
 def _draw_panel(
@@ -169,16 +169,18 @@ def _draw_panel(
         axes.text(x + 0.5, y + 0.5, str(count), ha="center", va="center", fontsize=5.5, color=colour)
     for axis, name, edge in ((axes.xaxis, pair[0], borders[0]), (axes.yaxis, pair[1], borders[1])):
         whole = isinstance(search.space.distributions[name], IntDistribution)
-        ends = [_bin_label(a, b, whole) for a, b in pairwise(edge)]
+        ends = _bin_labels(edge, whole)
         axis.set_ticks(np.arange(len(ends)) + 0.5, ends)
         axis.set_label_text(name)
+        if axis is axes.xaxis and max(map(len, ends)) > 5:
+            axis.set_tick_params(rotation=45)
     bar = figure.colorbar(image, ax=axes, pad=0.02)
     bar.set_label(label)
     bar.outline.set_linewidth(0.6)
 
 
-def _bin_label(low: float, high: float, whole: bool) -> str:
-    if not whole:
-        return f"{low:.2g}–{high:.2g}"
-    first, last = round(low + 0.5), round(high - 0.5)
-    return str(first) if first == last else f"{first}–{last}"
+def _bin_labels(borders: np.ndarray[Any, Any], whole: bool) -> list[str]:
+    """What lies in each bin: a whole number, or the first and the last."""
+    shift = 0.5 if whole else 0.0
+    firsts, lasts = number_texts(borders[:-1] + shift), number_texts(borders[1:] - shift)
+    return [first if first == last else f"{first}–{last}" for first, last in zip(firsts, lasts, strict=True)]

@@ -148,7 +148,7 @@ class Search:
         method = replace(self.method, params={**self.method.params, **params})
         fitted = fit_method(method, self.problem.epochs)
         bases = self.problem.bases
-        return tuple(plan_cell(b.config, b.key, fitted, self.evaluate, b.N) for b in bases)
+        return tuple(plan_cell(b.config, b.key, fitted, self.evaluate) for b in bases)
 
     @property
     def default(self) -> dict[str, Any] | None:

@@ -103,7 +103,7 @@ def _packages() -> Iterator[Finding]:
 
 def _untested() -> Iterator[tuple[str, str, str]]:
     """Installed packages that constraints.txt names in another version; nothing outside a source checkout."""
-    for line in CONSTRAINTS.read_text().splitlines() if CONSTRAINTS.is_file() else ():
+    for line in CONSTRAINTS.read_text(encoding="utf-8").splitlines() if CONSTRAINTS.is_file() else ():
         name, equals, pinned = line.partition("==")
         try:
             found = version(name) if equals else pinned

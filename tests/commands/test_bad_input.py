@@ -39,6 +39,8 @@ CASES = [
     ("epochs=2.5", ["epochs", "whole number", "2.5"]),
     ("epochs=null", ["epochs", "whole number", "None"]),
     ("batch_size=0", ["batch_size", "at least 1", "got 0"]),
+    ("batch_size=1", ["batch_size", "at least 2", "test_resnet", "8x8", "got 1"]),
+    ("evaluate.recalibrate_images=1", ["evaluate.recalibrate_images", "at least 2", "got 1"]),
     ("batch_size=5000", ["batch_size", "at most 1200", "5000"]),
     ("batches_per_epoch=0", ["batches_per_epoch", "at least 1", "got 0"]),
     ("precision=float16", ["precision", "bfloat16", "'float16'"]),
@@ -70,6 +72,9 @@ CASES = [
     ("evaluate=3", ["evaluate", "3"]),
     ("trajectory=all", ["trajectory", "all"]),
     ("tracker.tags=mine", ["tracker.tags", "mine"]),
+    ("tracker.tags=['']", ["tracker.tags[0]", "at least 1 character"]),
+    ("tracker.project=team/project", ["tracker.project", "without / ", "'team/project'"]),
+    ("tracker.entity=my#team", ["tracker.entity", "128 characters", "'my#team'"]),
     ("bases=3", ["bases", "3"]),
     ("bases=[{model: test_resnet, optimizer: adam}]", ["bases", "optimizer", "'adam'"]),
     ("model=a,b", ["model", "list", "a,b"]),
@@ -218,6 +223,15 @@ def test_an_image_folder_without_images(tmp_path):
 def test_cuda_asked_for_and_absent(untouched, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     refused("suite=smoke", "device=cuda", results=untouched, words=["device", "cpu or auto", "got cuda"])
+
+
+def test_a_project_of_the_environment_that_is_none(tmp_path):
+    """Refused before anything trains: W&B would refuse every run."""
+    variables = {"WANDB_PROJECT": "team/project"}
+    done = here("run", "suite=smoke", results=tmp_path / "results", code=2, variables=variables)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: WANDB_PROJECT must be text of at most 128 characters")
+    assert not (tmp_path / "results").exists()
 
 
 def test_entries_with_values_that_are_none(untouched, tmp_path):

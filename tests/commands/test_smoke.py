@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from command import COMMAND, SECONDS, cell_folder, environment, here, state
+from command import SECONDS, cell_folder, environment, here, state
+from command_server import COMMAND
 from offline import offline_runs
 
 from harness import load_frame, load_history, load_model

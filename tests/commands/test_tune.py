@@ -289,7 +289,7 @@ def test_killed_and_interrupted_it_goes_on_to_the_same_trials(tuned, tmp_path):
             assert "locked" in held.stderr
         os.killpg(process.pid, end)
         _, stderr = process.communicate(timeout=SECONDS)
-        assert process.returncode == (130 if end == signal.SIGINT else -signal.SIGKILL)
+        assert process.returncode == (130 if end == signal.SIGINT else -signal.SIGKILL), stderr
         if end == signal.SIGINT:
             assert stderr.splitlines() == [
                 "interrupted: run the same command again to go on from the last finished trial"

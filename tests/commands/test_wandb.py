@@ -114,6 +114,19 @@ def test_publish_rebuilds_what_the_server_never_had(killed, own_server):
         assert_equals_records(own_server, results)
 
 
+def test_publish_does_not_repeat_what_is_refused(killed, own_server):
+    """A run that was deleted there is none to be given again: the command says so each time."""
+    results = killed[0].parent / "again"
+    shutil.copytree(killed[0], results, ignore=shutil.ignore_patterns("wandb"))
+    gone = records(results)[0]["run_id"]
+    own_server.deleted.add(gone)
+    for expected in (f"{CELLS} sent, 1 refused", f"{CELLS} there already, 1 refused"):
+        done = here(*PUBLISH, results=results, code=1, variables=own_server.environment())
+        assert expected in done.stdout
+        assert gone in done.stdout
+        assert "the same command again" not in done.stdout
+
+
 def test_arrangement(killed, server):
     results = killed[0]
     record = json.loads((cell_folder(results, "smoke", "swa") / "record.json").read_text())

@@ -44,3 +44,10 @@ class Exhausts(Raises):
     def observe(self, snapshot):
         if snapshot.t == self.at:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nMore of it")
+
+
+class Misses(Raises):
+    """Fails over a file whose name is no UTF-8."""
+
+    def observe(self, snapshot):
+        raise RuntimeError(os.fsdecode(b"no weights in /data/caf\xe9.pt"))

@@ -122,14 +122,31 @@ def test_a_wrong_value_is_one_line_that_names_its_key(name):
         assert all(value == [] or value == 2.5 for value in taken) or path[-1] in ANYTHING, (path, taken)
 
 
+@pytest.mark.parametrize("number", [2**63, -(10**400)], ids=["2^63", "-10^400"])
+@pytest.mark.parametrize("name", ["top", "method=dmd_jumps", "optimizer=adam"])
+def test_whole_numbers_of_more_than_64_bits_are_taken_nowhere(name, number):
+    """Tables and files hold 64 bits: what has more would end in them after training, also where a list holds it."""
+    overrides, chosen = COMPOSITIONS[name]
+    composed = composition(*overrides)
+    for path in filter(chosen, leaves(composed.values)):
+        for value in (number, [number], {"a": number}):
+            with pytest.raises(ConfigError) as refusal:
+                validate(replace(composed, values=replaced(composed.values, path, value)), (), "a test")
+            assert set(path) & set(re.findall(r"\w+", str(refusal.value)))
+
+
 def test_a_number_where_text_is_meant_is_that_text():
-    """What YAML reads as a whole number may be the name of a folder or a project; nothing else becomes text."""
+    """What YAML reads as a whole number may be the name of a folder or a project; of an argument all is the text."""
     experiment = validate(composition("results_dir=2024", "tune.name=7", "tracker.tags=[3]"), (), "a test")
     settings = experiment.settings
     assert (Path(settings.results_dir).name, experiment.tune.name, settings.tracker.tags) == ("2024", "7", ["3"])
-    for given in ("results_dir=1.5", "tune.name=true", "tracker.tags=[[3]]"):
-        with pytest.raises(ConfigError, match=f"^{given.partition('=')[0]}.* must be text"):
-            validate(composition(given), (), "a test")
+    experiment = validate(composition("results_dir=1.5", "tune.name=true"), (), "a test")
+    assert (Path(experiment.settings.results_dir).name, experiment.tune.name) == ("1.5", "true")
+    with pytest.raises(ConfigError, match=r"^tracker\.tags.* must be text"):
+        validate(composition("tracker.tags=[[3]]"), (), "a test")
+    for path in (("results_dir",), ("tracker", "project")):
+        with pytest.raises(ConfigError, match=f"^{'.'.join(path)} must be text"):
+            validate(replace(composition(), values=replaced(composition().values, path, 1.5)), (), "a test")
 
 
 def test_suites_of_ones_own_that_are_mistaken(tmp_path):

@@ -208,7 +208,17 @@ def test_an_image_size_unlike_the_images_is_named():
         ({"timm": "test_vit", "patch_size": 7, "stem": "small"}, r"model\.m\.stem must be default for test_vit"),
         ({"pretrained": "no/such.safetensors"}, r"model\.m\.pretrained must be true, false or the path"),
         ({"timm": "resnet10t_", "pretrained": True}, r"model\.m\.timm must be a timm model"),
-        ({"kwargs": {"output_stride": 7}}, r"model\.m cannot be built from timm's resnet18: "),
+        ({"kwargs": {"output_stride": 7}}, r"model\.m cannot be built from timm's resnet18: \w"),
+        # bare asserts of timm's say nothing: the line of code is the reason
+        (
+            {"timm": "test_efficientnet", "kwargs": {"norm_layer": "evonorms0"}},
+            r"model\.m cannot be built from timm's test_efficientnet: AssertionError at .*C % groups == 0",
+        ),
+        (
+            {"timm": "test_efficientnet", "kwargs": {"norm_layer": 3}},
+            r"model\.m cannot be built from timm's test_efficientnet: AssertionError at assert isinstance\(norm_layer",
+        ),
+        ({"timm": "test_efficientnet", "kwargs": {"norm_layer": "foo"}}, r"model\.m cannot .*: KeyError: 'foo'"),
     ],
 )
 def test_bad_values_are_named_in_one_line(values, message):

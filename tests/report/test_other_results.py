@@ -125,3 +125,62 @@ def test_the_command_prints_and_keeps_the_comparison(tmp_path):
     assert "+2.00 [-0.48, +4.48]" in (tables / "compare.md").read_text()
     page = tables.parent / "report" / "index.html"
     assert 'id="compare"' in page.read_text()
+
+
+HEADER = "model,dataset,optimizer,method,test_accuracy_mean,test_accuracy_std"
+ROW = "resnet18,cifar10,sgd_momentum,swa"
+
+
+def means(folder, text, encoding="utf-8"):
+    path = folder / "means.csv"
+    path.write_text(text, encoding=encoding)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{HEADER}\n{ROW},80.5,\n",
+        f"\ufeff{HEADER}\n{ROW},8.05e1,0.5\n",
+        f"{HEADER.replace(',', ', ')}\n{ROW}, 80.5 ,1\n",
+    ],
+)
+def test_a_file_of_means_as_people_save_it(text, tmp_path):
+    """With the mark of UTF-8, with blanks around fields, and without the deviation of a single run."""
+    comparison = compare(frame_of(cells("swa", [81.0], **RESNET)), means(tmp_path, text), "quick")
+    assert lines_of(comparison)["swa"]["difference"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"{HEADER}\n{ROW},80,1\n{ROW[:-1]},95.3%,1\n", "from 0 to 100 as test_accuracy_mean, got '95.3%' in row 3"),
+        (f"{HEADER}\n{ROW},n/a,1\n", "numbers from 0 to 100 as test_accuracy_mean, got 'n/a' in row 2"),
+        (f"{HEADER}\n{ROW},,1\n", "numbers from 0 to 100 as test_accuracy_mean, got '' in row 2"),
+        (f"{HEADER}\n{ROW},nan,1\n", "numbers from 0 to 100 as test_accuracy_mean, got 'nan' in row 2"),
+        (f"{HEADER}\n{ROW},953,1\n", "numbers from 0 to 100 as test_accuracy_mean, got '953' in row 2"),
+        (f"{HEADER}\n{ROW},80,±1\n", "numbers from 0 to 100 as test_accuracy_std, got '±1' in row 2"),
+        (f'{HEADER}\n{ROW},"80,5",1\n', "numbers from 0 to 100 as test_accuracy_mean, got '80,5' in row 2"),
+        (f"{HEADER}\n{ROW},80,5,0,1\n", "a CSV of means, got "),
+        (f"{HEADER}\n,cifar10,sgd_momentum,swa,80,1\n", "have model in every row, row 2 of "),
+        (f"{HEADER}\n{ROW},80,1\n{ROW},80,1\n", "every method once, got resnet18 cifar10 sgd_momentum swa twice"),
+        (f"{HEADER}\n{ROW},80,1\n".replace(",", ";"), "fields must be separated by commas, got ';'"),
+        (f"{HEADER}\n{ROW},80,1\n".replace(",", "\t"), "fields must be separated by commas, got '\\t'"),
+        ("", "a CSV of means, got "),
+        ("\n\n", "a CSV of means, got "),
+    ],
+)  # fmt: skip
+def test_a_file_of_means_that_is_none(text, words, tmp_path):
+    """A decimal comma without quotes would shift the fields, and give other numbers."""
+    with pytest.raises(ConfigError) as refusal:
+        compare(frame_of(cells("swa", [81.0])), means(tmp_path, text), "quick")
+    assert words in str(refusal.value)
+    assert "means.csv" in str(refusal.value)
+    assert str(refusal.value).isprintable()
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_file_of_means_in_another_encoding(encoding, tmp_path):
+    path = means(tmp_path, f"{HEADER}\n{ROW},80,±1\n", encoding)
+    with pytest.raises(ConfigError, match=r"^compare must be a CSV of means, got .*means\.csv \('utf-8' codec"):
+        compare(frame_of(cells("swa", [81.0])), path, "quick")

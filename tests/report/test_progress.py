@@ -54,6 +54,16 @@ def test_no_target_no_time(frame, curve):
     assert time_to_target(frame, curve, nothing)["epochs"].isna().all()
 
 
+def test_a_suite_of_which_nothing_is_done_has_no_times():
+    """Every cell diverged after its first epochs: no curve is left, and none reaches a target."""
+    frame = frame_of(cells("base_recalibrated", [79.0, 79.0]))
+    history = history_of(frame, CURVES).astype({"cell_key": "str"})
+    frame["status"] = "diverged"
+    curve = curves(frame, history)
+    assert len(curve) == 0
+    assert len(time_to_target(frame, curve, target_of(frame))) == 0
+
+
 def test_profiles_by_hand(frame, curve):
     """swa solves the first base in 2 epochs and is not there for the second; the control needs 4 and is first there."""
     steps = profiles(time_to_target(frame, curve, target_of(frame), ["cmd_posthoc"]))

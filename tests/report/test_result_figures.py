@@ -204,6 +204,10 @@ def test_a_method_far_beyond_the_others_does_not_flatten_them():
     # and times 34.64 / sqrt 3 on either side of -20
     assert [text.get_text() for text in axes.texts] == ["−20.0 [−106.1, +66.1]"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["SWA", "EMA", "LAWA", "TWA"]
+    small = frame.assign(test_loss=frame["test_accuracy"] / 1000)
+    table = differences_data(results(small, history_of(small), "test_loss"), ("net", "digits", "sgd"))
+    (axes,) = draw_differences(table, Labels("title", "test_loss")).axes
+    assert [text.get_text() for text in axes.texts] == ["−0.020 [−0.060, +0.000]"]
 
 
 def test_long_curves_are_thinned_evenly_and_the_page_says_so():

@@ -1,9 +1,17 @@
-"""Engines' configuration. The engines themselves: test_local_engine.py and tests/cluster."""
+"""Engines' configuration, and how Slurm's words are understood. The engines: test_local_engine.py, tests/cluster."""
+
+import contextlib
+import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 
 from harness.config import ConfigError, RayConfig, SlurmConfig, from_mapping
-from harness.running.engine.slurm import sbatch_parameters
+from harness.running.engine import remote
+from harness.running.engine.slurm import COMMANDS, SlurmEngine, sbatch_parameters
+from harness.running.event_files import EventWriter
+from harness.running.events import JobEnded, Message
 
 
 @pytest.mark.parametrize(
@@ -54,3 +62,59 @@ def test_what_sbatch_is_asked_for():
     assert given["setup"] == ["module load cuda"]
     assert given["additional_parameters"] == {"requeue": True, "constraint": "a100"}
     assert not {"account", "qos"} & set(given)
+
+
+JOB = SimpleNamespace(label="net-s0")
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """An engine with one job, 7, whose Slurm says what is given as `squeue` and `scontrol`, None where it is away."""
+    for name in COMMANDS:
+        (tmp_path / name).write_text(f'#!/bin/sh\ncat "{tmp_path}/{name}.txt"\n')
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    executor = SimpleNamespace(
+        update_parameters=lambda **_: None,
+        batch=contextlib.nullcontext,
+        submit=lambda task: SimpleNamespace(job_id="7"),
+    )
+    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(SlurmExecutor=lambda **_: executor))
+    monkeypatch.setattr(remote, "LAG_SECONDS", -1.0)
+    engine = SlurmEngine(SlurmConfig("slurm"), tmp_path)
+    engine._poll = 0.0
+    engine.submit(JOB)
+
+    def says(squeue, scontrol=""):
+        (tmp_path / "squeue.txt").unlink(missing_ok=True)
+        if squeue is not None:
+            (tmp_path / "squeue.txt").write_text(squeue)
+        (tmp_path / "scontrol.txt").write_text(scontrol)
+        return [event for _, event in engine.events(timeout=0)]
+
+    return says
+
+
+@pytest.mark.parametrize("reason", ["JobHeldUser", "PartitionTimeLimit", "launch failed requeued held"])
+def test_a_job_that_waits_for_somebody_is_named_once(slurm, reason):
+    assert slurm("7 PENDING Priority\n") == []
+    assert slurm(f"7 PENDING {reason}\n") == [Message(f"net-s0: Slurm job 7 waits: {reason}")]
+    assert slurm(f"7 PENDING {reason}\n") == []
+    assert slurm("7 RUNNING None\n") == []
+
+
+def test_a_job_that_is_cancelled_is_lost_once_slurm_has_ended_it(slurm):
+    """Not while it is being ended, when it may still say something, nor while Slurm does not answer."""
+    assert slurm("7 RUNNING None\n") == []
+    assert slurm("7 COMPLETING None\n8 RUNNING None\n") == []
+    assert slurm(None) == []
+    ended = slurm("8 RUNNING None\n", "JobId=7 JobState=CANCELLED Reason=None ExitCode=0:9")
+    assert ended == [JobEnded("Slurm job 7: CANCELLED (exit code 0:9)")]
+
+
+def test_a_job_that_is_cancelled_after_its_last_word_is_not_lost(slurm, tmp_path):
+    """It had the time to come to its end before Slurm killed it."""
+    assert slurm("7 RUNNING None\n") == []
+    with EventWriter(tmp_path / "000001.jsonl") as file:
+        file.tell(JobEnded())
+    assert slurm("", "JobId=7 JobState=CANCELLED ExitCode=0:9") == [JobEnded(None)]

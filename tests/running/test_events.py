@@ -111,6 +111,12 @@ def test_a_folder_of_events_is_its_owners_alone_and_goes_with_its_command(tmp_pa
     assert store.leases.all() == {}
 
 
+def test_names_that_are_no_utf8_arrive_with_their_bytes_escaped():
+    """As they are, no page, no table and hardly a terminal takes them."""
+    name = os.fsdecode(b"/data/caf\xe9.png")
+    assert read_event(event_line(CellEnded("key", "failed", f"{name}: gone"))).reason == r"/data/caf\xe9.png: gone"
+
+
 def left_behind(store, name):
     """The folder of a command whose process is gone."""
     path = store.root / "engine" / name

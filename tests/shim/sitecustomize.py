@@ -69,12 +69,18 @@ def install(what, at, k, counter):
         def count_steps(optimizer):
             optimizer.register_optimizer_step_post_hook(lambda *_: happen() if count() == k else None)
 
-        sys.meta_path.insert(0, Finder("torch.optim.optimizer", count_steps))
+        when_imported("torch.optim.optimizer", count_steps)
+
+
+def when_imported(name, after):
+    """Have a function called with a module, now or once that is imported."""
+    if name in sys.modules:
+        after(sys.modules[name])
+    else:
+        sys.meta_path.insert(0, Finder(name, after))
 
 
 class Finder(importlib.abc.MetaPathFinder):
-    """Has a function called with a module once that is imported."""
-
     def __init__(self, name, after):
         self.name, self.after = name, after
 
@@ -98,4 +104,4 @@ if "FAULT" in os.environ:
     install(given[0], given[1], int(given[2]), given[3])
 if "CONSTANT" in os.environ:
     module_name, constant, number = os.environ["CONSTANT"].split()
-    sys.meta_path.insert(0, Finder(module_name, lambda module: setattr(module, constant, float(number))))
+    when_imported(module_name, lambda module: setattr(module, constant, float(number)))

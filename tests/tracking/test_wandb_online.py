@@ -2,14 +2,15 @@
 
 import json
 import os
+import re
 
 import pandas as pd
 import pytest
 from wandb_server import ENTITY, KEY, WandbServer
 
-from harness.config import TrackerConfig
-from harness.tracking import open_tracker, run_locks
-from harness.tracking.tracker import ArtifactFiles, RunEnd, RunInfo
+from harness.config import ConfigError, TrackerConfig
+from harness.tracking import check_environment, open_tracker, run_locks
+from harness.tracking.tracker import ArtifactFiles, RunEnd, RunInfo, as_id
 from harness.tracking.wandb import live
 from harness.tracking.wandb.live import WandbTracker
 
@@ -192,6 +193,68 @@ def test_a_run_that_was_deleted_there_is_refused_alone(server, tmp_path, said):
     assert list(server.runs) == ["other"]
     (line,) = said
     assert "gone" in line
+    assert (tracker.refuses("gone"), tracker.refuses("other")) == (True, False)
+
+
+def test_names_and_tags_that_wandb_would_refuse_are_made_to_fit(server, tmp_path, said, monkeypatch):
+    """64 characters of a tag, none empty, each once, and the run is then found to have all of them."""
+    monkeypatch.setenv("WANDB_TAGS", f"night,, ,{'e' * 65}")
+    tracker = open_tracker(ONLINE, tmp_path, said.append)
+    long = info(name="n" * 200, group="g" * 200, tags=("t" * 65 + "a", "t" * 65 + "b", "t" * 64, "", " ", "x", "x"))
+    give(tracker, long, 1)
+    (run,) = server.runs.values()
+    assert (len(run.display), len(run.group)) == (128, 128)
+    assert [len(tag) for tag in run.tags] == [64, 64, 64, 1, 5, 64]
+    assert len(set(run.tags)) == len(run.tags)
+    assert run.tags[2:5] == ["t" * 64, "x", "night"]
+    (state,) = tracker.states([long.run_id]).values()
+    assert set(long.tags) <= set(state.tags)
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "line"),
+    [
+        ("WANDB_PROJECT", "team/project", "WANDB_PROJECT must be text of .* without .*'team/project'"),
+        ("WANDB_PROJECT", "p" * 129, "WANDB_PROJECT must be text of at most 128 characters"),
+        ("WANDB_ENTITY", "my:team", "WANDB_ENTITY must be text .*, got 'my:team'"),
+        ("WANDB_MODE", "loud", "WANDB_MODE must have a value that W&B takes: Input should be 'online'"),
+        ("WANDB_BASE_URL", "localhost", "WANDB_BASE_URL must have a value that W&B takes: Input should be a valid URL"),
+    ],
+)  # fmt: skip
+def test_variables_that_wandb_refuses_every_run_for(variable, value, line, monkeypatch):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=f"^{line}"):
+        check_environment(TrackerConfig("wandb"))
+    check_environment(TrackerConfig("csv"))
+    check_environment(TrackerConfig("wandb", mode="disabled"))
+
+
+def test_a_project_that_is_given_replaces_a_mistaken_variable(server, tmp_path, said, monkeypatch):
+    """And what speaks of a single run counts for none of ours."""
+    monkeypatch.setenv("WANDB_PROJECT", "team/project")
+    monkeypatch.setenv("WANDB_RUN_ID", "a/b")
+    config = TrackerConfig("wandb", mode="online", project="ours")
+    check_environment(config)
+    give(open_tracker(config, tmp_path, said.append), info(), 1)
+    assert server.runs[info().run_id].project == "ours"
+    assert said == []
+
+
+@pytest.mark.parametrize("name", ["a/b", "a\\b", "a#b", "a?b", "a%b", "a:b", "p" * 129, ""])
+def test_projects_and_entities_that_wandb_refuses(name):
+    for key in ("project", "entity"):
+        with pytest.raises(ConfigError, match=rf"^tracker\.{key} must be text"):
+            TrackerConfig("wandb", **{key: name})
+
+
+def test_ids_of_suites():
+    """An ordinary name is as it is, one that W&B takes for no id or an artifact's name is told apart by a digest."""
+    assert as_id("smoke") == "smoke"
+    assert as_id("my-suite.v2_x") == "my-suite.v2_x"
+    odd = [as_id(name) for name in ("s" * 41, "s" * 42, "it's", "it,s", "ß", "#")]
+    assert len(set(odd)) == len(odd)
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]{1,40}", name) for name in odd)
 
 
 def test_two_commands_do_not_write_one_run(server, tmp_path, said, monkeypatch):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from harness.report.figures.style import WIDE, Labels, legend_below
+from harness.report.figures.ticks import FittingLocator, label_ticks
 from harness.report.method_styles import style_of
 from harness.report.stats.cost import accuracy_and_cost
 from harness.report.stats.curves import COSTS
@@ -43,12 +43,11 @@ def draw_cost(table: pd.DataFrame, labels: Labels) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#e6e6e6", lw=0.4)
         axes.set_axisbelow(True)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(FittingLocator(5))
     means = table["test_accuracy_mean"]
     pad = 0.08 * float(np.ptp(means)) + 0.5
     grid[0].set_ylim(means.min() - pad, means.max() + pad)
     grid[0].set_ylabel(COLUMNS["test_accuracy"].label)
     figure.suptitle(f"Accuracy against cost\n{labels.title}", fontsize=7)
     legend_below(figure, grid[0], columns=5)
-    return figure
+    return label_ticks(figure)

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from harness.report.figures.style import WIDE, WIDTH, Labels
+from harness.report.figures.ticks import FittingLocator, label_ticks
 from harness.report.method_styles import panels_of, style_of
 from harness.report.stats.curves import METRICS
 from harness.report.stats.means import Row, of_row
@@ -41,14 +41,14 @@ def draw_curves(table: pd.DataFrame, labels: Labels) -> Figure:
                 _draw_curve(axes, table[table["method"] == method], method, metric)
             _frame_values(axes, table, metric)
             axes.spines[["top", "right"]].set_visible(False)
-            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            axes.xaxis.set_major_locator(FittingLocator(4, integer=True))
         grid[0][column].set_title(family)
         grid[-1][column].set_xlabel("epoch")
         _legend_under(grid[-1][column], -0.32)
     for place, metric in enumerate(CURVES):
         grid[place][0].set_ylabel(METRICS[metric])
     figure.suptitle(labels.title, fontsize=7)
-    return figure
+    return label_ticks(figure)
 
 
 def _legend_under(axes: Axes, height: float) -> None:

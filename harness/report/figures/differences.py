@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from harness.report.figures.style import WIDE, Labels
+from harness.report.figures.ticks import label_ticks
 from harness.report.method_styles import style_of
 from harness.report.stats.comparisons import pairs
 from harness.report.stats.headline import unit_of_difference
@@ -69,7 +70,7 @@ def draw_differences(table: pd.DataFrame, labels: Labels) -> Figure:
         f"{labels.title}",
         fontsize=7,
     )
-    return figure
+    return label_ticks(figure)
 
 
 def _ordered(compared: pd.DataFrame, controls: list[str]) -> list[str]:
@@ -120,9 +121,12 @@ def _draw_difference(axes: Axes, line: dict[str, Any], height: float) -> None:
 def _write_beyond(axes: Axes, line: dict[str, Any], edge: float, height: float) -> None:
     """An arrow at an end of the axis, with the mean and the interval that lie beyond."""
     colour, inwards = style_of(str(line["method"])).colour, -float(np.copysign(1, edge))
-    interval = f" [{line['low']:+.1f}, {line['high']:+.1f}]" if np.isfinite(line["low"]) else ""
+    numbers = [line[name] for name in ("mean", "low", "high") if np.isfinite(line[name])]
+    decimals = max(1, 1 - int(np.floor(np.log10(np.abs(numbers).max()))))  # two digits of the largest
+    mean, *interval = (f"{value:+.{decimals}f}".replace("-", "\N{MINUS SIGN}") for value in numbers)
+    text = f"{mean} [{', '.join(interval)}]" if interval else mean
     axes.annotate(
-        f"{line['mean']:+.1f}{interval}".replace("-", "\N{MINUS SIGN}"), (edge, height), fontsize=5.5, color=colour,
+        text, (edge, height), fontsize=5.5, color=colour,
         xytext=(8 * inwards, 0), textcoords="offset points", va="center", ha="left" if inwards > 0 else "right",
         zorder=5, bbox={"fc": "white", "ec": "none", "pad": 0.6},
     )  # fmt: skip

@@ -22,6 +22,7 @@ from harness.results.columns import ROW, ROW_METHOD
 from harness.results.method_tables import MethodTables, first_with
 from harness.storage.files import write_json
 from harness.storage.store import Store
+from harness.validation import reason
 
 SUITE = "suite"
 """What the names of figures over all rows begin with."""
@@ -133,7 +134,7 @@ def _draw_tables(
     try:
         draw_to(path, kind.draw, tables, labels, origin)
     except (ValueError, TypeError, LookupError) as error:  # whatever a user's own table holds
-        return f"{error}"
+        return reason(error)
     return None
 
 
@@ -145,7 +146,7 @@ def _read(own: MethodTables, kind: MethodFigure) -> dict[str, pd.DataFrame] | st
     try:
         return {name: own.read(name) for name in kind.tables}
     except ValueError as error:
-        return f"{error}"
+        return reason(error)
 
 
 def _remove_outdated(folder: Path, drawn: set[str], cell_keys: set[str]) -> None:

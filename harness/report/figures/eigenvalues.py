@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from harness.report.figures.style import LINE, WIDTH, Labels, legend_below
+from harness.report.figures.ticks import label_ticks
 from harness.report.method_styles import style_of
 
 EDGE = 1.25
@@ -38,7 +39,7 @@ def draw_eigenvalues(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figu
     whole.set_ylabel("imaginary part")
     figure.suptitle(f"Eigenvalues per epoch\n{labels.title}", fontsize=7)
     legend_below(figure, whole, columns=1)
-    return figure
+    return label_ticks(figure)
 
 
 def _close_up(table: pd.DataFrame) -> float:

@@ -39,7 +39,7 @@ class KeptPoints:
         """Keep one more point."""
         self.partial.parent.mkdir(parents=True, exist_ok=True)
         fresh = not self.partial.exists()
-        with open(self.partial, "a") as file:
+        with open(self.partial, "a", encoding="utf-8") as file:
             if fresh:
                 file.write(",".join(["u", "v", "val_loss", *IDENTITY]))
             # A line begins with its break, so that one that a killed process left unfinished spoils no other.

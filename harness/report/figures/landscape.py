@@ -29,6 +29,7 @@ from harness.report.figures.files import draw_to
 from harness.report.figures.kept_points import KeptPoints
 from harness.report.figures.registry import LANDSCAPE
 from harness.report.figures.style import LINE, WIDTH, Labels
+from harness.report.figures.ticks import label_ticks, rounded_apart
 from harness.results.columns import ROW_METHOD
 from harness.results.load_model import base_from_record
 from harness.storage.files import CorruptFile
@@ -37,11 +38,14 @@ from harness.storage.store import Record, Store
 from harness.storage.trajectory import StoredTrajectory
 from harness.training.evaluate import Evaluator
 from harness.training.flat_model import FlatModel
+from harness.validation import reason
 
 VAL_IMAGES = 512
 """How many images of the validation split, in its fixed order, a point is evaluated on."""
 MARGIN = 0.3
 """How far the grid reaches beyond the path on each side, as a share of the path's width."""
+FLAT = 1.001
+"""How many times as high as the lowest level of the loss the highest is at least."""
 GONE = "the base's snapshots are gone; trajectory.keep=all keeps them"
 
 
@@ -65,7 +69,7 @@ def draw_landscapes(
             yield from (f"{title} {line}" for line in _draw(*found, points, path))
         except (CorruptFile, ConfigError, ValueError) as error:
             planes += 1
-            yield f"{title} not drawn, {error}"
+            yield f"{title} not drawn, {reason(error)}"
     if planes == 0:
         yield "landscape: none is drawn, no finished method of this suite gives a plane"
 
@@ -187,16 +191,17 @@ def draw_landscape(data: tuple[pd.DataFrame, Plane], labels: Labels) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     axes = figure.subplots()
     finite = losses.to_numpy()[np.isfinite(losses.to_numpy())]
-    levels = np.geomspace(max(float(finite.min()), 1e-6), max(float(np.quantile(finite, 0.98)), 2e-6), 16)
+    low = max(float(finite.min()), 1e-6)
+    levels = rounded_apart(np.geomspace(low, max(float(np.quantile(finite, 0.98)), low * FLAT), 16))
     drawn = axes.contourf(losses.columns, losses.index, losses, levels=levels, cmap="cividis", extend="both")
     _draw_path(axes, plane)
     axes.set_xlabel(plane.labels[0])
     axes.set_ylabel(plane.labels[1])
-    bar = figure.colorbar(drawn, ax=axes, pad=0.02, format="%.2f")
+    bar = figure.colorbar(drawn, ax=axes, pad=0.02)
     bar.set_label(f"loss on {table['images'].iloc[0]} validation images")
     bar.outline.set_linewidth(0.6)
     figure.suptitle(f"Validation loss over a plane of the model\n{labels.title}", fontsize=7)
-    return figure
+    return label_ticks(figure)
 
 
 def _draw_path(axes: Axes, plane: Plane) -> None:

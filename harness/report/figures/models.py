@@ -10,9 +10,10 @@ from itertools import cycle
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from harness.report.figures.style import LINE, WIDTH, Labels, legend_below
+from harness.report.figures.ticks import FittingLocator, label_ticks
 from harness.report.method_styles import style_of_model
 
 NAMED = ("weight", "tensor", "mode", "rho", "epoch", "base")
@@ -37,7 +38,7 @@ def draw_trajectories(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Fig
         first = weight.iloc[0]
         rho = f"{first['rho']:.2f}".replace("-", "\N{MINUS SIGN}")
         axes.set_title(f"mode {first['mode']}, ρ = {rho}\n{first['tensor']}", fontsize=6)
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.xaxis.set_major_locator(FittingLocator(4, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.spines[["top", "right"]].set_visible(False)
     for axes in grid[-2:]:
@@ -47,7 +48,7 @@ def draw_trajectories(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Fig
     figure.supylabel("value of the weight", fontsize=7)
     figure.suptitle(f"Single weights and their models\n{labels.title}", fontsize=7)
     legend_below(figure, grid[0], columns=3)
-    return figure
+    return label_ticks(figure)
 
 
 def draw_errors(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
@@ -64,12 +65,11 @@ def draw_errors(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
             zorder=3 if single else 2,
         )  # fmt: skip
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(FittingLocator(integer=True))
     axes.set_xlabel("dimension (modes, rank or components)")
     axes.set_ylabel("motion unexplained (%)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e6e6e6", lw=0.4)
     figure.suptitle(f"Reconstruction error, in-sample\n{labels.title}", fontsize=7)
     legend_below(figure, axes, columns=2)
-    return figure
+    return label_ticks(figure)

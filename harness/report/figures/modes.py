@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.report.figures.style import COLOURS, LINE, WALK, WIDTH, Labels, legend_below
+from harness.report.figures.ticks import label_ticks
 
 ROWS = 60
 """The most bars that can still be read in one column."""
@@ -83,7 +84,7 @@ def draw_correlation(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figu
     bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02)
     bar.set_label("|correlation| of two weights' trajectories")
     bar.outline.set_linewidth(0.6)
-    return figure
+    return label_ticks(figure)
 
 
 def draw_layers(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
@@ -112,7 +113,7 @@ def draw_layers(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
     axes.set_xlabel("share of the weights that moved (%)")
     figure.suptitle(f"Modes of every layer\n{labels.title}", fontsize=7)
     legend_below(figure, axes, columns=5)
-    return figure
+    return label_ticks(figure)
 
 
 def draw_rho(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
@@ -145,4 +146,4 @@ def draw_rho(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
     figure.supylabel("share of the mode's weights", fontsize=7)
     figure.suptitle(f"Correlation within the modes\n{labels.title}", fontsize=7)
     legend_below(figure, grid[-1], columns=1)
-    return figure
+    return label_ticks(figure)

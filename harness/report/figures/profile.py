@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from harness.report.figures.style import WIDE, WIDTH, Labels
+from harness.report.figures.ticks import label_ticks
 from harness.report.method_styles import panels_of, style_of
 from harness.report.stats.means import Row
 from harness.report.stats.progress import profiles
@@ -48,7 +49,7 @@ def draw_profile(table: pd.DataFrame, labels: Labels) -> Figure:
         list(drawn.values()), list(drawn), loc="outside lower center", ncols=5 if several else 2, frameon=False,
         handlelength=2.6, columnspacing=1.2,
     )  # fmt: skip
-    return figure
+    return label_ticks(figure)
 
 
 def _draw_steps(axes: Axes, steps: pd.DataFrame, method: str, end: float) -> Line2D:

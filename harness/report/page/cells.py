@@ -48,7 +48,7 @@ def write_cell_pages(
             history=None if rows is None else history_table(rows),
             **_contents(store.record(key)),
         )
-        (folder / f"{key}.html").write_text(page)
+        (folder / f"{key}.html").write_text(page, encoding="utf-8")
 
 
 def _contents(record: Record | None) -> dict[str, Any]:

@@ -88,12 +88,12 @@ def write_page(
         shutil.copyfile(str(files("plotly") / "package_data" / "plotly.min.js"), fresh / "plotly.min.js")
         figures = gather_figures(suite_folder / "figures", fresh / "figures")
         data = json.dumps(curve_data(found.over_seeds), separators=(",", ":"))
-        (fresh / "curves.js").write_text(f"window.CURVES = {data};\n")
+        (fresh / "curves.js").write_text(f"window.CURVES = {data};\n", encoding="utf-8")
         printed = {"rivals": rivals(found, summary, Choice()), "compare": compared}
         printed["images"] = images(found, summary, Choice())
         context = _context(store, plan, found, summary, warnings, figures)
         context["printed"] = [(name, TITLES[name], parts) for name, parts in printed.items() if parts]
-        (fresh / "index.html").write_text(templates.get_template("index.html").render(context))
+        (fresh / "index.html").write_text(templates.get_template("index.html").render(context), encoding="utf-8")
         write_cell_pages(store, plan, found.frame, found.history, templates, fresh / "cells")
         _replace(fresh, folder)
     finally:

@@ -6,6 +6,7 @@ twice. Published numbers are means and standard deviations of unknown runs, so t
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from harness.report.stats.paired import Paired, holm
 from harness.report.stats.published import published
 from harness.results.columns import METRICS, ROW, ROW_METHOD
 from harness.results.frame import load_frame
+from harness.validation import reason, shown
 
 PUBLISHED = "published"
 NUMBERS = [*ROW_METHOD, "test_accuracy_mean", "test_accuracy_std"]
@@ -53,17 +55,53 @@ def compare(frame: pd.DataFrame, other: str, suite: str, metric: str = "test_acc
 
 
 def _read_means(path: Path) -> pd.DataFrame:
+    """A file of means: UTF-8, fields separated by commas, numbers with a point; ConfigError names what is not so."""
     try:
-        table = pd.read_csv(path)
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"compare must be a CSV of means, got {path} ({error})") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # of a row with more fields than the header
+            table = pd.read_csv(path, dtype="str", index_col=False, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError, pd.errors.ParserWarning) as error:
+        raise ConfigError(f"compare must be a CSV of means, got {path} ({reason(error)})") from error
+    table.columns = pd.Index([str(name).strip() for name in table.columns])
     missing = [name for name in NUMBERS if name not in table.columns]
     if missing:
-        raise ConfigError(f"compare must be a CSV with columns {', '.join(NUMBERS)}, {path} lacks {', '.join(missing)}")
+        other = next((mark for mark in (";", "\t", "|") if mark in "".join(table.columns)), None)
+        hint = "" if other is None else f"; fields must be separated by commas, got {other!r}"
+        raise ConfigError(
+            f"compare must be a CSV with columns {', '.join(NUMBERS)}, {path} lacks {', '.join(missing)}{hint}"
+        )
+    for name in NUMBERS:
+        table[name] = table[name].fillna("").str.strip()
+    for name in ROW_METHOD:
+        if (table[name] == "").any():
+            raise ConfigError(
+                f"compare must have {name} in every row, row {_row(table[name] == '')} of {path} lacks it"
+            )
+    for name in ("test_accuracy_mean", "test_accuracy_std"):
+        table[name] = _numbers(table[name], path)
     if table.duplicated(ROW_METHOD).any():
         twice = table.loc[table.duplicated(ROW_METHOD), ROW_METHOD].iloc[0]
         raise ConfigError(f"compare must have every method once, got {' '.join(map(str, twice))} twice in {path}")
     return table
+
+
+def _row(wrong: pd.Series) -> int:
+    """The first row of a file, its header being row 1, of which something is wrong."""
+    return int(np.flatnonzero(wrong)[0]) + 2
+
+
+def _numbers(texts: pd.Series, path: Path) -> pd.Series:
+    """A column's percentages; a deviation may be left out, as of a single run."""
+    numbers = pd.to_numeric(texts, errors="coerce").astype("float64")
+    left_out = (texts == "") & (texts.name == "test_accuracy_std")
+    wrong = ~((numbers >= 0) & (numbers <= 100)) & ~left_out
+    if wrong.any():
+        row = _row(wrong)
+        raise ConfigError(
+            f"compare must have numbers from 0 to 100 as {texts.name}, "
+            f"got {shown(texts.iloc[row - 2])} in row {row} of {path}"
+        )
+    return numbers
 
 
 def _means(frame: pd.DataFrame, metric: str, side: str) -> pd.DataFrame:

@@ -67,7 +67,7 @@ def time_to_target(
     cells = done[[*ROW, "seed", "method", "base_key", "cell_key"]].assign(
         target=done["base_key"].map(target).astype("float64")
     )
-    limit = curve["cell_key"].map(cells.set_index("cell_key")["target"])
+    limit = curve["cell_key"].map(cells.set_index("cell_key")["target"]).astype("float64")
     reached = curve[curve["val_accuracy"] >= limit].drop_duplicates("cell_key").set_index("cell_key")
     for measure in MEASURES:
         spent = cells["cell_key"].map(reached[measure]).astype("float64")

@@ -13,7 +13,7 @@ from harness.results.columns import ROW_METHOD
 
 @cache
 def _table() -> pd.DataFrame:
-    with (files("harness.report") / "reference" / "cifar10.csv").open() as file:
+    with (files("harness.report") / "reference" / "cifar10.csv").open(encoding="utf-8") as file:
         table = pd.read_csv(file)
     # One number stands in both of the paper's tables.
     return table.drop(columns="table").drop_duplicates(ROW_METHOD).reset_index(drop=True)

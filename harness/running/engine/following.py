@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.running.event_files import EventReader, EventWriter, heard_by_engine
-from harness.running.events import Event, JobEnded
+from harness.running.events import Event, JobEnded, Message
 
 if TYPE_CHECKING:
     from harness.running.jobs import Job
@@ -95,6 +95,10 @@ class FollowingEngine(ABC):
     def gone(self, running: list[Handed]) -> list[Gone]:
         """Those whose processes are gone for good, and will write no more events."""
 
+    def news(self) -> list[tuple[Handed, str]]:
+        """Lines on jobs that cannot say them themselves, each once; of those that `gone` was last asked about."""
+        return []
+
     @abstractmethod
     def cancel(self, running: list[Handed]) -> None:
         """End jobs."""
@@ -110,7 +114,9 @@ class FollowingEngine(ABC):
         deadline = time.monotonic() + timeout
         while True:
             gone = self.gone(self._handed)  # before their files are read, so that their last words are
-            heard = bool(gone)
+            for handed, text in (news := self.news()):
+                yield handed.job, Message(text)
+            heard = bool(gone or news)
             for handed in self._handed:
                 for event in handed.reader.read():
                     heard = True

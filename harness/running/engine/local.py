@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.util
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+import types
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -25,6 +27,7 @@ from harness.running.engine.following import FollowingEngine, Gone, Handed
 from harness.running.events import DiskFailed, Event, WorkedElsewhere, event_line, read_event
 from harness.storage.files import is_disk_trouble
 from harness.storage.leases import LOST
+from harness.storage.sockets import room_for_sockets
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -46,9 +49,30 @@ def warm_up() -> None:
         # an interrupt is this process's to handle: the server would print a traceback where it is still importing
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            multiprocessing.forkserver.ensure_running()
+            with on_its_own():
+                multiprocessing.util.get_temp_dir()
+                multiprocessing.forkserver.ensure_running()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def on_its_own() -> Iterator[None]:
+    """A process that starts in the block has nothing of what this one happens to be started by.
+
+    Neither does it run the script anew, which may have no main guard, nor does it import what lies in the folder that
+    it runs in and is called like a library; its sockets find a folder whose path is short enough.
+    """
+    main, variable = sys.modules["__main__"], os.environ.get("PYTHONSAFEPATH")
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        with room_for_sockets():
+            yield
+    finally:
+        sys.modules["__main__"] = main
+        if variable is None:
+            del os.environ["PYTHONSAFEPATH"]
 
 
 def _leave(*_: object) -> None:
@@ -92,7 +116,8 @@ class _Process:
         context = multiprocessing.get_context(METHOD)
         here, there = context.Pipe()
         process = context.Process(target=_main, args=(task, there, variables))  # type: ignore[attr-defined]
-        process.start()
+        with on_its_own():
+            process.start()
         there.close()
         return cls(process, here, gpu)
 

@@ -14,8 +14,12 @@ from harness.config import ConfigError, RayConfig
 from harness.running.engine.following import Handed, Task
 from harness.running.engine.local import run_alone
 from harness.running.engine.remote import RemoteEngine
+from harness.storage.sockets import room_for_sockets
+from harness.validation import reason
 
 CONNECT_SECONDS = 10
+MOST_BYTES = 30
+"""of a temporary folder's path: Ray makes sockets some seventy characters further down"""
 
 
 def _run(task: Task) -> None:
@@ -44,11 +48,11 @@ class RayEngine(RemoteEngine):
         try:
             if self._owned:
                 _check_answers(config.address)
-                self._ray.init(address=address, log_to_driver=False, logging_level="error", **local)
+                with room_for_sockets(MOST_BYTES):
+                    self._ray.init(address=address, log_to_driver=False, logging_level="error", **local)
         except (OSError, ValueError) as error:
-            line = " ".join(str(error).split())
             raise ConfigError(
-                f"engine.address must be a cluster that answers, got {config.address!r}: {line}"
+                f"engine.address must be a cluster that answers, got {config.address!r}: {reason(error)}"
             ) from None
         there = self._ray.cluster_resources()
         if config.gpus > there.get("GPU", 0.0):

@@ -6,11 +6,13 @@ jobs of this run, Slurm's output) lie in a folder of the results that only its o
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.config import ConfigError, SlurmConfig
 from harness.planning.slots import SLURM_JOBS
@@ -21,6 +23,18 @@ from harness.running.event_files import SLURM
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol")
 OVER = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
 """states that Slurm may still list and never leaves"""
+ORDINARY = ("None", "Priority", "Resources", "BeginTime", "JobArrayTaskLimit", "Cleaning", "Prolog")
+"""why Slurm has a job wait that will start by itself"""
+
+
+class Queued(NamedTuple):
+    """A job as squeue lists it: its state, and why it waits where it does."""
+
+    state: str
+    reason: str
+
+
+NOT_LISTED = Queued("", "")
 
 
 class Requeued(Task):
@@ -46,8 +60,11 @@ class SlurmEngine(RemoteEngine):
             raise ConfigError("engine=slurm needs the package submitit: pip install 'traindyn[slurm]'") from None
         super().__init__(folder, SLURM_JOBS if config.workers == "auto" else int(config.workers))
         self._poll = config.poll_seconds
-        self._polled = 0.0
-        self._listed: dict[str, str] | None = None
+        self._polled = -math.inf
+        self._listed: dict[str, Queued] | None = None
+        self._said: set[str] = set()
+        """reasons to wait that were told"""
+        self._news: list[tuple[Handed, str]] = []
         self._executor = submitit.SlurmExecutor(folder=folder / SLURM, max_num_timeout=config.requeues)
         self._executor.update_parameters(**sbatch_parameters(config, self.slots))
 
@@ -57,24 +74,39 @@ class SlurmEngine(RemoteEngine):
             handles = [self._executor.submit(task) for task in tasks]
         for handed, handle in zip(waiting, handles, strict=True):
             handed.handle = handle.job_id
-        self._polled = 0.0  # the last answer knows nothing of these
+        self._polled = -math.inf  # the last answer knows nothing of these
 
     def reasons(self, running: list[Handed]) -> dict[int, str]:
         if time.monotonic() - self._polled >= self._poll:
             self._listed, self._polled = self._queue(), time.monotonic()
         if self._listed is None:  # a controller that is busy or restarting ends no job
             return {}
-        states = {id(handed): self._listed.get(handed.handle) for handed in running}
-        over = [handed for handed in running if states[id(handed)] is None or states[id(handed)] in OVER]
+        self._news += self._stuck(running, self._listed)
+        states = {id(handed): self._listed.get(handed.handle, NOT_LISTED).state for handed in running}
+        over = [handed for handed in running if states[id(handed)] in ("", *OVER)]
         return {
             id(handed): f"Slurm job {handed.handle}: {states[id(handed)] or self._last_state(handed.handle)}"
             for handed in over
         }
 
-    def _queue(self) -> dict[str, str] | None:
-        """States of this user's jobs by id; None where Slurm does not say."""
-        text = _output("squeue", "--me", "--noheader", "--array", "--format=%i %T")
-        return None if text is None else dict(line.split(maxsplit=1) for line in text.splitlines() if line.strip())
+    def _stuck(self, running: list[Handed], listed: dict[str, Queued]) -> Iterator[tuple[Handed, str]]:
+        """A line on the first job that waits for a reason that does not go by itself, and that was not told yet."""
+        for handed in running:
+            state, reason = listed.get(handed.handle, NOT_LISTED)
+            if state == "PENDING" and reason not in (*ORDINARY, *self._said):
+                self._said.add(reason)
+                yield handed, f"{handed.job.label}: Slurm job {handed.handle} waits: {reason}"
+
+    def news(self) -> list[tuple[Handed, str]]:
+        news, self._news = self._news, []
+        return news
+
+    @staticmethod
+    def _queue() -> dict[str, Queued] | None:
+        """This user's jobs by id; None where Slurm does not say."""
+        text = _output("squeue", "--me", "--noheader", "--array", "--format=%i %T %r")
+        lines = [line.split(maxsplit=2) for line in (text or "").splitlines() if line.strip()]
+        return None if text is None else {identity: Queued(state, reason) for identity, state, reason in lines}
 
     @staticmethod
     def _last_state(job_id: str) -> str:
@@ -112,7 +144,7 @@ def sbatch_parameters(config: SlurmConfig, slots: int) -> dict[str, Any]:
 
 def _output(*command: str) -> str | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

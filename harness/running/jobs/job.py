@@ -27,6 +27,7 @@ from harness.storage.masking import masked_text
 from harness.storage.store import Record, Store
 from harness.storage.tensors import read_state
 from harness.training.clock import Counts
+from harness.validation import in_utf8
 
 if TYPE_CHECKING:
     from harness.running.jobs.worker import Worker
@@ -88,8 +89,8 @@ class Log:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def line(self, text: str) -> None:
-        with open(self.path, "a") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {masked_text(text)}\n")
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {in_utf8(masked_text(text))}\n")
 
 
 @cache
@@ -136,8 +137,8 @@ def cell_record(
         "batchnorm": cell.method.batchnorm,
         "parameters": cell.method.params,
         "status": status,
-        "reason": reason,
-        "traceback": trace,
+        "reason": reason and in_utf8(reason),
+        "traceback": trace and in_utf8(trace),
         "config": {"base": as_plain(base), "method": as_plain(cell.method), "evaluate": as_plain(job.evaluate)},
         "versions": versions(),
         "device": device_name(torch.device(base.device)),
@@ -185,8 +186,8 @@ def record_failure(job: Job, store: Store, cells: tuple[CellPlan, ...], reason: 
             "base_key": job.base.key,
             **labels(base),
             "status": "failed",
-            "reason": reason,
-            "traceback": trace,
+            "reason": in_utf8(reason),
+            "traceback": trace and in_utf8(trace),
             "config": as_plain(base),
             "N": job.base.N,
             "digests": [],

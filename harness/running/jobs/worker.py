@@ -52,6 +52,7 @@ from harness.training.clock import Clock, Load, peak_memory_bytes
 from harness.training.evaluate import Evaluator
 from harness.training.loop import set_determinism
 from harness.training.out_of_memory import bounded_by
+from harness.validation import reason_of_kind
 
 
 class Worker(ABC):
@@ -128,7 +129,7 @@ class Worker(ABC):
                 if is_disk_trouble(error):
                     self.tell(DiskFailed(error.errno or 0, error.strerror or "", str(error.filename)))
                     return
-                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                reason = reason_of_kind(error)
                 cells = tuple(cell for cell in self.job.cells if cell.key not in self._ended)
                 self.say(f"failed: {reason}")
                 self.fail(cells, reason, traceback.format_exc())

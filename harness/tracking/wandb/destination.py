@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from harness.config import TrackerConfig
+from harness.config import TrackerConfig, WandbName
 from harness.storage.masking import masked_text
+from harness.tracking.tracker import fitting_tags
+from harness.validation import ConfigError, validated
 
 if TYPE_CHECKING:
     import wandb
@@ -16,6 +18,26 @@ if TYPE_CHECKING:
 Mode = Literal["online", "offline", "disabled"]
 
 PROJECT = "traindyn"
+OF_A_RUN = (
+    "RUN_ID",
+    "NAME",
+    "RUN_GROUP",
+    "JOB_TYPE",
+    "NOTES",
+    "TAGS",
+    "RESUME",
+    "SWEEP_ID",
+    "LAUNCH",
+    "SERVICE",
+    "DIR",
+)
+"""W&B's environment variables on a single run: a tracker's many runs say these themselves"""
+READ_HERE = {f"WANDB_{name}" for name in (*OF_A_RUN, "PROJECT") if name != "NOTES"}
+"""W&B's environment variables that it does not judge: for one that is mistaken it refuses all of its settings"""
+FREE = {"WANDB_API_KEY", "WANDB_CONFIG_DIR", "WANDB_ENTITY", "WANDB_NOTES"}
+"""those that may hold any text, as far as W&B's settings go"""
+LONGEST_REASON = 300
+"""characters of W&B's error that are shown at most"""
 
 
 def resolve_mode(config: TrackerConfig) -> tuple[Mode, str | None]:
@@ -47,11 +69,33 @@ def user_settings() -> wandb.Settings:
     import wandb
 
     settings = wandb.Settings()
-    folder = os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb")
-    settings.settings_system = str(Path(folder).expanduser() / "settings")
+    folder = os.path.expanduser(os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb"))
+    settings.settings_system = str(Path(folder) / "settings")
     settings.update_from_system_settings()
-    settings.update_from_env_vars(dict(os.environ))
+    settings.update_from_env_vars({name: value for name, value in os.environ.items() if name not in READ_HERE})
     return settings
+
+
+def check_environment(config: TrackerConfig) -> None:
+    """ConfigError where one of W&B's environment variables has a value that W&B would refuse with every run."""
+    if config.name != "wandb" or config.mode == "disabled":
+        return
+    given = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
+    for name, chosen in (("WANDB_PROJECT", config.project), ("WANDB_ENTITY", config.entity)):
+        if chosen is None and given.get(name):
+            validated(name, WandbName, given[name])
+    others = {name: value for name, value in given.items() if name not in READ_HERE | FREE}
+    if others:
+        import wandb
+        from pydantic import ValidationError
+
+        for name, value in others.items():
+            try:
+                wandb.Settings().update_from_env_vars({name: value})
+            except Exception as error:  # its text may quote a key
+                found = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+                reason = " ".join(masked_text(found).split())[:LONGEST_REASON]
+                raise ConfigError(f"{name} must have a value that W&B takes: {reason}") from None
 
 
 def api_key(settings: wandb.Settings, server: str) -> str | None:
@@ -79,30 +123,15 @@ class Target:
 
 def resolve_target(config: TrackerConfig) -> Target:
     """The target of a configuration; tags of the environment stand beside those of the configuration."""
+    check_environment(config)
     settings = user_settings()
     return Target(
         server=str(settings.base_url if config.base_url is None else config.base_url).rstrip("/"),
-        project=config.project or settings.project or PROJECT,
+        project=config.project or os.environ.get("WANDB_PROJECT") or settings.project or PROJECT,
         entity=config.entity or settings.entity,
-        tags=tuple(dict.fromkeys([*config.tags, *(settings.run_tags or ())])),
+        tags=fitting_tags([*config.tags, *os.environ.get("WANDB_TAGS", "").split(","), *(settings.run_tags or ())]),
         notes=config.notes or settings.run_notes,
     )
-
-
-OF_A_RUN = (
-    "RUN_ID",
-    "NAME",
-    "RUN_GROUP",
-    "JOB_TYPE",
-    "NOTES",
-    "TAGS",
-    "RESUME",
-    "SWEEP_ID",
-    "LAUNCH",
-    "SERVICE",
-    "DIR",
-)
-"""W&B's environment variables on a single run: a tracker's many runs say these themselves"""
 
 
 def forget_single_run() -> None:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config import TrackerConfig
 from harness.storage.masking import masked, masked_text
+from harness.storage.sockets import room_for_sockets
 from harness.tracking.run_locks import RunLocks
 from harness.tracking.tracker import STATUSES_THAT_SUCCEED, ArtifactFiles, Row, RunEnd, RunInfo, RunState, Say, Tracker
 from harness.tracking.wandb.destination import api_key, has_key, resolve_mode, resolve_target, user_settings
@@ -67,6 +68,7 @@ class WandbTracker(Tracker):
         self._runs: dict[str, _Open] = {}
         self._guard, self._setup = threading.Lock(), threading.Lock()
         self._said: set[str] = set()
+        self._refused: set[str] = set()
         self._ended: dict[str, RunState] = {}
         """what runs that were closed here hold: a server may need a while to say so itself"""
         self._heard = 0.0
@@ -146,6 +148,9 @@ class WandbTracker(Tracker):
             self._said.add(about)
         self._say(masked_text(line))
 
+    def refuses(self, run_id: str) -> bool:
+        return run_id in self._refused
+
     def states(self, run_ids: Iterable[str]) -> dict[str, RunState]:
         wanted = set(run_ids)
         ended = {run_id: state for run_id, state in self._ended.items() if run_id in wanted}
@@ -182,6 +187,7 @@ class WandbTracker(Tracker):
             except Exception as error:
                 if self._answers():
                     self._leave_service()
+                    self._refused.add(info.run_id)
                     # such as a run that was deleted there, whose id cannot be used again
                     self._once(f"W&B refuses {info.name} as {info.run_id}: {_one_line(error)}", info.run_id)
                     return None
@@ -193,6 +199,7 @@ class WandbTracker(Tracker):
             state = local_state(self.folder, info.run_id)
             return _Open(self._init(info, False), info.name, False, None if state is None else state.epoch)
         except Exception as error:
+            self._failed(info.run_id, error)
             self._once(f"W&B does not track {info.name}, its record goes on: {_one_line(error)}", "start")
             return None
 
@@ -201,10 +208,12 @@ class WandbTracker(Tracker):
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         for name in ("DATA", "CACHE"):
             os.environ.setdefault(f"WANDB_{name}_DIR", str(self.folder / "wandb" / name.lower()))
+        if os.environ.get("WANDB_PROJECT", self.target.project) != self.target.project:
+            del os.environ["WANDB_PROJECT"]  # another was asked for, and wandb would refuse all for one that is none
         import wandb
 
         settings = _settings()
-        with self._setup:
+        with self._setup, room_for_sockets():
             wandb.setup(settings)
             self._note_service()
         if online:
@@ -322,7 +331,13 @@ class WandbTracker(Tracker):
         except Exception as error:
             assert known is not None
             known.run = None
+            self._failed(run_id, error)
             self._once(f"W&B tracking of {known.name} stopped, its record goes on: {_one_line(error)}", "run")
+
+    def _failed(self, run_id: str, error: Exception) -> None:
+        """What W&B does not take it does not take the next time either; a disk or a network may come back."""
+        if not isinstance(error, OSError | Unavailable):
+            self._refused.add(run_id)
 
 
 def _settings() -> wandb.Settings:
