@@ -31,7 +31,7 @@ from baselines.parameters import check_choice
 from baselines.unchanged import Unchanged
 from baselines.warmup import PercentOf, check_warmup, check_windows
 from harness.method import State, Trajectory
-from harness.snapshots import MemoryTrajectory, check_float32, layout_of, tensors_of, trainable, weights_of
+from harness.snapshots import MemoryTrajectory, check_float32, tensors_of, trainable, weights_of
 
 WINDOW_COLUMNS = ("epoch", "embedded_now", "embedded", "trainable_fraction", "largest_movement")
 
