@@ -37,12 +37,14 @@ def kernel_table(c_MT: Tensor, ts: Sequence[int]) -> pd.DataFrame:
 
 
 def kernel_scalars(c_MT: Tensor, ts: Sequence[int], size_M: Tensor | None = None) -> dict[str, float]:
-    """Age in epochs and effective number of snapshots: means over the modes, by the weights in each where given."""
+    """Age in epochs and effective number of snapshots, over modes by the weights in each where given.
+
+    The age is their mean, and the number of snapshots one over the mean of sum_t c(t)^2: the noise that is left of all.
+    """
     c_MT = c_MT.double()
     age_M = c_MT @ (ts[-1] - torch.tensor(ts, dtype=torch.float64))
-    n_eff_M = 1 / c_MT.square().sum(1)
     share_M = shares(torch.ones(len(c_MT)) if size_M is None else size_M)
-    return {"kernel_age": float(share_M @ age_M), "kernel_n_eff": float(share_M @ n_eff_M)}
+    return {"kernel_age": float(share_M @ age_M), "kernel_n_eff": 1 / float(share_M @ c_MT.square().sum(1))}
 
 
 def shares(size_M: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ from harness.method import Batch, Session, State
 class PBFGS(DLDR):
     """BFGS on the coordinates of the subspace; see `DLDR` for where it starts.
 
-    A mini-batch costs its gradient, a forward pass per point tried, and a gradient at the point accepted. BatchNorm's
+    It takes a step per mini-batch, published about 50 an epoch: few where epochs are short or mini-batches large. A
+    mini-batch costs its gradient, a forward pass per point tried, and a gradient at the point accepted. BatchNorm's
     running statistics stay those of the start: its buffers mean nothing until they are recalibrated. ValueError also
     where rho or sigma are not between 0 and 1, or tries is below 1.
     """

@@ -137,7 +137,7 @@ class EmbeddedCMD:
         for tensor in self._unseen:
             gradient = self.parameters[tensor].grad
             if gradient is not None:
-                views[tensor] |= gradient != 0
+                views[tensor] |= gradient.to_dense() != 0
 
     def follow_rule(self) -> None:
         """Give references the gradient that the rule says."""
@@ -263,6 +263,7 @@ class EmbeddedCMD:
         self.embedded_epochs = state["embedded_epochs"]
         self.windows = [dict(row) for row in state["windows"]]
         self.moving_N = state["moving_N"].to(self.device, copy=True)
+        self._unseen = list(range(len(self.parameters)))
         self.seen_TN = None
         if "seen_TN" in state:
             seen_TN = state["seen_TN"]

@@ -31,6 +31,7 @@ class Clause(StrEnum):
     FITS = "Raises ValueError, naming the parameter, where the method does not fit that many epochs"
     NEEDS = "First and last t of the stored snapshots that this method reads"
     DECLARED = "`trajectory` holds the snapshots that the method declared in `needs`"
+    READ = "its last weights follow from what was seen by then"
     READ_ONLY = "Recorded snapshots in order of t, read-only, never beyond the present"
     WATCHES = "An **Observer** watches a base, causally"
     COPY = "A snapshot is valid during the call only: copy what you keep"

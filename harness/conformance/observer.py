@@ -188,6 +188,15 @@ class ObserverChecks:
 
         showing.show(after)
 
+    def test_observer_reads_as_far_as_it_says(self, subject: Subject, observer: MakeObserver) -> None:
+        """Whatever the snapshots after `epochs_read` are, it proposes the same: it is charged no later epoch."""
+        read = subject.cell.epochs_read
+        if read == subject.epochs:
+            return
+        live = _watches_steps(observer())
+        whole, less = (_trace(Showing(subject, live, last=last), observer()) for last in (None, read))
+        _assert_alike(whole, less, Clause.READ, f"with other snapshots after epoch {read}")
+
     def test_observer_reads_what_it_needs(self, subject: Subject, observer: MakeObserver, tmp_path: Path) -> None:
         """With the declared snapshots alone it proposes the same, and it asks for no others."""
         first, last = subject.needs

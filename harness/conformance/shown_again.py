@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from harness.conformance.clauses import Clause, breach
@@ -47,7 +48,7 @@ class Showing:
     """The tiny base shown from w(0) to its end to observers side by side, each at its cadence.
 
     Live it is trained again, otherwise read from its snapshots. `trajectory` is what observers may look back
-    on, and `around` a context for every call of theirs.
+    on, and `around` a context for every call of theirs. Snapshots after epoch `last` are shown as zeros.
     """
 
     def __init__(
@@ -57,11 +58,13 @@ class Showing:
         trajectory: StoredTrajectory | None = None,
         strict: bool = False,
         around: Callable[[str], contextlib.AbstractContextManager[None]] = lambda call: contextlib.nullcontext(),
+        last: int | None = None,
     ) -> None:
         self.subject = subject
         self.live = live
         self.strict = strict
         self.around = around
+        self.last = subject.epochs if last is None else last
         self.trajectory = recorded().trajectory() if trajectory is None else trajectory
         self.trajectory.rewind(-1)
         self._present: list[tuple[Observer, bool]] = []
@@ -106,6 +109,8 @@ class Showing:
             after(snapshot)
 
     def _observe(self, observer: Observer, snapshot: Snapshot, fleeting: bool) -> None:
+        if snapshot.t > self.last:
+            snapshot = replace(snapshot, theta_N=torch.zeros_like(snapshot.theta_N))
         if fleeting:
             buffers = {name: buffer.clone() for name, buffer in snapshot.buffers.items()}
             snapshot = replace(snapshot, theta_N=snapshot.theta_N.clone(), buffers=buffers)

@@ -134,6 +134,11 @@ class Greedy(Present):
         return super().propose()
 
 
+class Thrifty(Present):
+    def epochs_read(self, epochs):
+        return epochs - 1
+
+
 class Double(Present):
     def propose(self):
         return Proposal(self.theta_N.double())
@@ -245,6 +250,7 @@ OBSERVERS = [
     (Meddling, "observer_leaves_the_base_alone", "watches a base"),
     (Shifting, "observer_leaves_the_base_alone", "watches a base"),
     (Greedy, "observer_reads_what_it_needs", "that this method reads"),
+    (Thrifty, "observer_reads_as_far_as_it_says", "what was seen by then"),
     (Double, "observer_proposes_weights_and_reports", "float32 trainable parameters"),
     (Column, "observer_proposes_weights_and_reports", "for history and tracking"),
 ]
@@ -276,6 +282,7 @@ def planned(cls):
         kind=cls.kind,
         cadence=getattr(method, "cadence", None),
         needs=method.needs(subject.epochs),
+        epochs_read=method.epochs_read(subject.epochs),
         branch=method.branch(subject.epochs) if cls.kind == "brancher" else None,
         source=source_digest(cls.__module__),
     )

@@ -10,7 +10,7 @@ from harness.config import ConfigError
 from harness.conformance import MethodConformance
 from harness.conformance.clauses import Clause
 from harness.conformance.tiny import find_subject
-from harness.planning.compose import available
+from harness.planning.compose import available, load_yaml
 
 PRESETS = sorted(available("method"))
 
@@ -38,6 +38,13 @@ def test_presets_are_the_files_and_of_all_three_kinds():
     names = {path.name.removesuffix(".yaml") for path in (files("conf") / "method").iterdir()}
     assert set(PRESETS) == names
     assert {find_subject(name).cell.kind for name in PRESETS} == {"observer", "reconstruction", "brancher"}
+
+
+def test_every_preset_names_its_control_or_that_it_has_none():
+    for name, path in available("method").items():
+        values = load_yaml(path)[name]
+        assert "control" in values, name
+        assert values["control"] in {*PRESETS, None} - {name}
 
 
 @pytest.mark.parametrize("clause", Clause)

@@ -423,6 +423,23 @@ def test_a_gradient_in_a_single_step_is_enough():
     assert 25 in loop.cmd.embedding.index_E or 25 in loop.cmd.reference_M
 
 
+def test_rows_of_a_table_without_a_gradient_are_not_counted():
+    """An embedding with sparse gradients, of which two rows of six are looked up."""
+    model = nn.Sequential(nn.Embedding(6, 4, sparse=True), nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    cmd = EmbeddedCMD(model, optimizer, modes=2, samples=13, warmup=2, every=2, percent=50.0)
+    for _ in range(4):
+        optimizer.zero_grad()
+        (model(torch.tensor([1, 4])) - 1).square().mean().backward()
+        cmd.after_backward()
+        optimizer.step()
+        cmd.after_step()
+        cmd.after_epoch()
+    assert cmd.scalars()["without_gradient"] == 16
+    assert cmd.embedded == 6
+    assert cmd.trainable_fraction == 1 - 6 / 13
+
+
 def test_a_loop_that_shows_no_gradients_is_refused():
     loop = Loop()
     loop.cmd.after_backward = lambda: None

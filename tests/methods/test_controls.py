@@ -279,8 +279,9 @@ def test_age_and_effective_number_of_snapshots():
     kernel_MT = torch.stack([torch.full((T,), 1 / T), torch.eye(T)[-1]])
     ts = tuple(range(1, T + 1))
     assert kernel_scalars(kernel_MT[:1], ts) == pytest.approx({"kernel_age": 4, "kernel_n_eff": 9})
-    assert kernel_scalars(kernel_MT, ts, torch.tensor([3, 1])) == pytest.approx({"kernel_age": 3, "kernel_n_eff": 7})
-    assert kernel_scalars(kernel_MT, ts, torch.tensor([0, 0])) == pytest.approx({"kernel_age": 2, "kernel_n_eff": 5})
+    # squares of 1/9 and 1, three weights to one, and one to one where no weight is in either: 1/3 and 5/9 on average
+    assert kernel_scalars(kernel_MT, ts, torch.tensor([3, 1])) == pytest.approx({"kernel_age": 3, "kernel_n_eff": 3})
+    assert kernel_scalars(kernel_MT, ts, torch.tensor([0, 0])) == pytest.approx({"kernel_age": 2, "kernel_n_eff": 1.8})
     table = kernel_table(kernel_MT, ts)
     assert table["mode"].tolist() == ["0"] * T + ["1"] * T
     assert table["epoch"].tolist() == [*ts, *ts]

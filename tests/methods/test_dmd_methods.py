@@ -319,3 +319,9 @@ def test_bad_parameters(cls, values, message):
 def test_bad_combinations(make, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         make()
+
+
+@pytest.mark.parametrize("cls", [DMDForecast, DMDOfReferences])
+def test_a_forecast_is_charged_its_warm_up(cls):
+    assert cls(warmup=5).epochs_read(20) == 6
+    assert cls(warmup=19).epochs_read(20) == 20
