@@ -171,10 +171,13 @@ def by_hand(session, P_DN, origin_N, epochs, rho=0.4, sigma=0.4):
 
 
 def test_p_bfgs_takes_the_steps_of_the_algorithm_over_mini_batches_and_epochs(warmed):
-    """As a port would not that returns inside the loop over mini-batches, or builds H anew at every call."""
-    method = PBFGS(warmup=WARMUP, dimensions=WARMUP, start="warmup_end", batch_size=BATCH)
+    """As a port would not that returns inside the loop over mini-batches, or builds H anew at every call.
+
+    In two dimensions no search is decided by rounding, as one of four is here.
+    """
+    method = PBFGS(warmup=WARMUP, dimensions=2, start="warmup_end", batch_size=BATCH)
     session = begun(warmed, method)
-    path = by_hand(begun(warmed, PBFGS(WARMUP, WARMUP, "warmup_end")), method.subspace.P_DN, method.origin_N, 2)
+    path = by_hand(begun(warmed, PBFGS(WARMUP, 2, "warmup_end")), method.subspace.P_DN, method.origin_N, 2)
     assert len(path) == 2 * BATCHES
     for epoch in range(2):
         train(session, method, 1)
