@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from command import COMMAND, SECONDS, environment, here
+from command import SECONDS, environment, here
+from command_server import COMMAND
 
 from harness.terminal import patient_streams
 

@@ -5,7 +5,8 @@ import sys
 import tempfile
 
 import pytest
-from command import COMMAND, SECONDS, environment
+from command import SECONDS, environment
+from command_server import COMMAND
 
 from harness.planning.compose import available
 from harness.storage.sockets import MOST_BYTES, room_for_sockets
