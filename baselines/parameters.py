@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-
 MOST = 10**6
 """of what is counted one by one, such as epochs, modes or steps: more is a slip of the keyboard"""
 
