@@ -116,4 +116,4 @@ def check_search(rho: float, sigma: float, tries: int) -> None:
     """What the line search asks of its parameters; ValueError."""
     check_between("rho", rho, 0, 1)
     check_between("sigma", sigma, 0, 1)
-    check_whole("tries", tries, 1)
+    check_whole("tries", tries, 1, most=1000)

@@ -52,7 +52,7 @@ class Frozen(Brancher):
         check_choice("choice", self.choice, get_args(Choice))
         check_warmup(self.warmup)
         check_windows(self.every, self.percent, self.percent_of)
-        check_whole("spared", self.spared, 0)
+        check_whole("spared", self.spared, 0, most=10**12)
 
     def branch(self, epochs: int) -> Branch:
         return branch_after_warmup(self.warmup, epochs, self.every)

@@ -6,14 +6,19 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+MOST = 10**6
+"""of what is counted one by one, such as epochs, modes or steps: more is a slip of the keyboard"""
 
-def check_whole(name: str, value: Any, least: int) -> None:
-    """`value` must be a whole number of at least `least`."""
+
+def check_whole(name: str, value: Any, least: int, most: int = MOST) -> None:
+    """`value` must be a whole number from `least` to `most`."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole:
         raise ValueError(f"{name} must be a whole number, got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, got {value!r}")
 
 
 def _is_number(value: Any) -> bool:

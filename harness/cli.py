@@ -219,23 +219,37 @@ def _code(arguments: Sequence[str] | None) -> int:
     try:
         with _interrupted_by_sigterm():
             code = verb(parsed, " ".join(["traindyn", *map(shlex.quote, given)]))
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except OSError as error:
-        from harness.storage.files import is_disk_trouble
-
-        goes_on = (
-            "; what is done stays, run the same command again when it can be written" if is_disk_trouble(error) else ""
-        )
-        where = "" if error.filename is None else f": {error.filename}"
-        print(f"error: {error.strerror or reason(error)}{where}{goes_on}", file=sys.stderr)
-        code = 1 if goes_on else 2
-    except KeyboardInterrupt:
-        unit = "trial" if parsed.verb == "tune" else "epoch"
-        print(f"interrupted: run the same command again to go on from the last finished {unit}", file=sys.stderr)
-        code = 130
+    except (Exception, KeyboardInterrupt) as error:
+        code = _code_of(error, parsed.verb)
     return code
+
+
+def _code_of(error: BaseException, verb: str) -> int:
+    """The exit code of a command that ended with an error, which is said in one line; a fault of ours is raised."""
+    if _was_interrupted(error):
+        unit = "trial" if verb == "tune" else "epoch"
+        print(f"interrupted: run the same command again to go on from the last finished {unit}", file=sys.stderr)
+        return 130
+    if isinstance(error, ConfigError):
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if not isinstance(error, OSError):
+        raise error
+    from harness.storage.files import is_disk_trouble
+
+    trouble = is_disk_trouble(error)
+    goes_on = "; what is done stays, run the same command again when it can be written" if trouble else ""
+    where = "" if error.filename is None else f": {error.filename}"
+    print(f"error: {error.strerror or reason(error)}{where}{goes_on}", file=sys.stderr)
+    return 1 if trouble else 2
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether an error is an interrupt, or was raised on the way out of one: where a library cleans up after itself,
+    such as Optuna with its lock, an interrupt can come to the surface as another error."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 @contextlib.contextmanager

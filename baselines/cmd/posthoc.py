@@ -33,6 +33,8 @@ from baselines.parameters import check_whole
 from harness.method import Layout, Run, Trajectory
 from harness.snapshots import Snapshots, as_trajectory
 
+MOST_SAMPLES = 50_000
+"""of the weights that are clustered: the distances between so many take 20 GB"""
 BLOCK_BYTES = 256 << 20
 """bound on what a fit holds beside its results and the clustering"""
 
@@ -257,7 +259,7 @@ def check_length(T: int) -> None:
 def check_modes(modes: int, samples: int) -> None:
     """ValueError unless 1 <= modes <= samples."""
     check_whole("modes", modes, 1)
-    check_whole("samples", samples, 1)
+    check_whole("samples", samples, 1, most=MOST_SAMPLES)
     if modes > samples:
         raise ValueError(f"modes must be at most samples = {samples}, got {modes}")
 

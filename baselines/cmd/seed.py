@@ -9,6 +9,4 @@ from baselines.parameters import check_whole
 
 def check_seed(seed: Any) -> None:
     """ValueError unless `seed` is a whole number from 0 on that torch's generators take as it is, below 2**63."""
-    check_whole("seed", seed, 0)
-    if seed >= 2**63:
-        raise ValueError(f"seed must be below {2**63}, got {seed!r}")
+    check_whole("seed", seed, 0, most=2**63 - 1)

@@ -8,6 +8,7 @@ import pytest
 from command import SECONDS, environment, here
 from command_server import COMMAND
 
+from harness.cli import main
 from harness.terminal import patient_streams
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -86,3 +87,21 @@ def test_no_home(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     assert cache_folder().is_absolute()
+
+
+def interrupted_in_a_clean_up(*_):
+    """As Optuna's lock of a journal, let go of twice where an interrupt falls between its two steps."""
+    try:
+        raise KeyboardInterrupt
+    except BaseException:
+        os.unlink("/nonexistent/lock")
+
+
+def test_an_interrupt_that_comes_up_as_another_error_is_an_interrupt(monkeypatch, capsys):
+    monkeypatch.setattr("harness.cli._tune", interrupted_in_a_clean_up)
+    with pytest.raises(SystemExit) as ended:
+        main(["tune", "suite=smoke"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == (
+        "interrupted: run the same command again to go on from the last finished trial\n"
+    )
