@@ -332,19 +332,17 @@ def _power(plan: Plan) -> str:
     statistics = plan.experiment.statistics
     asked = statistics.comparisons(cell.method.name for _, cell in plan.cells)
     rows: dict[tuple[str, str, str], set[int]] = {}
-    decided = 0
     for base in plan.bases:
-        config, chosen = base.config, {cell.method.name for cell in base.cells}
-        row = rows.setdefault((config.model.name, config.dataset.name, config.optimizer.name), set())
-        decided += sum({*pair} <= chosen for pair in asked) if not row else 0
-        row.add(config.seed)
-    seeds = min(map(len, rows.values()))
-    if not decided:
+        config = base.config
+        rows.setdefault((config.model.name, config.dataset.name, config.optimizer.name), set()).add(config.seed)
+    chosen = {cell.method.name for _, cell in plan.cells}
+    if not any({*pair} <= chosen for pair in asked):
         return "decides nothing: no primary comparison is among the chosen methods (statistics.primary)"
-    found = smallest_difference(seeds, tests=decided)
+    seeds, tests = min(map(len, rows.values())), len(asked) * len(rows)
+    found = smallest_difference(seeds, tests=tests)
     size = "no difference: fewer than 3 seeds" if found != found else f"differences of {found:.1f} points and more"
     return (
-        f"decides {decided} comparisons with {seeds} seeds each and finds {size}, in 4 of 5 cases, "
+        f"tests {tests} comparisons with {seeds} seeds each and finds {size}, in 4 of 5 cases, "
         f"where differences vary by {STD} points between seeds; the test images' own error aside"
     )
 

@@ -286,15 +286,15 @@ class StatisticsConfig(Validated):
         return f"statistics.{name}"
 
     def comparisons(self, methods: Iterable[str]) -> list[tuple[str, str]]:
-        """Method and control of every comparison to be tested among these methods."""
-        chosen = list(dict.fromkeys(methods))
+        """Method and control of every comparison that is tested: a suite's list as a whole, whatever is chosen of its
+        methods, since its comparisons share one level; without a list those of the chosen methods."""
         if self.primary is None:
-            asked = [(name, RECALIBRATED) for name in chosen if name not in ("base", RECALIBRATED)]
-        else:
-            asked = [
-                (entry, RECALIBRATED) if isinstance(entry, str) else next(iter(entry.items())) for entry in self.primary
-            ]
-        return [pair for pair in dict.fromkeys(asked) if set(pair) <= set(chosen)]
+            plain = {"base", RECALIBRATED}
+            return [(name, RECALIBRATED) for name in dict.fromkeys(methods) if name not in plain]
+        pairs = [
+            (entry, RECALIBRATED) if isinstance(entry, str) else next(iter(entry.items())) for entry in self.primary
+        ]
+        return list(dict.fromkeys(pairs))
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def schedule(config: ScheduleConfig, epochs: int) -> Schedule:
     warmup, name, values = config.warmup_epochs, config.name, config.values
     if warmup >= epochs:
         raise ConfigError(f"optimizer.schedule.warmup_epochs must be below epochs ({epochs}), got {warmup}")
-    final = values.get("final", 0.0)
+    final = float(values.get("final", 0.0))
     start = epochs * (1 - values["decay"]) if name == "wsd" else 0.0
     if name == "wsd" and start < warmup:
         raise ConfigError(

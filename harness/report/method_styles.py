@@ -32,30 +32,41 @@ class MethodStyle:
         return POINTS[self.marker]
 
 
-PLAIN, AVERAGES, CMD, DMD, LOW, FROZEN, OTHERS = (
+PLAIN, AVERAGES, CMD, CONTROL, DMD, LOW, FROZEN, OTHERS = (
     "plain training",
     "averages",
     "CMD",
+    "controls of CMD",
     "DMD",
     "subspaces",
     "frozen weights",
     "others",
 )
-FAMILIES = (PLAIN, AVERAGES, CMD, DMD, LOW, FROZEN, OTHERS)
+FAMILIES = (PLAIN, AVERAGES, CMD, CONTROL, DMD, LOW, FROZEN, OTHERS)
 """The families in the order of panels and legends."""
 
 KNOWN = {
     "base": MethodStyle("Base, as it is", PLAIN, "#000000", "solid", "circle"),
     "base_recalibrated": MethodStyle("Base, recalibrated", PLAIN, "#767676", "dash", "square"),
+    "cooldown": MethodStyle("Cooldown", PLAIN, "#444444", "longdash", "triangle-up"),
     "ema": MethodStyle("EMA", AVERAGES, "#0072B2", "solid", "circle"),
     "swa": MethodStyle("SWA", AVERAGES, "#56B4E9", "solid", "square"),
     "lawa": MethodStyle("LAWA", AVERAGES, "#1B3A6B", "dash", "triangle-up"),
     "time_mean": MethodStyle("Time mean", AVERAGES, "#7C93C3", "dot", "diamond"),
+    "epoch_ema": MethodStyle("Epoch EMA", AVERAGES, "#3A5FA8", "longdash", "triangle-down"),
     "lookahead": MethodStyle("Lookahead", AVERAGES, "#3FB8AF", "dashdot", "cross"),
     "schedule_free": MethodStyle("Schedule-free", AVERAGES, "#0B6E75", "longdash", "triangle-down"),
     "cmd_online": MethodStyle("Online CMD", CMD, "#D55E00", "solid", "circle"),
     "cmd_posthoc": MethodStyle("Post-hoc CMD", CMD, "#E69F00", "dash", "star"),
     "cmd_embedded": MethodStyle("Embedded CMD", CMD, "#8A2A00", "dashdot", "square"),
+    "cmd_mean_kernel": MethodStyle("CMD's mean kernel", CONTROL, "#7A5C00", "dash", "square"),
+    "random_references": MethodStyle("Random references", CONTROL, "#C9A227", "dot", "diamond"),
+    "clock": MethodStyle("Clock", CONTROL, "#5C6B3C", "solid", "cross"),
+    "clock_online": MethodStyle("Clock, online", CONTROL, "#94A36F", "dashdot", "triangle-up"),
+    "pca_equal_storage": MethodStyle("PCA (equal storage)", CONTROL, "#8C564B", "solid", "circle"),
+    "pca2": MethodStyle("PCA (rank 2)", CONTROL, "#B07A6E", "dash", "star"),
+    "pca_equal_modes": MethodStyle("PCA (as many as modes)", CONTROL, "#5A2E25", "longdash", "triangle-down"),
+    "persistence": MethodStyle("Persistence", DMD, "#9C6B8A", "longdash", "cross"),
     "dmd": MethodStyle("DMD", DMD, "#CC79A7", "solid", "circle"),
     "cmd_dmd": MethodStyle("DMD of CMD's references", DMD, "#7B2D8B", "dash", "square"),
     "dmd_reconstruction": MethodStyle("DMD reconstruction", DMD, "#B497D6", "dot", "star"),

@@ -168,7 +168,7 @@ def test_an_entry_may_leave_methods_out_unless_the_command_line_chooses():
 
 def test_the_plan_says_what_is_decided_and_what_stands_beside_what(tmp_path):
     record = make_plan(study("suite=quick", "seeds=[0]"), Store(tmp_path / "results")).as_record()
-    assert {"method": "cmd_online", "control": "epoch_ema"} in record["primary"]
+    assert {"method": "cmd_online", "control": "base_recalibrated"} in record["primary"]
     assert {"method": "cmd_posthoc", "control": "base_recalibrated"} in record["primary"]
     twins = {(cell["optimizer"], cell["schedule"], cell["twin"]) for cell in record["cells"]}
     assert twins == {
@@ -177,8 +177,9 @@ def test_the_plan_says_what_is_decided_and_what_stands_beside_what(tmp_path):
     }  # fmt: skip
     controls = {cell["method"]: cell["control"] for cell in record["cells"]}
     assert controls["cmd_embedded"] == "frozen_random"
+    assert controls["cmd_online"] == "epoch_ema"
     few = make_plan(study("suite=quick", "method=[base,base_recalibrated,swa]"), Store(tmp_path / "results"))
-    assert few.as_record()["primary"] == []
+    assert few.as_record()["primary"] == record["primary"]
     own = make_plan(study("dataset=digits", "method=[base,base_recalibrated,swa]"), Store(tmp_path / "results"))
     assert own.as_record()["primary"] == [{"method": "swa", "control": "base_recalibrated"}]
 
