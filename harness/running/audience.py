@@ -184,7 +184,8 @@ class Audience:
         policy = entry.cell.method.batchnorm
         if policy not in own:
             own[policy] = self._evaluate(entry, snapshot, None), entry.test_correct
-        metrics, entry.test_correct = own[policy]
+        metrics, correct = own[policy]
+        entry.test_correct = None if correct is None else correct.clone()  # a bundle holds no tensor twice
         return metrics
 
     def _seconds(self, entry: RunningCell) -> Row:

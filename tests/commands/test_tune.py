@@ -235,7 +235,7 @@ BAD = {
     "a password stays secret": (
         ("method=ema", "tune.storage=postgresql://me:secret@localhost:1/x"), ["tune.storage", "me:***"],
     ),
-    "nothing to tune": (("method=base",), ["method", "search space", "got base"]),
+    "nothing to tune": (("method=[base,time_mean]",), ["method", "search space", "got base, time_mean"]),
     "sampler": (("method=ema", "tune.sampler=best"), ["tune.sampler", "tpe", "'best'"]),
     "trials": (("method=ema", "trials=0"), ["trials", "at least 1", "got 0"]),
     "no budget": (("method=ema", "trials=null"), ["trials", "tune.seconds"]),

@@ -33,7 +33,7 @@ def test_operations_and_activations_of_lenet_are_those_of_its_layers(tmp_path):
 
 
 def test_the_work_of_a_plan_is_what_it_trains_and_evaluates(tmp_path, monkeypatch):
-    monkeypatch.setattr(operations, "image_cost", lambda model, dataset: ImageCost(10, 5))
+    monkeypatch.setattr(operations, "image_cost", lambda model, dataset: ImageCost(10, 5, 0))
     method = "method=[base,base_recalibrated,p_sgd,cmd_posthoc]"
     values = ("epochs=6", "batch_size=100", "seeds=[0,1]", "evaluate.every=4", "evaluate.recalibrate_images=50")
     branch = ("method.p_sgd.warmup=4", "method.p_sgd.dimensions=2", "method.p_sgd.epochs=3")

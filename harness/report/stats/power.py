@@ -9,14 +9,16 @@ Shape suffixes: C comparisons, Q nodes of an integral.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from scipy import special
 
-from harness.config import ConfigError
-from harness.report.stats.means import ALL, CONTROL
+from harness.config import RECALIBRATED, ConfigError
 from harness.report.stats.paired import ALPHA, SEEDS, Floats, half_width
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 POWER = 0.8
 STD = 0.5
@@ -59,7 +61,11 @@ def observed_std(compared: pd.DataFrame) -> float:
     methods and rows of it that at least 3 seeds compare with the recalibrated base under its own BatchNorm policy, and
     that differ at all.
     """
-    own = compared[(compared["control"] == CONTROL) & (compared["model"] != ALL) & compared["alike"].astype("bool")]
+    from harness.report.stats.means import ALL  # with pandas, which a plan does without
+
+    own = compared[
+        (compared["control"] == RECALIBRATED) & (compared["model"] != ALL) & compared["alike"].astype("bool")
+    ]
     known = own.loc[(own["finished"] >= SEEDS) & (own["std"] > 0), "std"]
     return float(known.median()) if len(known) else STD
 
