@@ -53,11 +53,13 @@ def differing(before: Store, after: Store, old: Record, new: Record) -> Iterator
             yield name
     if repr(timeless(old["summary"])) != repr(timeless(new["summary"])):
         yield "summary"
-    if repr(timeless(old["cost"])) != repr(timeless(new["cost"])):
+    counted = timeless(old["cost"])  # what is counted since then is no difference
+    if repr(counted) != repr({name: new["cost"].get(name) for name in counted}):
         yield "cost"
     histories = [store.history(record["cell_key"]) for store, record in ((before, old), (after, new))]
     kept = [table[sorted(timeless(dict.fromkeys(table.columns)))] for table in histories if table is not None]
-    if len(kept) != 2 or not kept[0].equals(kept[1]):
+    columns = list(kept[0]) if kept else []
+    if len(kept) != 2 or not set(columns) <= set(kept[1]) or not kept[0].equals(kept[1][columns]):
         yield "history"
     folders = before.cell_folder(old["cell_key"]), after.cell_folder(new["cell_key"])
     for path in folders[0].glob("*.safetensors"):

@@ -161,7 +161,7 @@ def test_model_filters_entries_and_method_selects(own):
 def test_an_entry_may_leave_methods_out_unless_the_command_line_chooses():
     by_rate = {base.optimizer.schedule.name: methods for base, methods in study("suite=quick").bases}
     names_of = {rate: {method.name for method in methods} for rate, methods in by_rate.items()}
-    assert names_of["constant"] - names_of["cosine"] == {"cooldown", "cmd_embedded"}
+    assert names_of["constant"] - names_of["cosine"] == {"cooldown"}
     chosen = study("suite=quick", "method=[base,cooldown]").bases
     assert {tuple(method.name for method in methods) for _, methods in chosen} == {("base", "cooldown")}
 
@@ -176,7 +176,7 @@ def test_the_plan_says_what_is_decided_and_what_stands_beside_what(tmp_path):
         ("adam", "constant", "adam_cosine"), ("adam_cosine", "cosine", None),
     }  # fmt: skip
     controls = {cell["method"]: cell["control"] for cell in record["cells"]}
-    assert controls["cmd_embedded"] == "frozen_random"
+    assert controls["cmd_posthoc"] == "cmd_mean_kernel"
     assert controls["cmd_online"] == "epoch_ema"
     few = make_plan(study("suite=quick", "method=[base,base_recalibrated,swa]"), Store(tmp_path / "results"))
     assert few.as_record()["primary"] == record["primary"]
