@@ -303,6 +303,7 @@ def test_killed_and_interrupted_it_goes_on_to_the_same_trials(tuned, tmp_path):
         assert not list((search_folder(results, method) / "work").glob("*/*"))
 
 
+@pytest.mark.long
 def test_the_number_of_workers_changes_nothing(tuned, tmp_path):
     results = tmp_path / "results"
     bases_of(tuned, results)

@@ -126,7 +126,9 @@ def test_snapshots_that_are_gone_are_made_again(tuned, tmp_path):
     pd.testing.assert_frame_equal(table(first), table(second.searches[0]))
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "grid"])
+@pytest.mark.parametrize(
+    "sampler", ["tpe", "random", *(pytest.param(name, marks=pytest.mark.long) for name in ("qmc", "gp")), "grid"]
+)
 def test_samplers_are_reproducible_and_stay_in_the_space(tuned, tmp_path, sampler):
     """Models of what is good are made from 10 trials on, so those that have some get more."""
     given = (*CMD, "seeds=[0]", f"tune.sampler={sampler}", "tune.batch=4", "tune.parameters=[modes,warmup]")
@@ -234,7 +236,7 @@ def test_branches_in_rungs_end_where_they_end_in_one_go(tuned, tmp_path):
     assert steps[7] == sum(results) / 2
 
 
-@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+@pytest.mark.parametrize("pruner", ["median", pytest.param("hyperband", marks=pytest.mark.long)])
 def test_bad_branches_are_pruned_and_trained_no_further(tuned, tmp_path, pruner):
     """Learning rates from nothing to a sensible one: those that learn nothing are worth less at every look."""
     given = ("method=late", "+method.late.search={lr:{type:float,low:1e-7,high:0.1,log:true}}", "seeds=[0,1]")
@@ -295,6 +297,7 @@ def test_a_base_that_diverges_ends_its_searches(tuned, tmp_path):
     assert "diverged" in search.ended
 
 
+@pytest.mark.long
 def test_every_method_can_be_tuned(tuned, tmp_path):
     """Whatever has a search space, within one budget: a setting beside the default is valued for each."""
     done = tuned(tmp_path / "results", "method=all", "trials=2", "seeds=[0]", "tune.sampler=random")
