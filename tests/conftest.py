@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from command import traindyn
 from command_server import start_server
 from filelock import FileLock
@@ -71,6 +72,15 @@ def smoke(tmp_path_factory):
         if not printed.exists():
             printed.write_text(traindyn("run", "suite=smoke", "save=final", results=results).stdout)
     return Finished(results, printed.read_text())
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """torch on one thread, as a job has it: the last bits of a sum depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from harness.training.clock import Clock
 from harness.training.loop import Trainer
 from harness.training.session import BranchSession
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 N, STEPS = 30, 4
 CONSTANT = (3, 25)
@@ -109,14 +111,6 @@ class Loop:
 
     def theta(self):
         return self.model.theta().detach().clone()
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class PlainSGD:

@@ -16,6 +16,8 @@ from harness.training.clock import Clock
 from harness.training.loop import Trainer
 from harness.training.session import BranchSession
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 EPOCHS, DECAY = 6, 0.5
 TINY = ("dataset=digits", "method=base", "fast=true", "device=cpu", "model.test_resnet.drop_rate=0.1")
@@ -23,14 +25,6 @@ TINY = ("dataset=digits", "method=base", "fast=true", "device=cpu", "model.test_
 
 def base_of(optimizer, *overrides):
     return resolve(Request((*TINY, f"optimizer={optimizer}", *overrides)), "test").bases[0][0]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -21,19 +21,13 @@ from harness.training.clock import Clock, Counts
 from harness.training.loop import Trainer
 from harness.training.session import BranchSession
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 WARMUP, BATCHES, BATCH = 4, 3, 48
 
 
 # --- in the harness's own session -------------------------------------------------------------------------------------
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from harness.training.evaluate import Evaluator
 from harness.training.loop import Diverged, Trainer
 from harness.training.session import BranchSession
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 TINY = ("dataset=digits", "method=base", "fast=true", "device=cpu")
 
@@ -26,14 +28,6 @@ TINY = ("dataset=digits", "method=base", "fast=true", "device=cpu")
 def base_of(*overrides):
     study = resolve(Request((*TINY, *overrides)), "test")
     return study.bases[0][0], study.evaluate
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

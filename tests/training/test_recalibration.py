@@ -23,6 +23,8 @@ from harness.training import evaluate
 from harness.training.evaluate import Evaluator, recalibrate
 from harness.training.loop import Trainer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CHANNELS = 3
 CPU = torch.device("cpu")
 
@@ -64,14 +66,6 @@ def test_no_single_image_is_left_over(images, batch_size):
     assert all(len(one) == batch_size for one in ranges[:-1])
     assert len(ranges[-1]) <= batch_size + (batch_size > 1)
     assert len(ranges[-1]) > 1 or batch_size == 1 or images == 1
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
