@@ -226,11 +226,15 @@ def _optimizer(name: str, values: Values, epochs: int) -> OptimizerConfig:
 
 def _methods(values: Values, epochs: int, config_dirs: tuple[Path, ...]) -> tuple[FittedMethod, ...]:
     """The chosen methods, each built once to ask what it declares for so many epochs."""
-    fitted = []
+    fitted, presets = [], available("method", config_dirs)
     for name, preset in values["method"].items():
         key = f"method.{name}._target_"
         check_allowed(key, validated(key, Text, preset["_target_"]), config_dirs)
-        fitted.append(resolved_method(name, preset, epochs))
+        found = resolved_method(name, preset, epochs)
+        control = found.config.control
+        if control is not None and control not in presets:
+            raise ConfigError(f"method.{name}.control: no method named {control!r}{nearest(control, presets)}")
+        fitted.append(found)
     return tuple(fitted)
 
 

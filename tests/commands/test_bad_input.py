@@ -22,6 +22,7 @@ CASES = [
     ("+optimizer.sgd_momentum.beta=3", ["optimizer.sgd_momentum", "'beta'"]),
     ("method.cmd_online.modes=0", ["method.cmd_online.modes", "at least 1", "got 0"]),
     ("method.cmd_online.samples=4611686018427387904", ["method.cmd_online.samples", "at most 50000"]),
+    ("method.swa.control=nonsense", ["method.swa.control", "no method named 'nonsense'"]),
     ("method.lookahead.k=4611686018427387904", ["method.lookahead.k", "at most 1000000"]),
     ("method.cmd_online.modes=501", ["method.cmd_online.modes", "500", "501"]),
     ("method.cmd_posthoc.modes=501", ["method.cmd_posthoc.modes", "500", "501"]),
