@@ -138,7 +138,8 @@ def by_row(
             texts[COLUMNS[name].heading] = [COLUMNS[name].text(line) for line in lines]
         title = together(row) if over_all else ", ".join(row)
         label = "-".join([*short.lower().split()[:1], *row])
-        groups = {COLUMNS[name].heading: (against(COLUMNS[name].control), COLUMNS[name].short) for name in shown}
+        columns = [COLUMNS[name] for name in shown]
+        groups = {column.heading: (against(column.control), column.headed(found.metric)) for column in columns}
         printed.append(Printed(text, texts, title=title, label=label, short_caption=short, note=note, groups=groups))
         text = "As above."
     return printed
