@@ -61,6 +61,8 @@ what to report on, as key=value pairs:
   tables.budget=base               also compare on one budget of gradients: base, or a number
   compare=published                also compare with published, another results folder, or a CSV of means
   figures=none                     all | none: tables and page alone
+  figures.width=column             column | text: every figure 3.25 or 6.75 inches wide, all text 7 points at that width
+  figures.title=false              figures without titles, for a paper that has them in captions
   figures.landscape=21             also the loss over a plane of each model, on so many points a side; resumable
 """
 
