@@ -123,6 +123,8 @@ def _with_unit(column: Column, value: Any) -> tuple[str, str]:
     """The name of a column in prose, and a value of it with its unit."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return column.title, _number(value)
+    if column.unit == "share":
+        return column.title, f"{100 * value:.1f} %"
     digits = column.digits if column.digits or float(value * column.scale).is_integer() else 1
     return column.title, f"{value * column.scale:,.{digits}f} {column.unit}".rstrip()
 

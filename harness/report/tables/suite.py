@@ -183,6 +183,8 @@ def usual(found: Results, names: Sequence[str]) -> tuple[str, ...]:
 def rivals(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printed]:
     """Methods on bases of a constant rate beside the plain annealed run of the same length, model and data."""
     digits, printed = METRICS[found.metric].digits, []
+    unit = " %" if METRICS[found.metric].unit == "%" else ""
+    difference = f"difference ({unit_of_difference(found.metric).removeprefix('of ')})"
     text = (
         f"{in_words(found.metric)} of methods on a base of constant rate, beside the plain run of the same length with "
         "an annealed rate (base_recalibrated of the optimizer named): does a method beat what one would do anyway? "
@@ -199,9 +201,9 @@ def rivals(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printe
             {
                 "method": str(line["method"]),
                 "n": f"{line['n']}" if line["n"] == line["seeds"] else f"{line['n']}/{line['seeds']}",
-                "method's": Spread(line["method_mean"], line["method_std"], line["n"]).text(digits),
-                "annealed": Spread(line["rival_mean"], line["rival_std"], line["n"]).text(digits),
-                "difference": interval(line["mean"], line["low"], line["high"], digits),
+                f"method's{unit}": Spread(line["method_mean"], line["method_std"], line["n"]).text(digits),
+                f"annealed{unit}": Spread(line["rival_mean"], line["rival_std"], line["n"]).text(digits),
+                difference: interval(line["mean"], line["low"], line["high"], digits),
                 "verdict": verdict({f"{name}_to_rival": line[name] for name in _JUDGED}, "rival", digits),
                 "wins": f"{line['wins']}/{line['n']}",
             }
@@ -235,8 +237,8 @@ def images(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printe
             ps = own["p"].tolist()
             line = {"method": method, "control": control, "images": f"{own['images'].iloc[0]}", "seeds": f"{len(own)}"}
             line |= {
-                "only the method": f"{own['only_method'].mean():.1f}",
-                "only the control": f"{own['only_control'].mean():.1f}",
+                "only the method (images)": f"{own['only_method'].mean():.1f}",
+                "only the control (images)": f"{own['only_control'].mean():.1f}",
                 "p by seed": ", ".join(map(probability, ps))
                 if len(ps) <= _PS
                 else f"{probability(min(ps))} to {probability(max(ps))}",
