@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.report.figures.style import PANEL, WIDE, Labels, entitle, legend_below
+from harness.report.figures.style import WIDE, WIDTH, Labels, entitle, legend_below
 from harness.report.figures.ticks import FittingLocator, label_ticks
 from harness.report.method_styles import style_of
 from harness.report.stats.cost import accuracy_and_cost
@@ -26,7 +26,7 @@ def draw_cost(table: pd.DataFrame, labels: Labels) -> Figure:
     """Test accuracy against seconds of training and method, and against gradient evaluations; all means are in sight,
     bars of one standard deviation may go beyond."""
     width = labels.width(WIDE)
-    beside = width >= 4 * PANEL
+    beside = width > WIDTH
     figure = Figure(figsize=(width, 2.1 if beside else 3.8), layout="constrained")
     grid = figure.subplots(1, 2, sharey=True) if beside else figure.subplots(2, 1, sharey=True)
     for axes, cost in zip(grid, ("seconds", "gradients"), strict=True):

@@ -48,6 +48,8 @@ def draw_curves(table: pd.DataFrame, labels: Labels) -> Figure:
             _draw_panel([axes[column] for axes in grid], table, panel, first, room)
         for axes in grid[:, len(block) :].ravel():
             axes.remove()
+        for axes in grid[:, 1 : len(block)].ravel():
+            axes.yaxis.set_tick_params(labelleft=False)
         for axes, metric in zip(grid[:, 0], CURVES, strict=True):
             axes.set_ylabel(METRICS[metric])
     entitle(figure, labels, "")

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from harness.report.figures.style import PANEL, WIDE, Labels, entitle, fitted, height_of
+from harness.report.figures.style import WIDE, WIDTH, Labels, entitle, fitted, height_of
 from harness.report.figures.ticks import label_ticks
 from harness.report.method_styles import style_of
 from harness.report.stats.comparisons import pairs
@@ -57,37 +57,42 @@ def draw_differences(table: pd.DataFrame, labels: Labels) -> Figure:
     compared = table.drop_duplicates(["method", "panel"])
     panels = list(dict.fromkeys(compared["panel"]))
     width = labels.width(WIDE)
-    beside = width >= 2 * PANEL * len(panels) / 1.5
+    beside = width > WIDTH or len(panels) == 1
     methods = _ordered(compared, panels)
     shown = [methods if beside else [m for m in methods if m in _methods(compared, panel)] for panel in panels]
     names = {method: fitted(style_of(method).label, 1.3) for method in methods}
-    step = max(0.2, 0.07 + max(map(height_of, names.values())))
-    heights = [0.5 + step * len(own) for own in shown]
+    heights = [0.45 + sum(_height(names[method]) for method in own) for own in shown]
     figure = Figure(figsize=(width, max(heights) if beside else sum(heights)), layout="constrained")
     if beside:
         grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     else:
         grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, panel, own in zip(grid, panels, shown, strict=True):
-        place = {method: -index for index, method in enumerate(own)}
+        rows = np.array([_height(names[method]) for method in own])
+        place = dict(zip(own, (rows / 2 - rows.cumsum()).tolist(), strict=True))
         _draw_panel(axes, table[table["panel"] == panel], place, panel, labels.metric)
         axes.set_yticks([*place.values()], [names[method] for method in place])
-        axes.set_ylim(min(place.values()) - 0.7, 0.6)
+        axes.set_ylim(-rows.sum() - 0.06, 0.04)
     title = "Differences paired by seed: mean, 95 % interval, each pair below; filled: found by a primary comparison"
     entitle(figure, labels, title)
     return label_ticks(figure)
+
+
+def _height(name: str) -> float:
+    """The height of a method's row in inches, which are the units of the vertical axis."""
+    return max(0.19, 0.06 + height_of(name))
 
 
 def _methods(compared: pd.DataFrame, panel: str) -> set[str]:
     return set(compared.loc[compared["panel"] == panel, "method"])
 
 
-def _draw_panel(axes: Axes, own: pd.DataFrame, place: dict[str, int], panel: str, metric: str) -> None:
+def _draw_panel(axes: Axes, own: pd.DataFrame, place: dict[str, float], panel: str, metric: str) -> None:
     """The differences to one control, or to everyone's own, which is named at the right."""
     compared = own.drop_duplicates("method")
     plain = style_of(CONTROLS[0] if panel == OWN else panel)
     axes.axvline(0, color=plain.colour, lw=0.9, ls=plain.line)
-    height = own["method"].map(place).to_numpy(dtype=np.float64) - 0.28 + _spread_out(own)
+    height = own["method"].map(place).to_numpy(dtype=np.float64) - 0.055 + _spread_out(own)
     axes.set_xlim(_limits(own, compared))
     for line in compared.to_dict("records"):
         _draw_difference(axes, line, place[line["method"]])
@@ -127,10 +132,10 @@ def _limits(own: pd.DataFrame, compared: pd.DataFrame) -> tuple[float, float]:
 
 
 def _spread_out(own: pd.DataFrame) -> NDArray[np.float64]:
-    """A little height by seed, so that points do not cover each other."""
+    """A little height by seed in inches, so that points do not cover each other."""
     order = own["seed"].rank(method="dense").to_numpy(dtype=np.float64)
     most = float(order.max(initial=1.0))
-    return np.asarray(0.12 * (order / most - 0.5), dtype=np.float64)
+    return np.asarray(0.024 * (order / most - 0.5), dtype=np.float64)
 
 
 def _draw_difference(axes: Axes, line: dict[str, Any], height: float) -> None:
