@@ -44,8 +44,9 @@ def draw_trajectories(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Fig
         axes.xaxis.set_major_locator(FittingLocator(4, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.spines[["top", "right"]].set_visible(False)
-    for axes in grid[-columns:]:
+    for axes in grid[len(chosen) - columns : len(chosen)]:
         axes.set_xlabel("epoch")
+        axes.xaxis.set_tick_params(labelbottom=True)
     for axes in grid[len(chosen) :]:
         axes.set_visible(False)
     figure.supylabel("value of the weight", fontsize=SIZE)

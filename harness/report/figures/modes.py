@@ -83,7 +83,7 @@ def draw_correlation(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figu
     axes.set_ylabel("mode")
     entitle(figure, labels, "Correlation of sampled weights")
     bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02)
-    bar.set_label("|correlation| of two weights' trajectories")
+    bar.set_label("|correlation| of trajectories")
     bar.outline.set_linewidth(0.6)
     return label_ticks(figure)
 
