@@ -139,7 +139,7 @@ def draw_rho(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
     total = counts.sum(axis=1)
     rows = [ColouredModes("all modes", LINE, list(counts.index)), *shown_modes(total)]
     edges = np.append(counts.columns.to_numpy(), rho["high"].max())
-    figure = Figure(figsize=(labels.width(WIDTH), 0.4 + 0.47 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(labels.width(WIDTH), 0.4 + 0.56 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (label, colour, modes) in zip(grid, rows, strict=True):
         weights = max(int(total[modes].sum()), 1)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -113,6 +114,8 @@ def entitle(figure: Figure, labels: Labels, title: str) -> None:
     figure.suptitle(text)
 
 
+FEW = 6
+"""The most labels of which a long one may take a legend's whole width."""
 HANDLE = 2.4
 """The length of a line in a legend, in units of SIZE."""
 
@@ -129,10 +132,11 @@ def legend_of(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) 
         return
     beside = (HANDLE + 0.8 + 1.2) * SIZE / 72
     whole = figure.get_figwidth() - 0.2
-    texts = [fitted(label, whole - beside) for label in labels]
+    room = whole if len(labels) <= FEW else whole / int(figure.get_figwidth() // PANEL)
+    texts = [fitted(label, room - beside) for label in labels]
     columns = max(1, min(len(texts), int(whole // (max(map(inches, texts)) + beside))))
-    lines = -(-len(texts) // columns)
-    figure.set_figheight(figure.get_figheight() + lines * (max(map(height_of, texts)) + 0.03))
+    below = np.array_split(np.array([height_of(text) + 0.03 for text in texts]), columns)
+    figure.set_figheight(figure.get_figheight() + max(float(heights.sum()) for heights in below))
     figure.legend(
         handles, texts, loc="outside lower center", ncols=columns, frameon=False, handlelength=HANDLE,
         columnspacing=1.2, labelspacing=0.3,
