@@ -130,9 +130,7 @@ def test_paper_has_the_settings_of_the_released_code():
     with (files("harness.report") / "reference" / "cifar10_defaults.csv").open() as file:
         published = {row["model"]: row for row in csv.DictReader(file)}
     chosen = [
-        (base, methods)
-        for base, methods in study("suite=paper").bases
-        if not base.optimizer.name.endswith("_cosine")
+        (base, methods) for base, methods in study("suite=paper").bases if not base.optimizer.name.endswith("_cosine")
     ]
     assert {base.model.name for base, _ in chosen} == set(published)
     for base, methods in chosen:
