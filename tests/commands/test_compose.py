@@ -170,6 +170,27 @@ def test_model_filters_entries_and_method_selects(own):
     assert {model for model, *_ in names(study("suite=quick", "model=test_vit"))} == {"test_vit"}
 
 
+def test_an_entry_may_have_seeds_of_its_own_unless_the_command_line_names_them(tmp_path):
+    folder = tmp_path / "suite"
+    folder.mkdir()
+    lines = "bases: [{model: test_resnet, seeds: [3, 4]}, {model: test_vit}]\nseeds: [0]\nmethod: {}\n"
+    chosen = "defaults:\n  - override /model: [test_resnet, test_vit]\n"
+    (folder / "uneven.yaml").write_text(f"# @package _global_\n{chosen}{lines}", encoding="utf-8")
+
+    def seeds(*words):
+        return [(base.model.name, base.seed) for base, _ in study("suite=uneven", *words, own=tmp_path).bases]
+
+    assert seeds() == [("test_resnet", 3), ("test_resnet", 4), ("test_vit", 0)]
+    assert seeds("fast=true") == [("test_resnet", 3), ("test_vit", 0)]
+    assert seeds("seeds=[7]") == [("test_resnet", 7), ("test_vit", 7)]
+    for wrong, words in (("[1, 1]", "must all be different"), ("[]", "at least 1"), ("[-1]", "at least 0")):
+        (folder / "uneven.yaml").write_text(
+            f"# @package _global_\n{chosen}{lines.replace('[3, 4]', wrong)}", encoding="utf-8"
+        )
+        with pytest.raises(ConfigError, match=rf"^bases\[0\]\.seeds.*{words}"):
+            seeds()
+
+
 def test_an_entry_may_leave_methods_out_unless_the_command_line_chooses():
     by_rate = {base.optimizer.schedule.name: methods for base, methods in study("suite=quick").bases}
     names_of = {rate: {method.name for method in methods} for rate, methods in by_rate.items()}
