@@ -45,6 +45,10 @@ class CellPlan:
     source: str
     """digest of the method's source when it was planned"""
 
+    def last_epoch(self, epochs: int) -> int:
+        """The last epoch of its history, on a base of so many: a brancher's own follow those of its prefix."""
+        return epochs if self.branch is None else self.branch.prefix + self.branch.epochs
+
     def replays(self, epochs: int) -> tuple[int, int] | None:
         """The stored snapshots that are enough to run this cell without training; None where nothing is."""
         if self.kind == "reconstruction":
@@ -106,7 +110,7 @@ class Plan:
         if record["status"] != "done":
             return False
         evaluate, held = self.experiment.evaluate, record["holds"]
-        last = base.config.epochs if cell.branch is None else cell.branch.prefix + cell.branch.epochs
+        last = cell.last_epoch(base.config.epochs)
         wanted = set(evaluate.epochs(last))
         if cell.kind == "reconstruction" and evaluate.reconstructions == "last":
             wanted = {last}
