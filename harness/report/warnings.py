@@ -80,7 +80,8 @@ def _pooled(frame: pd.DataFrame) -> Iterator[str]:
     """Bases that differ in more than a table's row names (say, in epochs) would be averaged as if they were seeds."""
     bases = frame.groupby([*ROW, "seed"], sort=False)["base_key"].nunique()
     for row in dict.fromkeys(key[:3] for key in bases[bases > 1].index):
-        yield f"pooled: {' '.join(map(str, row))}: several bases share a seed; the mean is over all of them (column base_key of the frame)"
+        said = "several bases share a seed; the mean is over all of them (column base_key of the frame)"
+        yield f"pooled: {' '.join(map(str, row))}: {said}"
 
 
 def _mixed(frame: pd.DataFrame) -> Iterator[str]:

@@ -47,8 +47,8 @@ def versions(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
 
 
 def failures(store: Store, frame: pd.DataFrame) -> Iterator[dict[str, str]]:
-    """Cells that did not end well, each with its reason, the line of code at fault and its log below the results folder,
-    empty where its record has none."""
+    """Cells that did not end well, each with its reason, the line of code at fault and its log below the results
+    folder, empty where its record has none."""
     for cell in frame[frame["status"].isin(UNFINISHED[:-1])].to_dict("records"):
         record = store.record(cell["cell_key"])
         said = {name: (record or {}).get(name) or "" for name in CAUSE}
