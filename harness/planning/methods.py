@@ -51,6 +51,8 @@ class FittedMethod:
     """the last epoch of its base that an observer or a reconstruction reads"""
     memory_floats: Callable[[int], int]
     """float32 values held beside a model of so many weights"""
+    changed: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """the parameters that were given other values than the preset's"""
 
     @property
     def name(self) -> str:

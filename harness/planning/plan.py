@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,8 @@ class CellPlan:
     memory_floats: int
     source: str
     """digest of the method's source when it was planned"""
+    changed: dict[str, Any] = field(default_factory=dict)
+    """the method's parameters that were given other values than its preset's"""
 
     def last_epoch(self, epochs: int) -> int:
         """The last epoch of its history, on a base of so many: a brancher's own follow those of its prefix."""
@@ -257,6 +259,7 @@ def plan_cell(base: BaseConfig, key: str, method: FittedMethod, evaluate: Evalua
         epochs_read=method.epochs_read,
         memory_floats=method.memory_floats(facts.N),
         source=source,
+        changed=method.changed,
     )
 
 

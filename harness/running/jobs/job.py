@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from harness.causes import Cause
-from harness.config import EvaluateConfig, Settings
+from harness.config import BaseConfig, EvaluateConfig, Settings
 from harness.method import State
 from harness.planning.methods import as_plain
 from harness.planning.plan import BasePlan, CellPlan, labels
@@ -26,6 +27,7 @@ from harness.storage.keys import harness_digest
 from harness.storage.paths import base_log, cell_log
 from harness.storage.store import Record, Store
 from harness.storage.tensors import read_state
+from harness.tracking.tracker import readable_id
 from harness.training.clock import Counts
 from harness.validation import in_utf8
 
@@ -115,6 +117,7 @@ def cell_record(job: Job, cell: CellPlan, status: str, base_digest: list[str], c
         "method": cell.method.name,
         "batchnorm": cell.method.batchnorm,
         "parameters": cell.method.params,
+        "changed": cell.changed,
         "status": status,
         "reason": reason and in_utf8(reason),
         "where": where and in_utf8(where),
@@ -136,7 +139,7 @@ def cell_record(job: Job, cell: CellPlan, status: str, base_digest: list[str], c
     }
 
 
-def next_run(store: Store, cell: CellPlan) -> dict[str, Any]:
+def next_run(store: Store, base: BaseConfig, cell: CellPlan) -> dict[str, Any]:
     """W&B run id and generation of the cell's next record; the generation grows when a cell is redone, or starts over
     after rows of it were told, since W&B's history only appends."""
     earlier, folder = store.record(cell.key), store.cell_folder(cell.key)
@@ -145,7 +148,10 @@ def next_run(store: Store, cell: CellPlan) -> dict[str, Any]:
     if (folder / GENERATION).exists():
         generation = max(generation, json.loads((folder / GENERATION).read_bytes())["least"])
     suffix = f"-{generation}" if generation > 0 else ""
-    return {"run_id": f"{cell.key[:12]}-{store.store_id}{suffix}", "generation": generation}
+    of_base = labels(base)
+    parts = (of_base["model"], of_base["dataset"], f"s{of_base['seed']}", cell.method.name)
+    digest = hashlib.sha256(f"{cell.key} {store.store_id}".encode()).hexdigest()
+    return {"run_id": readable_id(*parts, digest=digest, suffix=suffix), "generation": generation}
 
 
 def record_end(
@@ -157,7 +163,9 @@ def record_end(
     """
     for cell in cells:
         own = cell_log(cell.key)
-        record = cell_record(job, cell, status, [], cause) | next_run(store, cell) | {"log": log or own}
+        record = (
+            cell_record(job, cell, status, [], cause) | next_run(store, job.base.config, cell) | {"log": log or own}
+        )
         store.write_record(record, [])
         _end_log(job, store.root / own, status, cause if log in (None, own) else see(cause, log), cell)
 

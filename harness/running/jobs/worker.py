@@ -218,7 +218,7 @@ class Worker(ABC):
             return
         for entry in cells:
             record = cell_record(self.job, entry.cell, "running", self.base_digest)
-            info = cell_info(record | next_run(self.store, entry.cell), self.job.settings.suite)
+            info = cell_info(record | next_run(self.store, self.base, entry.cell), self.job.settings.suite)
             self._told[entry.key] = info.run_id, 0
             self.tell(RunStarted(entry.key, info))
         self.log_rows(cells)
@@ -236,7 +236,7 @@ class Worker(ABC):
         """The cells start over, and rows that were told will come again with other seconds: in another run each."""
         for cell in self.job.cells:
             path = self.store.cell_folder(cell.key) / GENERATION
-            write_json(path, {"least": next_run(self.store, cell)["generation"] + 1})
+            write_json(path, {"least": next_run(self.store, self.base, cell)["generation"] + 1})
 
     def report_epoch(self, epoch: int, images: int, seconds: float, cells: list[RunningCell]) -> None:
         """Tell the person watching that an epoch ended, after `images` in `seconds` of training."""
@@ -283,7 +283,7 @@ class Worker(ABC):
         if "test_accuracy" in summary and entry.test_correct is not None:
             record["test_correct"] = packed(entry.test_correct)
         record["machine"]["load"] = {"cores": os.cpu_count(), "busy": self.load.busy()}
-        record |= next_run(self.store, cell)
+        record |= next_run(self.store, self.base, cell)
         self.store.write_record(record, entry.rows)
         self._ended.add(cell.key)
         self.cell_log(cell.key).lines([done_line(record)] if entry.cause is None else ending(entry.status, entry.cause))
