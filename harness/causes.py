@@ -51,24 +51,28 @@ class Cause:
 
 
 def line_of(error: BaseException) -> str | None:
-    """The innermost line of a person's own code that an exception passed, as `file:line in function: code`.
+    """Where an exception comes from, as `file:line in function: code`: see `own_line`; where no own code was passed the
+    innermost line of the harness, but None for an error that the harness itself words."""
+    own = own_line(error)
+    if own is not None or type(error).__module__.split(".")[0] == "harness":
+        return own
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_below(frame.filename, "harness")]
+    return _said(frames[-1].filename, frames[-1].lineno, frames[-1].name) if frames else None
+
+
+def own_line(error: BaseException) -> str | None:
+    """The innermost line of a person's own code that an exception passed, None where it passed none.
 
     Own code is what lies neither in `harness`, nor among installed packages, nor in Python's library; of an exception
-    without any, the one that it was raised from is asked. Files below the working folder are named from there. Where
-    no own code was passed it is the innermost line of the harness, but None for an error that the harness itself words.
+    without any, the one that it was raised from is asked. Files below the working folder are named from there.
     """
-    chain = list(_chain(error))
-    for one in chain:
+    for one in _chain(error):
         if isinstance(one, SyntaxError) and one.filename and _is_own(one.filename):
-            return _said(one.filename, one.lineno or 1, None)
+            return _said(one.filename, one.lineno, None)
         own = [frame for frame in traceback.extract_tb(one.__traceback__) if _is_own(frame.filename)]
         if own:
-            return _said(own[-1].filename, own[-1].lineno or 1, own[-1].name)
-    last = chain[-1]
-    frames = [frame for frame in traceback.extract_tb(last.__traceback__) if _is_below(frame.filename, "harness")]
-    if not frames or type(last).__module__.split(".")[0] == "harness":
-        return None
-    return _said(frames[-1].filename, frames[-1].lineno or 1, frames[-1].name)
+            return _said(own[-1].filename, own[-1].lineno, own[-1].name)
+    return None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -99,7 +103,8 @@ def _is_below(file: str, package: str) -> bool:
     return Path(os.path.abspath(file)).is_relative_to(HOME / package)
 
 
-def _said(file: str, line: int, name: str | None) -> str:
+def _said(file: str, line: int | None, name: str | None) -> str:
+    line = line or 1
     code = linecache.getline(file, line).strip()
     code = code if len(code) <= LONGEST_LINE else f"{code[:LONGEST_LINE]}..."
     place = f"{short_path(file)}:{line}" + (f" in {name}" if name else "")

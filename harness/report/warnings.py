@@ -72,8 +72,7 @@ def _missing(frame: pd.DataFrame) -> Iterator[str]:
             if missing:
                 lacking.setdefault(missing, []).append(str(method))
         for missing, methods in lacking.items():
-            lacks = f"seeds {', '.join(map(str, missing))} of {', '.join(methods)}"
-            yield f"missing: {' '.join(map(str, row))}: {lacks}: the same command again runs them"
+            yield f"missing: {' '.join(map(str, row))}: seeds {', '.join(map(str, missing))} of {', '.join(methods)}"
 
 
 def _pooled(frame: pd.DataFrame) -> Iterator[str]:

@@ -78,14 +78,13 @@ class Handed:
     def job(self) -> Job:
         return self.task.job
 
-    def killed(self, died: str | None) -> JobEnded:
-        """The end of one that could not say it itself, with what it left when a signal ended it."""
-        if died is None:
-            return JobEnded()
+    def killed(self, died: str, output: str) -> JobEnded:
+        """The end of one that could not say it itself, with what it left when a signal ended it, or else printed."""
+        dump = ""
         with contextlib.suppress(OSError):
-            cause = Cause.of_signal(died, self.task.dump.read_text(encoding="utf-8", errors="replace"))
-            return JobEnded(died, cause.where, cause.traceback)
-        return JobEnded(died)
+            dump = self.task.dump.read_text(encoding="utf-8", errors="replace")
+        cause = Cause.of_signal(died, dump)
+        return JobEnded(died, cause.where, cause.traceback or output or None)
 
 
 class Gone(NamedTuple):
@@ -135,6 +134,10 @@ class FollowingEngine(ABC):
     def cancel(self, running: list[Handed]) -> None:
         """End jobs."""
 
+    def output(self, handed: Handed) -> str:
+        """What a job whose process was lost printed, as far as that is kept."""
+        return ""
+
     def pause(self, seconds: float) -> None:
         """Wait so long; an engine that hears of the end of a job may return at once."""
         time.sleep(seconds)
@@ -163,14 +166,13 @@ class FollowingEngine(ABC):
                 return
             self.pause(LOOK_SECONDS)
 
-    @staticmethod
-    def _end(handed: Handed, died: str | None, unsaid: Event | None) -> Iterator[tuple[Job, Event]]:
+    def _end(self, handed: Handed, died: str | None, unsaid: Event | None) -> Iterator[tuple[Job, Event]]:
         """The last events of a job, said for it in its file where it did not."""
         if unsaid is not None:
             yield handed.job, unsaid
         end = handed.end
         if end is None:
-            end = handed.killed(died)
+            end = JobEnded() if died is None else handed.killed(died, self.output(handed))
             with EventWriter(handed.task.events) as file:
                 file.tell(end)
         heard_by_engine(handed.task.events).touch()

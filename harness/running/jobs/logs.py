@@ -50,14 +50,14 @@ def begin_log(job: Job, log: Log, cell: CellPlan | None = None) -> None:
     methods = ", ".join(dict.fromkeys(one.method.name for one in job.cells)) or "none"
     values = {} if cell is None else cell.method.params
     length = f"{base.epochs}" if branch is None else f"{branch.epochs} of its own, after {branch.prefix} of its base"
-    steps = "whole epochs" if base.batches_per_epoch is None else f"{base.batches_per_epoch} batches an epoch"
+    steps = "all batches" if base.batches_per_epoch is None else f"{base.batches_per_epoch} batches each"
     facts = [
         ("model", f"{base.model.name} ({base.model.timm}), {job.base.N:,} weights"),
         ("dataset", base.dataset.name),
         ("optimizer", f"{base.optimizer.name} {json.dumps(base.optimizer.params)}"),
         ("seed", str(base.seed)),
         ("method", f"{cell.method.name} {json.dumps(values, default=str)}" if cell is not None else methods),
-        ("epochs", f"{length}; {steps} of {base.batch_size} images"),
+        ("epochs", f"{length}, {steps}, of {base.batch_size} images"),
         ("base", job.base.key),
         *job.origin.lines(),
         ("results", job.settings.results_dir),
