@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,7 +35,7 @@ HERE = "test_causes.py"
 def test_the_innermost_own_line_is_found_below_what_a_library_passed():
     cause = Cause.of(raised(own_code))
     assert cause.reason.startswith("JSONDecodeError: ")
-    number = 1 + open(__file__).read().splitlines().index('    return json.loads("{")')
+    number = 1 + Path(__file__).read_text().splitlines().index('    return json.loads("{")')
     assert cause.where.endswith(f'{HERE}:{number} in own_code: return json.loads("{{")')
     assert "decoder.py" in cause.traceback
 

@@ -56,6 +56,7 @@ def test_where_git_says_nothing_there_is_a_note(repository, tmp_path, monkeypatc
     elsewhere = tmp_path.parent
     with monkeypatch.context() as patch:
         patch.chdir(elsewhere)
+        patch.setenv("GIT_CEILING_DIRECTORIES", str(elsewhere.parent))
         assert folder() == Commit(note="no git repository")
     with monkeypatch.context() as patch:
         patch.setattr(origin, "GIT_SECONDS", 0)
