@@ -188,7 +188,7 @@ class Worker(ABC):
                 last = entry.cell.last_epoch(self.base.epochs)
                 before = [{}, *entry.rows][noted:]
                 lines = [epoch_line(*rows, last) for rows in zip(entry.rows[noted:], before, strict=False)]
-                self.cell_log(entry.key).lines(lines)
+                self.cell_log(entry.key).lines(lines, numbers=True)
                 self._noted[entry.key] = len(entry.rows)
 
     def note_resumed(self, epoch: int, bundle: Path, cells: list[RunningCell]) -> None:
