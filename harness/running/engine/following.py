@@ -175,6 +175,7 @@ class FollowingEngine(ABC):
             end = JobEnded() if died is None else handed.killed(died, self.output(handed))
             with EventWriter(handed.task.events) as file:
                 file.tell(end)
+        handed.task.dump.unlink(missing_ok=True)
         heard_by_engine(handed.task.events).touch()
         yield handed.job, end
 
