@@ -16,6 +16,7 @@ from rich.text import Text
 
 from harness.causes import short_path
 from harness.running.events import CellEnded, EpochEnded, JobResumed
+from harness.storage.masking import masked_text
 
 if TYPE_CHECKING:
     from harness.running.jobs import Job
@@ -122,7 +123,7 @@ class Display(LiveView):
         self._ended += 1
         if event.status != "done":
             name = next((c.method.name for c in job.cells if c.key == event.cell_key), "")
-            self.line(f"{job.base.config.label}-{name}: {event.status}: {event.reason}")
+            self.line(masked_text(f"{job.base.config.label}-{name}: {event.status}: {event.reason}"))
             self._explain(event, Path(job.settings.results_dir))
 
     def _explain(self, event: CellEnded, results: Path) -> None:
@@ -131,7 +132,7 @@ class Display(LiveView):
             self._explained.add((event.where, event.log))
             for what, text in (("at", event.where), ("log", event.log and short_path(results / event.log))):
                 if text is not None:
-                    self.line(f"  {what} {text}")
+                    self.line(masked_text(f"  {what} {text}"))
 
     def end(self, job: Job) -> None:
         self._running.pop(id(job), None)

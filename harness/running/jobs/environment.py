@@ -25,4 +25,6 @@ def machine() -> dict[str, Any]:
 
 
 def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    """What a device is called; `cuda` where its jobs run on other machines and this one has none."""
+    found = device.type == "cuda" and torch.cuda.is_available()
+    return torch.cuda.get_device_name(device) if found else device.type

@@ -55,7 +55,7 @@ def begin_log(job: Job, log: Log, cell: CellPlan | None = None) -> None:
     facts = [
         ("model", f"{base.model.name} ({base.model.timm}), {job.base.N:,} weights"),
         ("dataset", base.dataset.name),
-        ("optimizer", f"{base.optimizer.name} {json.dumps(base.optimizer.params)}"),
+        ("optimizer", f"{base.optimizer.name} {json.dumps(base.optimizer.params, default=str)}"),
         ("seed", str(base.seed)),
         ("method", f"{cell.method.name} {json.dumps(values, default=str)}" if cell is not None else methods),
         ("epochs", f"{length}, {steps}, of {base.batch_size} images"),
