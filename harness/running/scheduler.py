@@ -247,8 +247,9 @@ class Scheduler:
     def _give_up(
         self, base: BasePlan, cells: list[CellPlan], status: str, cause: Cause, log: str | None = None
     ) -> None:
-        """End cells without a job; `log` says more of the cause, None: nothing but their own does."""
+        """End cells without a job; `log` says more of the cause where there is such a file, else their own do."""
         job = self._job("branch", base, tuple(cells))
+        log = log if log is not None and (self.store.root / log).exists() else None
         record_end(job, self.store, tuple(cells), status, cause, log)
         for cell in cells:
             self._close(job, CellEnded(cell.key, status, cause.reason, cause.where, log or cell_log(cell.key)))
