@@ -67,13 +67,19 @@ OTHER_COLUMNS = {
 def _contents(record: Record | None, cell: Mapping[str, Any]) -> dict[str, Any]:
     """What a record says, ready to be shown; the plan's cell says what is not run yet."""
     if record is None:
-        empty: dict[str, Any] = {"status": "left", "reason": None, "traceback": None, "config": None}
-        return empty | {"reached": [], "costs": [], "others": [], "facts": [], "settings": list(_settings({}, cell))}
+        nothing: dict[str, Any] = dict.fromkeys(("reason", "where", "log", "traceback", "config"))
+        shown = {"reached": [], "costs": [], "others": [], "facts": [], "settings": list(_settings({}, cell))}
+        return {"status": "left", **nothing, **shown}
     facts = {"device": record["device"], "threads": record.get("threads"), "W&B run": record.get("run_id")}
+    facts |= {
+        f"git of {name}": _commit(said) for name, said in (record.get("environment") or {}).get("git", {}).items()
+    }
     cost = {name: value for name, value in record["cost"].items() if name in COLUMNS}
     return {
         "status": record["status"],
         "reason": record.get("reason"),
+        "where": record.get("where"),
+        "log": record.get("log"),
         "traceback": record.get("traceback"),
         "reached": [
             _with_unit(COLUMNS[name], record["summary"][name]) for name in REACHED if name in record["summary"]
@@ -127,6 +133,13 @@ def _with_unit(column: Column, value: Any) -> tuple[str, str]:
         return column.title, f"{100 * value:.1f} %"
     digits = column.digits if column.digits or float(value * column.scale).is_integer() else 1
     return column.title, f"{value * column.scale:,.{digits}f} {column.unit}".rstrip()
+
+
+def _commit(said: dict[str, Any] | None) -> str:
+    """What a record says of a git commit."""
+    if not said or said["commit"] is None:
+        return (said or {}).get("note") or "not asked"
+    return f"{said['commit'][:12]}, tree {'clean' if said['clean'] else 'not clean'}"
 
 
 def _number(value: Any) -> str:
