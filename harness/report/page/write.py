@@ -35,6 +35,7 @@ from harness.report.stats.summary import Results
 from harness.report.tables.columns import Choice
 from harness.report.tables.printed import Printed
 from harness.report.tables.suite import comparable, images, rivals, summary_lines, tested, usual
+from harness.report.warnings import marks
 from harness.results.columns import COSTS, ROW
 from harness.results.frame import STATUSES
 from harness.storage.store import Store
@@ -128,7 +129,8 @@ def _context(
     over_all = best_first([line for line in lines if line["model"] == ALL], found.metric, f"mean_to_{CONTROL}")
     return {
         "suite": plan["suite"],
-        "command": plan["command"],
+        "marks": ", ".join(marks(frame)),
+        "command": " && ".join(plan.get("commands") or [plan["command"]]),
         "planned": plan["created"],
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "counts": [(status, counts[status]) for status in STATUSES],
