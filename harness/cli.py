@@ -383,7 +383,7 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
     again = " (redo=failed runs those again)" if ended["failed"] else ""
     sums = ", ".join(f"{count} {status}" for status, count in ended.items())
     console.print(f"nothing is left of this plan: {sums}{again}", highlight=False)
-    return _show(plan.store.root, plan.experiment.settings.view, console)
+    return _show(plan, console)
 
 
 def _with_data(plan: Plan, again: Callable[[], Plan], console: Console) -> Plan:
@@ -436,7 +436,7 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
             finally:
                 display.stop()
                 engine.close()
-            code = _show(root, settings.view, console)
+            code = _show(plan, console)
             for line in () if tracking is None else tracking.finish():
                 console.print(line, highlight=False, soft_wrap=True)
         except BaseException:
@@ -508,21 +508,21 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
             return tune(plan, engine, events, console, folders, python_path)
 
 
-def _show(root: Path, view: str, console: Console) -> int:
-    """Write what a view shows, print the table, and name what is not as it should be."""
+def _show(plan: Plan, console: Console) -> int:
+    """Write what the view of a plan shows, print the table, and name what is not as it should be."""
     with _saying("making tables"):
         from harness.report.tables.terminal import terminal_table
         from harness.report.views import write_views
         from harness.report.warnings import warnings
-        from harness.storage.store import Store
 
-        store = Store(root)
+        store, view = plan.store, plan.experiment.settings.view
         frame = write_views(store, view)
     console.print(terminal_table(frame))
     for warning in warnings(frame):
         console.print(warning, highlight=False, soft_wrap=True)
-    console.print(f"view {view}: tables and frame in {store.suite_folder(view)}", highlight=False, soft_wrap=True)
-    return 1 if (frame["status"] == "failed").any() else 0
+    console.print(f"tables and frame: {store.suite_folder(view)}", highlight=False, soft_wrap=True)
+    asked = frame[frame["cell_key"].isin([cell.key for _, cell in plan.cells])]
+    return 1 if (asked["status"] == "failed").any() else 0
 
 
 def _report(parsed: argparse.Namespace, command: str) -> int:

@@ -65,9 +65,7 @@ class Controls:
             if name not in presets:  # `without` leaves it out
                 continue
             try:
-                control = resolved(name, presets[name])
-                if method is not None and method.kind == control.kind:
-                    control = resolved(name, self._like(name, presets[name], control, method))
+                control = self._like(name, presets[name], method, resolved)
             except ConfigError as error:
                 self.left_out.setdefault(name, str(error))
                 continue
@@ -81,10 +79,20 @@ class Controls:
         first = [control for control in added if control.name == RECALIBRATED]
         return (*methods[:begin], *first, *methods[begin:], *(c for c in added if c.name != RECALIBRATED))
 
-    def _like(self, name: str, preset: Values, control: FittedMethod, method: FittedMethod) -> Values:
-        """A control's values with the parameters that it has in common with its method, such as a warm-up's length."""
-        common = (control.config.params.keys() & method.config.params.keys()) - self.stated[name]
-        return {**preset, **{parameter: method.config.params[parameter] for parameter in common}}
+    def _like(
+        self, name: str, preset: Values, method: FittedMethod | None, resolved: Callable[[str, Values], FittedMethod]
+    ) -> FittedMethod:
+        """A control with the parameters that it has in common with its method, such as a warm-up's length; in a control
+        of another kind these mean something else, and it has its own."""
+        params = {} if method is None else method.config.params
+        common = {key: params[key] for key in (preset.keys() & params.keys()) - self.stated[name] - {*RESERVED}}
+        try:
+            control = resolved(name, {**preset, **common})
+        except ConfigError:
+            control = resolved(name, preset)
+            if method is None or control.kind == method.kind:
+                raise
+        return resolved(name, preset) if method is not None and control.kind != method.kind else control
 
     def notes(self) -> Iterator[str]:
         """What is added and what is not, a line each."""

@@ -44,7 +44,7 @@ def view_name(
     whole = "-".join([begin, *words])
     longest = LONGEST - len(fast)
     if len(whole) > longest:
-        digest = hashlib.sha256(json.dumps([whole, sorted(settings)], default=str).encode()).hexdigest()[:6]
+        digest = hashlib.sha256(whole.encode()).hexdigest()[:6]
         whole = f"{_cut(begin, words, longest - len(digest) - 1)}-{digest}"
     return whole + fast
 

@@ -49,9 +49,7 @@ def write_index(store: Store) -> None:
     for path in sorted((store.root / "cells").glob("*/record.json")):
         if path.parent.name not in cells:
             cells |= _recorded(path)
-    ordered = sorted(
-        cells.values(), key=lambda line: [*map(str, (line[name] for name in ROW)), line["seed"], line["method"]]
-    )
+    ordered = sorted(cells.values(), key=lambda line: [line[name] for name in (*ROW, "seed", "method")])
     text = io.StringIO()
     lines = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
     lines.writeheader()

@@ -17,11 +17,11 @@ from harness.results.frame import (
     build_history,
     load_frame,
     load_history,
-    read_plan,
     validate,
 )
 from harness.storage.files import write_json
 from harness.storage.store import Store
+from harness.storage.views import read_plan
 
 COST = {
     "train_seconds": 6.0,
@@ -142,7 +142,8 @@ def test_a_plan_without_any_record_gives_an_empty_history_and_writable_views(sto
     write_plan(store, [cell("base", 0), cell("swa", 0)])
     frame = write_views(store, "quick")
     assert list(frame["status"]) == ["left", "left"]
-    assert list(load_history(store.root).columns) == ["cell_key", "epoch"]
+    labels = ["model", "dataset", "optimizer", "method", "seed"]
+    assert list(load_history(store.root).columns) == ["cell_key", *labels, "epoch"]
 
 
 def test_views_hold_what_the_records_say_and_load_without_them(store, tmp_path_factory):
@@ -220,7 +221,24 @@ def test_a_damaged_view_is_rebuilt_from_the_records(store):
     assert list(load_frame(store.root)["test_accuracy"]) == [81.0]
 
 
-def test_an_unknown_suite_names_those_that_exist_on_one_line(store):
+def test_parameters_that_differ_between_cells_are_columns(store):
+    """Of those that have them; numbers stay numbers, and all else is text."""
+    cells = [cell("base", 0) | {"parameters": {}}, cell("swa", 0), cell("swa", 1), cell("ema", 0)]
+    cells[1]["parameters"] = {"window": 5, "beta": None, "same": 1, "rule": "chain", "on": True}
+    cells[2]["parameters"] = {"window": 7, "beta": 0.5, "same": 1, "rule": "first", "on": False}
+    cells[3]["parameters"] = {"same": 1}
+    frame = build_frame(store, write_plan(store, cells))
+    assert [*frame.columns[len(FRAME_COLUMNS) :]] == ["param.beta", "param.on", "param.rule", "param.window"]
+    assert frame["param.window"].dtype == "float64"
+    assert frame["param.window"].tolist()[1:3] == [5.0, 7.0]
+    assert frame["param.window"].isna().tolist() == [True, False, False, True]
+    assert frame["param.beta"].tolist()[2] == 0.5
+    assert frame["param.on"].tolist()[1:3] == ["true", "false"]
+    assert frame["param.rule"].tolist()[1:3] == ["chain", "first"]
+    validate(frame)
+
+
+def test_an_unknown_view_names_those_that_exist_on_one_line(store):
     with pytest.raises(ConfigError, match="holds none"):
         load_frame(store.root, "quick")
     write_plan(store, [], suite="smoke")
