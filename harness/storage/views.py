@@ -28,10 +28,14 @@ Say = Callable[[str], object]
 Cell = Mapping[str, Any]
 
 
+def _plans(results_dir: Path | str) -> list[Path]:
+    return [*(Path(results_dir) / "suites").glob("*/plan.json")]
+
+
 def view_names(results_dir: Path | str) -> list[str]:
     """The views of a results folder, the latest first."""
     found = []
-    for path in (Path(results_dir) / "suites").glob("*/plan.json"):
+    for path in _plans(results_dir):
         try:
             created = str(json.loads(path.read_bytes())["created"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -42,7 +46,7 @@ def view_names(results_dir: Path | str) -> list[str]:
 
 def chosen_view(results_dir: Path | str, name: str | None) -> str:
     """The view of that name, or the latest where there is none; ConfigError, naming the views there are."""
-    known = view_names(results_dir)
+    known = view_names(results_dir) if name is None else [path.parent.name for path in _plans(results_dir)]
     if name is None and known:
         return known[0]
     if name in known:

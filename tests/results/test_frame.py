@@ -358,7 +358,7 @@ def test_what_a_suite_tests_is_read_from_its_plan(store):
     ],
 )
 def test_a_plan_that_names_its_tests_wrongly_is_one_line(store, entry, bound):
-    with pytest.raises(ConfigError, match=f"{bound}.*; running suite=quick writes it anew") as caught:
+    with pytest.raises(ConfigError, match=f"{bound}.*; the run of quick writes it anew") as caught:
         build_frame(store, write_plan(store, [cell("swa", 0)]) | entry)
     assert "\n" not in str(caught.value)
 
