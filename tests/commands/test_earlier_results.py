@@ -48,9 +48,8 @@ def test_a_report_builds_the_same_frame_and_history_from_its_records(earlier):
     expected = then["frame"].drop(columns="versions")
     pd.testing.assert_frame_equal(now[[*expected.columns]], expected)
     history = load_history(earlier, "smoke")
-    assert (
-        dict(zip(history["cell_key"], history["method"], strict=True)) == now.set_index("cell_key")["method"].to_dict()
-    )
+    methods = dict(zip(history["cell_key"], history["method"], strict=True))
+    assert methods == now.set_index("cell_key")["method"].to_dict()
     pd.testing.assert_frame_equal(history[[*then["history"].columns]], then["history"])
 
 
