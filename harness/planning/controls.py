@@ -113,9 +113,9 @@ def add_controls(composed: Composition, statistics: StatisticsConfig, config_dir
     if "all" in chosen or set(chosen) <= PLAIN:
         return Controls()
     primary = tuple(statistics.comparisons(())) if statistics.primary is not None else ()
-    entries = [entry.get("method") for entry in composed.values["bases"] or ()]
-    own = [of.get(name) for of in (methods, *entries) if isinstance(of, dict) for name in chosen]
-    named = [values.get("control") for values in own if isinstance(values, dict)]
+    entries = [of for entry in composed.values["bases"] or () if isinstance(of := entry.get("method"), dict)]
+    own = [values for of in (methods, *entries) for name in chosen if isinstance(values := of.get(name), dict)]
+    named = [control for values in own if isinstance(control := values.get("control"), str)]
     named += [control for method, control in primary if method in chosen]
     missing = [name for name in dict.fromkeys([RECALIBRATED, *named]) if name in presets and name not in chosen]
     stated: dict[str, set[str]] = {}
@@ -123,12 +123,12 @@ def add_controls(composed: Composition, statistics: StatisticsConfig, config_dir
         preset, values = load_yaml(presets[name]).get(name), methods.get(name) or {}
         if not isinstance(preset, dict) or "_target_" not in preset:
             continue  # it builds on another preset, and has to be chosen
-        everywhere = [values, *(of.get(name) or {} for of in entries if isinstance(of, dict))]
+        everywhere = [values, *(given for of in entries if isinstance(given := of.get(name), dict))]
         stated[name] = {key for given in everywhere for key in given} - {*RESERVED}
         whole = copy.deepcopy(preset)
         overlay(whole, values, set[KeyPath]())
         methods[name] = whole
-    chosen += stated
+    composed.chosen["method"] = [*chosen, *stated]
     return Controls(tuple(stated), stated, primary)
 
 

@@ -9,15 +9,16 @@ from command import here, state
 
 from harness import load_frame, load_history
 
-SMALL = ("dataset=digits", "batches_per_epoch=2", "tracker=none", "method.cmd_online.samples=50")
-NAMED = ("run", *SMALL, "name=pets", "epochs=3", "method.cmd_online.warmup=1")
+SMALL = ("dataset=digits", "batches_per_epoch=2", "tracker=none")
+NAMED = ("run", *SMALL, "name=pets", "epochs=3")
+CMD = ("method=[base,cmd_online]", *(f"method.cmd_online.{value}" for value in ("samples=50", "warmup=1", "modes=2")))
 
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
     """A run with a report, then a part of it and another seed under the same name."""
     results = tmp_path_factory.mktemp("views") / "results"
-    first = here(*NAMED, "method=[base,cmd_online]", "method.cmd_online.modes=2", results=results)
+    first = here(*NAMED, *CMD, results=results)
     here("report", results=results)
     kept = state(results / "suites/pets", "figures/*", "report/*")
     second = here(*NAMED, "method=[base,swa]", "seeds=[1]", results=results)
@@ -47,7 +48,7 @@ def test_a_second_run_adds_and_takes_nothing_away(story):
 def test_other_settings_are_said_before_anything_is_lost(story, tmp_path):
     results = shutil.copytree(story[0], tmp_path / "results")
     before = state(results)
-    given = (*SMALL, "method.cmd_online.warmup=1", "epochs=2", "method=[base,swa]")
+    given = (*SMALL, "epochs=2", "method=[base,swa]")
     planned = here("plan", "name=pets", *given, results=results).stdout
     assert planned.splitlines()[0] == (
         "view pets: 7 of its 7 cells will be taken out, made with other settings (epochs=2, was 3): "
@@ -55,7 +56,7 @@ def test_other_settings_are_said_before_anything_is_lost(story, tmp_path):
     )
     assert state(results) == before
     # without a name the settings are in it, so that neither takes the place of the other
-    assert here("plan", *given, results=results).stdout.startswith("view test_resnet-digits-")
+    assert "view test_resnet-digits-batches_per_epoch2-epochs2 in " in here("plan", *given, results=results).stdout
 
 
 def test_report_takes_a_name_the_latest_or_says_what_there_is(story):
