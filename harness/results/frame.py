@@ -124,9 +124,8 @@ def with_parameters(frame: pd.DataFrame) -> pd.DataFrame:
 
 def with_labels(history: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """A history with the columns LABELS of its cells, after their keys; those that it has stay."""
-    labels = frame.set_index("cell_key")[LABELS]
-    places = labels.index.get_indexer(pd.Index(history["cell_key"]))
-    missing = {name: labels[name].array.take(places) for name in LABELS if name not in history}
+    labels = frame.set_index("cell_key")[LABELS].reindex(history["cell_key"])
+    missing = {name: labels[name].array for name in LABELS if name not in history}
     whole = history.assign(**missing)
     others = [name for name in history if name not in ("cell_key", *LABELS)]
     return whole[["cell_key", *LABELS, *others]]

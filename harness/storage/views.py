@@ -108,7 +108,7 @@ def join(store: Store, plan: Record) -> Joined:
     gone = [cell for cell in cells if differs(cell) and (store.cell_folder(cell["cell_key"]) / "record.json").exists()]
     line = _line(stored, plan, gone, others)
     if not others:
-        return Joined({**plan, "commands": _commands(stored, plan) if stays else [plan["command"]]}, line)
+        return Joined(plan, line)
     kept = {cell["base_key"] for cell in others}
     planned = {base["base_key"] for base in plan["bases"]}
     whole = {
@@ -178,8 +178,8 @@ def _in_order(stays: Iterable[Cell], new: Iterable[Cell]) -> list[Cell]:
 
 
 def _commands(stored: Record, plan: Record) -> list[str]:
-    """The commands that a view is of, each once, in their order."""
-    earlier = stored.get("commands") or [stored["command"]]
+    """The commands that the cells of a view are of, each once, in their order."""
+    earlier = stored.get("commands") or [stored.get("command", "")]
     return [*(command for command in earlier if command != plan["command"]), plan["command"]]
 
 

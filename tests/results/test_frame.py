@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -412,3 +414,11 @@ def test_non_finite_numbers_of_a_record_survive(store):
     frame = build_frame(store, write_plan(store, [cell("base", 0)]))
     assert frame["val_loss"].iloc[0] == math.inf
     assert np.isnan(frame["test_loss"].iloc[0])
+
+
+def test_frames_are_read_without_what_trains_or_resolves_configurations():
+    """Importing the public functions costs little more than pandas does."""
+    script = "import sys; from harness import load_frame; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert "pandas" in loaded
+    assert not {"torch", "timm", "wandb", "hydra", "pydantic", "matplotlib"} & set(loaded)
