@@ -56,7 +56,7 @@ def write_index(store: Store) -> None:
     for line in ordered:
         folders = {f"{what}_folder": f"{what}s/{line[f'{what}_key']}" for what in ("base", "cell")}
         parameters = json.dumps(line["parameters"], sort_keys=True)
-        lines.writerow({**line, **folders, "parameters": parameters, "views": " ".join(line["views"])})
+        lines.writerow({**line, **folders, "parameters": parameters, "views": " ".join(sorted(line["views"]))})
     write_bytes(store.root / INDEX, text.getvalue().encode())
 
 

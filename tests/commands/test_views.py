@@ -11,7 +11,7 @@ from harness import load_frame, load_history
 
 SMALL = ("dataset=digits", "batches_per_epoch=2", "tracker=none")
 NAMED = ("run", *SMALL, "name=pets", "epochs=3")
-CMD = ("method=[base,cmd_online]", *(f"method.cmd_online.{value}" for value in ("samples=50", "warmup=1", "modes=2")))
+CMD = ("method=[base,cmd_online]", *(f"method.cmd_online.{value}" for value in ("samples=50", "warmup=2", "modes=2")))
 
 
 @pytest.fixture(scope="module")
