@@ -119,7 +119,7 @@ def with_parameters(frame: pd.DataFrame) -> pd.DataFrame:
             columns[f"{PARAMETER}{name}"] = pd.Series(
                 found if number else texts, index=frame.index, dtype="float64" if number else "str"
             )
-    return frame[[name for name in frame if not name.startswith(PARAMETER)]].assign(**columns)
+    return frame[[name for name in frame if not str(name).startswith(PARAMETER)]].assign(**columns)
 
 
 def with_labels(history: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:

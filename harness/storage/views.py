@@ -141,7 +141,8 @@ def _difference(stored: Record, plan: Record) -> Callable[[Cell], bool]:
     versions do not say these: there keys are compared, and where no seed is shared, nothing is taken for the same.
     """
     settings = {base["base_key"]: base.get("settings") for base in (*stored["bases"], *plan["bases"])}
-    bases, lines = defaultdict(set), defaultdict(set)
+    bases: dict[Any, set[Any]] = defaultdict(set)
+    lines: dict[Any, set[Any]] = defaultdict(set)
     for cell in plan["cells"]:
         bases[_row(cell)] |= {cell["base_key"], settings[cell["base_key"]]}
         lines[_row(cell), cell["method"]] |= {cell["cell_key"], cell["settings"]}

@@ -302,6 +302,7 @@ def test_warnings_name_missing_seeds_mixtures_and_cells_that_did_not_finish(stor
             case _:
                 finish(store, planned)
     assert warnings(build_frame(store, write_plan(store, cells))) == [
+        "partial: 2 left, 1 failed of 8 cells",
         "missing: net digits sgd: seeds 1 of swa, ema",
         "mixed: device: cpu (4 cells), cuda (1 cells)",
         "mixed: torch version: 2.14.0 (4 cells), 2.11.0 (1 cells)",
