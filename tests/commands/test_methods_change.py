@@ -57,7 +57,7 @@ def second(tmp_path_factory):
         "evaluate: {recalibrate_images: 256}\n"
         "method:\n"
         "  cmd_online: {modes: 5, samples: 500, warmup: 3}\n"
-        "  cmd_posthoc: {modes: 5, samples: 500}\n"
+        "  cmd_posthoc: {modes: 5, samples: 500, control: time_mean}\n"
     )
     results = folder / "results"
     here("run", "suite=smoke", "seeds=[0]", "method=[base,lookahead]", "tracker=none", results=results)
