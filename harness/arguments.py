@@ -67,14 +67,25 @@ class SyncArguments(Arguments):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishArguments(SyncArguments):
-    """As for `sync`, of one suite."""
+class OfView(Arguments):
+    """What view a verb is for; of neither key the latest."""
 
-    suite: Text = "adhoc"
+    name: Text | None = None
+    suite: Text | None = None
+    """the view of a suite, which has its name"""
+
+    @property
+    def view(self) -> str | None:
+        return self.name or self.suite
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportArguments(Arguments):
+class PublishArguments(SyncArguments, OfView):
+    """As for `sync`, of one view."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportArguments(OfView):
     """What to report on; column names are checked against the frame, later."""
 
     spelled: ClassVar[dict[str, str]] = {
@@ -86,7 +97,6 @@ class ReportArguments(Arguments):
         "width": "figures.width",
         "title": "figures.title",
     }
-    suite: Text = "adhoc"
     columns: str = ""
     metric: Annotated[str, AfterValidator(_metric)] = "test_accuracy"
     target: Annotated[Number, Field(gt=0, le=100)] | None = None

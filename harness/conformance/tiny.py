@@ -118,7 +118,7 @@ def find_class(preset: str, config_dirs: tuple[Path, ...] = ()) -> type[Method]:
 @cache
 def find_subject(preset: str, config_dirs: tuple[Path, ...] = ()) -> Subject:
     """The preset, composed and validated as the command does it; ConfigError where it cannot be."""
-    experiment = resolve(Request((*TINY, f"method=[{preset}]"), config_dirs), "conformance")
+    experiment = resolve(Request((*TINY, f"method=[{preset}]"), config_dirs), "conformance", compares=False)
     (base,) = make_plan(experiment, Store(temporary_folder())).bases
     (cell,) = base.cells
     return Subject(load_yaml(available("method", config_dirs)[preset])[preset], experiment, base, cell)

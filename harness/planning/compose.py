@@ -25,10 +25,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from harness.config import ModelConfig
+from harness.config import ModelConfig, ViewName
 from harness.packages import CONF
+from harness.planning.names import view_name
 from harness.planning.vocabulary import kind_of
-from harness.validation import SHOWN_CHARACTERS, ConfigError, as_given, below, nearest, reason, shown
+from harness.validation import SHOWN_CHARACTERS, ConfigError, as_given, below, nearest, reason, shown, validated
 
 LIST_GROUPS = {"model": "timm", "dataset": "source", "optimizer": "_target_", "method": "_target_"}
 """Groups of which several presets may be chosen, each with the key that all of its presets have: a suite's values for a
@@ -66,6 +67,8 @@ class Composition:
     """the presets that an entry of `bases` takes where it names none, by group"""
     chosen: dict[str, list[str]]
     """these and the presets that entries of `bases` name"""
+    view: str
+    """the name of what is shown of it"""
 
 
 def available(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, Path]:
@@ -338,8 +341,8 @@ def _apply(config: DictConfig, override: Override) -> None:
     OmegaConf.update(config, key, value, merge=merges, force_add=True)
 
 
-def _hydra(groups: list[str], parsed: list[Override]) -> Values:
-    """One composition of the chosen groups, the command line's values over it."""
+def _hydra(groups: list[str], parsed: list[Override]) -> tuple[Values, Values]:
+    """One composition of the chosen groups, the command line's values over it; and what these change, by their keys."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
@@ -353,7 +356,7 @@ def _hydra(groups: list[str], parsed: list[Override]) -> Values:
                 _apply(config, override)
             values = _container(config, resolve=True)
             _check_plain("", values)
-            return values
+            return values, {o.key_or_group: o.value() for o in parsed if _at(bare, o.key_or_group) != o.value()}
         except ConfigError:
             raise
         except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError) as error:
@@ -362,6 +365,14 @@ def _hydra(groups: list[str], parsed: list[Override]) -> Values:
             interpolates = any("${" in str(override.value()) for override in parsed)
             hint = r"; \${ stands for ${ itself" if interpolates else ""
             raise ConfigError(f"{one_line(error)}{hint}") from error
+
+
+def _at(values: Values, key: str) -> Any:
+    """The value at a dotted key, None where there is none."""
+    found: Any = values
+    for name in key.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
 
 
 def _container(config: DictConfig, resolve: bool) -> Values:
@@ -388,9 +399,11 @@ def compose_values(request: Request) -> Composition:
     groups = [f"{group}=[{','.join(map(quoted, names))}]" for group, names in chosen.items()]
     groups += [f"{o.key_or_group}={quoted(str(o.value()))}" for o in single]
     groups += [f"hydra.searchpath=[{search}]"]
-    values = _hydra(groups, [o for o in parsed if o.key_or_group not in (*LIST_GROUPS, *SINGLE_GROUPS)])
+    values, changed = _hydra(groups, [o for o in parsed if o.key_or_group not in (*LIST_GROUPS, *SINGLE_GROUPS)])
     overridden = {tuple(o.key_or_group.split(".")) for o in parsed}
-    return Composition(values, suite or "adhoc", overridden, choices, chosen)
+    given = validated("name", ViewName | None, values.get("name"))
+    view = view_name(given, suite, chosen, changed)
+    return Composition(values, suite or "adhoc", overridden, choices, chosen, view)
 
 
 def overlay(target: Values, values: Mapping[str, Any], overridden: set[KeyPath], path: KeyPath = ()) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from harness.storage.keys import base_key, cell_key, harness_digest, source_dige
 from harness.storage.paths import restart_path, snapshot_path
 from harness.storage.retention import kept_ts
 from harness.storage.store import SCHEMA, Record, Store
+from harness.storage.views import join, set_twins
 from harness.validation import ConfigError, printable
 
 ENDED = ("done", "stale", "failed", "diverged", "skipped")
@@ -68,6 +69,8 @@ class BasePlan:
     N: int
     buffer_floats: int
     cells: tuple[CellPlan, ...]
+    settings: str
+    """its key but for the seed"""
 
     @property
     def control(self) -> CellPlan | None:
@@ -170,58 +173,67 @@ class Plan:
         )
 
     def as_record(self) -> Record:
-        """What report and publish read: the cells in order, and the configuration they came from."""
-        twins = annealed_twins(self.bases)
-        return {
+        """What report and publish read: the cells in order, and the configuration they came from.
+
+        `settings` of a base and of a cell are their keys but for the seed.
+        """
+        experiment = self.experiment
+        added = {*experiment.added}
+        record: Record = {
             "schema": SCHEMA,
-            "suite": self.experiment.settings.suite,
-            "command": printable(self.experiment.command),
+            "suite": experiment.settings.view,
+            "command": printable(experiment.command),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "config": self.experiment.composed,
+            "config": experiment.composed,
+            "fast": experiment.composed["fast"],
             "primary": [
                 {"method": method, "control": control}
-                for method, control in self.experiment.statistics.comparisons(c.method.name for _, c in self.cells)
+                for method, control in experiment.statistics.comparisons(
+                    cell.method.name for _, cell in self.cells if cell.method.name not in added
+                )
             ],
-            "margin": self.experiment.statistics.margin,
+            "margin": experiment.statistics.margin,
             "bases": [
-                {"base_key": base.key, "keeps": sorted(base.kept(self.experiment.settings.trajectory_keep))}
+                {
+                    "base_key": base.key,
+                    "settings": base.settings,
+                    "alike": alike(base.config),
+                    "keeps": sorted(base.kept(experiment.settings.trajectory_keep)),
+                }
                 for base in self.bases
             ],
             "cells": [
                 {
                     "cell_key": cell.key,
                     "base_key": base.key,
+                    "settings": cell_key(
+                        base.settings, cell.method, experiment.evaluate, base.config.dataset.test_size, cell.source
+                    ),
                     **labels(base.config),
                     "method": cell.method.name,
                     "kind": cell.kind,
                     "control": cell.method.control,
                     "schedule": base.config.optimizer.schedule.name,
-                    "twin": twins.get(base.key),
+                    "twin": None,
                     "batchnorm": cell.method.batchnorm,
                     "parameters": cell.method.params,
                 }
                 for base, cell in self.cells
             ],
         }
+        set_twins(record)
+        return record
+
+    @cached_property
+    def view_line(self) -> str | None:
+        """What a run of this plan makes of the view of its name, None where that shows nothing else."""
+        return join(self.store, self.as_record()).line
 
 
-def annealed_twins(bases: Iterable[BasePlan]) -> dict[str, str]:
-    """By the key of a base at a constant rate the optimizer's preset of its rival: the first base whose rate is
-    annealed, with the same model, data set, seed, length and class of optimizer."""
-
-    def alike(base: BasePlan) -> tuple[Any, ...]:
-        config = base.config
-        length = config.epochs, config.batches_per_epoch, config.batch_size
-        return config.model.name, config.dataset.name, config.optimizer.target, config.seed, *length
-
-    annealed: dict[tuple[Any, ...], str] = {}
-    constant = {}
-    for base in bases:
-        if base.config.optimizer.schedule.name == "constant":
-            constant[base.key] = alike(base)
-        else:
-            annealed.setdefault(alike(base), base.config.optimizer.name)
-    return {key: annealed[what] for key, what in constant.items() if what in annealed}
+def alike(base: BaseConfig) -> list[Any]:
+    """What a base must have in common with one of another schedule to be its rival."""
+    length = base.epochs, base.batches_per_epoch, base.batch_size
+    return [base.model.name, base.dataset.name, base.optimizer.target, base.seed, *length]
 
 
 def labels(base: BaseConfig) -> dict[str, Any]:
@@ -296,11 +308,10 @@ def make_plan(experiment: Experiment, store: Store) -> Plan:
         notes += [f"dataset {name}: {note}" for note in here.notes] if here is not None else []
         facts = model_facts(config.model, config.dataset)
         check_batches(config, experiment.evaluate, facts)
-        key = base_key(
-            config, here.sha256 if here is not None else declared or "undeclared", pretrained_digest(config.model)
-        )
+        digests = here.sha256 if here is not None else declared or "undeclared", pretrained_digest(config.model)
+        key, settings = base_key(config, *digests), base_key(replace(config, seed=0), *digests)
         cells = tuple(plan_cell(config, key, method, experiment.evaluate) for method in methods)
-        bases.append(BasePlan(key, config, facts.N, facts.buffer_floats, cells))
+        bases.append(BasePlan(key, config, facts.N, facts.buffer_floats, cells, settings))
     for key, count in Counter(base.key for base in bases).items():
         if count > 1:
             twins = [base.config.label for base in bases if base.key == key]

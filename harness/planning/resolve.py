@@ -45,6 +45,7 @@ from harness.planning.compose import (
     load_yaml,
     overlay,
 )
+from harness.planning.controls import Controls, add_controls, without
 from harness.planning.experiment import Experiment
 from harness.planning.methods import RESERVED, FittedMethod, check_allowed, make_importable, resolved_method
 from harness.planning.slots import finds_cuda
@@ -125,7 +126,9 @@ def _entry_presets(where: str, entry: Values) -> Values:
     return laid
 
 
-def _entries(composed: Composition, config_dirs: Iterable[Path]) -> Iterator[tuple[str, str, str, Values]]:
+def _entries(
+    composed: Composition, config_dirs: Iterable[Path], controls: Controls
+) -> Iterator[tuple[str, str, str, Values]]:
     """(model, dataset, optimizer, values) of every base but its seed, in the plan's order, `fast` laid over them."""
     values, overridden, choices = composed.values, composed.overridden, composed.choices
     if values["bases"] is None:
@@ -163,7 +166,7 @@ def _entries(composed: Composition, config_dirs: Iterable[Path]) -> Iterator[tup
                 _overlay_presets(own, laid, overridden)
                 if values["fast"]:
                     _overlay_fast(own, fast, overridden)
-                for name in () if ("method",) in overridden else entry.get("without") or ():
+                for name in without(entry, ("method",) in overridden, controls):
                     own["method"].pop(name, None)
                 yield model, dataset, optimizer, own
     if not found:
@@ -183,7 +186,7 @@ def _device(asked: Literal["auto", "cpu", "cuda"], engine: EngineConfig) -> Lite
     return asked
 
 
-def _settings(values: Values, suite: str) -> Settings:
+def _settings(values: Values, suite: str, view: str) -> Settings:
     redo = () if values["redo"] is None else tuple(as_names(values["redo"]))
     for name in redo:
         if name not in (*REDO_CHOICES, *values["method"]):
@@ -199,6 +202,7 @@ def _settings(values: Values, suite: str) -> Settings:
         trajectory_keep=values["trajectory"]["keep"],
         save=values["save"],
         redo=redo,
+        view=view,
     )
 
 
@@ -230,18 +234,23 @@ def _optimizer(name: str, values: Values, epochs: int) -> OptimizerConfig:
     return config
 
 
-def _methods(values: Values, epochs: int, config_dirs: tuple[Path, ...]) -> tuple[FittedMethod, ...]:
-    """The chosen methods, each built once to ask what it declares for so many epochs."""
-    fitted, presets = [], available("method", config_dirs)
-    for name, preset in values["method"].items():
+def _methods(
+    values: Values, epochs: int, config_dirs: tuple[Path, ...], controls: Controls
+) -> tuple[FittedMethod, ...]:
+    """The chosen methods and the controls that they need, each built to ask what it declares for so many epochs."""
+    presets = available("method", config_dirs)
+
+    def resolved(name: str, preset: Values) -> FittedMethod:
         key = f"method.{name}._target_"
         check_allowed(key, validated(key, Text, preset["_target_"]), config_dirs)
         found = resolved_method(name, preset, epochs)
         control = found.config.control
         if control is not None and control not in presets:
             raise ConfigError(f"method.{name}.control: no method named {control!r}{nearest(control, presets)}")
-        fitted.append(replace(found, changed=_changed(name, preset, presets[name])))
-    return tuple(fitted)
+        return replace(found, changed=_changed(name, preset, presets[name]))
+
+    chosen = tuple(resolved(*of) for of in values["method"].items() if of[0] not in controls.names)
+    return controls.fit(values["method"], chosen, resolved)
 
 
 @lru_cache(maxsize=256)
@@ -265,30 +274,34 @@ def _changed(name: str, given: Values, path: Path) -> Values:
     return {key: value for key, value in given.items() if key not in RESERVED and not as_in_file(key, value)}
 
 
-def resolve(request: Request, command: str) -> Experiment:
-    """The validated experiment that the command line asks for; ConfigError in one line where it cannot be."""
+def resolve(request: Request, command: str, compares: bool = True) -> Experiment:
+    """The validated experiment that the command line asks for; ConfigError in one line where it cannot be.
+
+    `compares`: whether methods are compared, so that their controls are there too.
+    """
     make_importable(request.config_dirs)
-    return validate(compose_values(request), request.config_dirs, command)
+    return validate(compose_values(request), request.config_dirs, command, compares)
 
 
-def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str) -> Experiment:
+def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str, compares: bool = True) -> Experiment:
     """The experiment that composed values say; ConfigError in one line where a key has no such value."""
     values = composed.values
     values |= vars(from_mapping(TopLevel, "", values))
+    statistics = _statistics(values["statistics"], config_dirs)
+    controls = add_controls(composed, statistics, config_dirs) if compares else Controls()
     _drop_unchosen(composed, config_dirs)
-    settings = _settings(values, composed.suite)
+    settings = _settings(values, composed.suite, composed.view)
     tune = from_mapping(TuneConfig, "tune", values["tune"], trials=values["trials"])
     evaluate = from_mapping(EvaluateConfig, "evaluate", values["evaluate"])
-    statistics = _statistics(values["statistics"], config_dirs)
     device = _device(values["device"], settings.engine)
-    entries = list(_entries(composed, config_dirs))
-    notes = overlay_tuned(entries, settings, tune, composed.overridden) if values["tuned"] else []
+    entries = list(_entries(composed, config_dirs, controls))
+    notes = overlay_tuned(entries, settings, tune, composed.overridden, controls.names) if values["tuned"] else []
     bases: list[tuple[BaseConfig, tuple[FittedMethod, ...]]] = []
     for model, dataset, optimizer, own in entries:
         data = from_mapping(DatasetConfig, f"dataset.{dataset}", own["dataset"][dataset], name=dataset)
         check_sizes(data)
         epochs = validated("epochs", Epochs, own["epochs"])
-        methods = _methods(own, epochs, config_dirs)
+        methods = _methods(own, epochs, config_dirs, controls)
         shape = from_mapping(ModelConfig, f"model.{model}", own["model"][model], name=model)
         steps = _optimizer(optimizer, own["optimizer"][optimizer], epochs)
         rest = {key: own[key] for key in BASE_KEYS}
@@ -297,4 +310,5 @@ def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str)
             bases.append((base, methods))
         evaluate = from_mapping(EvaluateConfig, "evaluate", own["evaluate"])
     check_whole_numbers("", composed.values)
-    return Experiment(settings, evaluate, tuple(bases), command, values, tune, statistics, tuple(notes))
+    notes += controls.notes()
+    return Experiment(settings, evaluate, tuple(bases), command, values, tune, statistics, tuple(notes), controls.names)

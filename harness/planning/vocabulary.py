@@ -28,6 +28,7 @@ from harness.config import (
     Text,
     TrackerConfig,
     TuneConfig,
+    ViewName,
 )
 from harness.validation import ConfigError, Validated, check_choice, field_types, from_mapping, shown
 
@@ -52,6 +53,7 @@ class TopLevel(Validated):
     trajectory: dict[str, Any]
     tune: dict[str, Any]
     statistics: dict[str, Any]
+    name: ViewName | None
     bases: Annotated[list[dict[str, Any]], Field(min_length=1)] | None
     seeds: Seeds
     epochs: Epochs

@@ -12,6 +12,7 @@ import pandas as pd
 
 from harness.config import TrackerConfig
 from harness.report.stats.means import statistics
+from harness.report.warnings import marks
 from harness.results.columns import METRICS
 from harness.tracking.tracker import ArtifactFiles, RunEnd, RunInfo, as_id
 
@@ -49,6 +50,7 @@ def suite_end(folder: Path, plan: Mapping[str, Any], frame: pd.DataFrame, config
     return RunEnd(
         summary={
             "cells": len(frame),
+            **{mark: mark in marks(frame) for mark in ("fast", "partial")},
             **{f"cells_{status}": int(count) for status, count in statuses.items()},
             "bases": int(frame["base_key"].nunique()),
             "base_train_seconds": float(training),

@@ -107,6 +107,8 @@ _ALL = (
 COLUMNS = {column.name: column for column in _ALL}
 FRAME_COLUMNS = {column.name: column.dtype for column in _ALL if column.source not in ("history", "report")}
 """The columns of the frame in order, with their dtypes."""
+PARAMETER = "param."
+"""What the names of columns of methods' parameters begin with, which follow these."""
 ADDED = ("moving", "busy", "control", "schedule", "twin")
 """The columns that frames stored by earlier versions lack; NaN there."""
 METRICS = {name: COLUMNS[name] for name in sorted(COLUMNS) if COLUMNS[name].source == "summary"}

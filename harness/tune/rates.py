@@ -105,7 +105,7 @@ def rate_searches(experiment: Experiment) -> list[RateSearch]:
 
 
 def with_rates(experiment: Experiment, searches: Sequence[RateSearch]) -> Experiment:
-    """The recalibrated base of every rate of every search, as a suite of its own beside the one that was named."""
+    """The recalibrated base of every rate of every search, as a view of its own beside that of the suite."""
     preset = load_yaml(available("method")[RECALIBRATED])[RECALIBRATED]
     bases = [
         (replace(base, optimizer=search.at(rate)), (resolved_method(RECALIBRATED, preset, base.epochs),))
@@ -113,9 +113,9 @@ def with_rates(experiment: Experiment, searches: Sequence[RateSearch]) -> Experi
         for rate in search.rates
         for base in search.bases
     ]
-    suite = experiment.settings.suite
-    name = suite if suite.endswith("rates") else f"{suite}-rates"
-    return replace(experiment, bases=tuple(bases), settings=replace(experiment.settings, suite=name))
+    view = experiment.settings.view
+    name = view if view.endswith("rates") else f"{view}-rates"
+    return replace(experiment, bases=tuple(bases), settings=replace(experiment.settings, view=name))
 
 
 def search_rates(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from command import OWN, here, state
+from command import OWN, here, state, view_folder
 from PIL import Image
 
 CLASSES = (b"a", b"b", b"c\xe9")
@@ -47,10 +47,10 @@ def test_names_that_are_no_utf8_reach_page_and_table(root, tmp_path):
     line = "dataset image_folder: 1 file is left out whose ending is not that of a picture that PIL decodes (.txt 1)"
     assert f"{line}, such as {root}/train/list.txt" in said
     here("report", "figures=none", f"--config-dir={own}", results=results, code=1)
-    page = (results / "suites/adhoc/report/index.html").read_text(encoding="utf-8")
+    page = (view_folder(results) / "report/index.html").read_text(encoding="utf-8")
     assert f"--config-dir={tmp_path}/caf\\xe9" in page
-    frame = pd.read_parquet(results / "suites/adhoc/frame.parquet").set_index("method")
-    assert frame["status"].to_dict() == {"base": "done", "misses": "failed"}
+    frame = pd.read_parquet(view_folder(results) / "frame.parquet").set_index("method")
+    assert frame["status"].to_dict() == {"base": "done", "base_recalibrated": "done", "misses": "failed"}
     record = json.loads((results / "cells" / frame["cell_key"]["misses"] / "record.json").read_bytes())
     assert record["reason"] == r"RuntimeError: no weights in /data/caf\xe9.pt"
     assert frame["test_accuracy"]["base"] > 50  # of three classes that differ in colour

@@ -18,6 +18,7 @@ from harness.report.figures.style import Labels, Look
 from harness.report.stats.means import ALL, Row, of_row
 from harness.report.stats.summary import Results
 from harness.report.tables.write import write_csv
+from harness.report.warnings import marked
 from harness.results.columns import ROW, ROW_METHOD
 from harness.results.method_tables import MethodTables, first_with
 from harness.storage.files import write_json
@@ -54,7 +55,7 @@ def _draw_results(found: Results, row: Row, folder: Path, drawn: set[str], look:
     """Draw the figures of results of one row or, with `all` in its place, of the suite."""
     whole = row[0] == ALL
     title = "all models, data sets and optimizers" if whole else ", ".join(row)
-    labels = Labels(title, found.metric, found.target_in_words, look)
+    labels = Labels(marked(title, found.frame), found.metric, found.target_in_words, look)
     for kind in FIGURES:
         if not isinstance(kind, ResultFigure) or ("suite" if whole else "row") not in kind.scopes:
             continue

@@ -36,6 +36,7 @@ from harness.report.stats.summary import Results
 from harness.report.tables.columns import Choice
 from harness.report.tables.printed import Printed
 from harness.report.tables.suite import comparable, images, rivals, summary_lines, tested, usual
+from harness.report.warnings import marks
 from harness.results.columns import COSTS, ROW
 from harness.results.frame import STATUSES
 from harness.storage.store import Store
@@ -131,7 +132,8 @@ def _context(
     spent = told(COST_AND_SPEED, of_rows)
     return {
         "suite": plan["suite"],
-        "command": plan["command"],
+        "marks": ", ".join(marks(frame)),
+        "command": " && ".join(plan.get("commands") or [plan["command"]]),
         "planned": plan["created"],
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "counts": [(status, counts[status]) for status in STATUSES],
