@@ -94,6 +94,8 @@ class ReportArguments(OfView):
         "target": "tables.target",
         "budget": "tables.budget",
         "landscape": "figures.landscape",
+        "width": "figures.width",
+        "title": "figures.title",
     }
     columns: str = ""
     metric: Annotated[str, AfterValidator(_metric)] = "test_accuracy"
@@ -103,6 +105,10 @@ class ReportArguments(OfView):
     compare: FilePath | Literal[""] = ""
     figures: Literal["all", "none"] = "all"
     landscape: Annotated[int, AfterValidator(_grid_points)] = 0
+    width: Literal["auto", "column", "text"] = "auto"
+    """of every figure: one column of a paper, its text, or of these the one that suits the figure"""
+    title: bool = True
+    """whether figures have titles"""
 
 
 Given = TypeVar("Given", bound=Arguments)

@@ -43,6 +43,8 @@ class Options:
     compare: str
     figures: bool
     landscape: int
+    width: str = "auto"
+    title: bool = True
     config_dirs: tuple[Path, ...] = ()
     """Folders with a user's own methods, which landscapes fit anew."""
 
@@ -61,6 +63,8 @@ class Options:
             compare=given.compare,
             figures=given.figures == "all",
             landscape=given.landscape,
+            width=given.width,
+            title=given.title,
             config_dirs=tuple(config_dirs),
         )
 
@@ -110,11 +114,17 @@ def draw(store: Store, name: str, options: Options, found: Results) -> Iterator[
     """Draw all figures of a view, with one line for what the reader must know of each."""
     from harness.report.figures.draw import draw_figures
     from harness.report.figures.landscape import draw_landscapes
+    from harness.report.figures.style import WIDTHS, Look
 
+<<<<<<< HEAD
     folder = store.suite_folder(name) / "figures"
     yield from draw_figures(store, found, folder)
+=======
+    folder, look = store.suite_folder(options.suite) / "figures", Look(WIDTHS.get(options.width), options.title)
+    yield from draw_figures(store, found, folder, look)
+>>>>>>> main
     if options.landscape:
-        yield from draw_landscapes(store, found.frame, folder, options.landscape, options.config_dirs)
+        yield from draw_landscapes(store, found.frame, folder, options.landscape, options.config_dirs, look)
 
 
 def open_page(page: Path, environment: Mapping[str, str] = os.environ) -> bool:
