@@ -116,13 +116,8 @@ def draw(store: Store, name: str, options: Options, found: Results) -> Iterator[
     from harness.report.figures.landscape import draw_landscapes
     from harness.report.figures.style import WIDTHS, Look
 
-<<<<<<< HEAD
-    folder = store.suite_folder(name) / "figures"
-    yield from draw_figures(store, found, folder)
-=======
-    folder, look = store.suite_folder(options.suite) / "figures", Look(WIDTHS.get(options.width), options.title)
+    folder, look = store.suite_folder(name) / "figures", Look(WIDTHS.get(options.width), options.title)
     yield from draw_figures(store, found, folder, look)
->>>>>>> main
     if options.landscape:
         yield from draw_landscapes(store, found.frame, folder, options.landscape, options.config_dirs, look)
 

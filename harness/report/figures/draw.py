@@ -55,11 +55,7 @@ def _draw_results(found: Results, row: Row, folder: Path, drawn: set[str], look:
     """Draw the figures of results of one row or, with `all` in its place, of the suite."""
     whole = row[0] == ALL
     title = "all models, data sets and optimizers" if whole else ", ".join(row)
-<<<<<<< HEAD
-    labels = Labels(marked(title, found.frame), found.metric, found.target_in_words)
-=======
-    labels = Labels(title, found.metric, found.target_in_words, look)
->>>>>>> main
+    labels = Labels(marked(title, found.frame), found.metric, found.target_in_words, look)
     for kind in FIGURES:
         if not isinstance(kind, ResultFigure) or ("suite" if whole else "row") not in kind.scopes:
             continue

@@ -13,13 +13,9 @@ from harness.report.stats.means import statistics
 from harness.report.stats.summary import Results, summary
 from harness.report.tables import suite
 from harness.report.tables.columns import Choice
-<<<<<<< HEAD
-from harness.report.tables.printed import Printed, latex, markdown
-from harness.report.warnings import standing
-=======
 from harness.report.tables.latex import latex
 from harness.report.tables.printed import Printed, markdown
->>>>>>> main
+from harness.report.warnings import standing
 from harness.results.columns import METRICS, ROW_METHOD
 from harness.results.method_tables import MethodTables, first_with
 from harness.storage.files import replacing, write_bytes
