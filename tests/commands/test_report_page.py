@@ -237,9 +237,9 @@ def test_the_keyboard_reaches_sorting_and_the_legend(browser):
 
 
 def test_the_title_says_what_is_compared(browser):
-    assert browser.find_element("tag name", "h1").text == "net_a, net_b on digits: 8 methods, 3 seeds"
+    assert browser.find_element("tag name", "h1").text == "net_a, net_b on digits: 8 methods, 3 seeds (partial)"
     assert browser.title.startswith("net_a, net_b on digits: 8 methods, 3 seeds")
-    assert "View quick (partial), 48 cells: 44 done, 2 diverged, 2 left" in browser.find_element("tag name", "header").text
+    assert "Suite quick, 48 cells: 44 done, 2 diverged, 2 left" in browser.find_element("tag name", "header").text
 
 
 def test_exploratory_findings_are_a_table_that_sorts_and_filters(browser):
