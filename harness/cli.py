@@ -55,12 +55,14 @@ REPORT = """\
 what to report on, as key=value pairs:
   suite=quick                      a suite that has run, finished or not
   results_dir=results              where its results are
-  tables.columns=[base,swa,rank]   methods and columns to show; of the default tables all
+  tables.columns=[base,swa,n]      methods and columns to show; of the default tables all
   tables.metric=test_accuracy      test_accuracy | test_loss | val_accuracy | val_loss: what is compared
   tables.target=85                 validation accuracy to reach; of itself what the recalibrated base ends with
   tables.budget=base               also compare on one budget of gradients: base, or a number
   compare=published                also compare with published, another results folder, or a CSV of means
   figures=none                     all | none: tables and page alone
+  figures.width=column             column | text: every figure 3.25 or 6.75 inches wide, all text 7 points at that width
+  figures.title=false              figures without titles, for a paper that has them in captions
   figures.landscape=21             also the loss over a plane of each model, on so many points a side; resumable
 """
 
@@ -327,7 +329,7 @@ def _plan(parsed: argparse.Namespace, command: str) -> int:
 
 def _power(plan: Plan) -> str:
     """What the plan's comparisons can find."""
-    from harness.report.stats.power import STD, smallest_difference
+    from harness.report.stats.power import STD, earlier_std, smallest_difference
 
     statistics = plan.experiment.statistics
     asked = statistics.comparisons(cell.method.name for _, cell in plan.cells)
@@ -339,11 +341,14 @@ def _power(plan: Plan) -> str:
     if not any({*pair} <= chosen for pair in asked):
         return "decides nothing: no primary comparison is among the chosen methods (statistics.primary)"
     seeds, tests = min(map(len, rows.values())), len(asked) * len(rows)
-    found = smallest_difference(seeds, tests=tests)
+    std, suites = earlier_std(plan.store.root, {row[:2] for row in rows})
+    found = smallest_difference(seeds, std or STD, tests)
+    known = f"as in {', '.join(suites)}" if suites else "which is assumed"
     size = "no difference: fewer than 3 seeds" if found != found else f"differences of {found:.1f} points and more"
     return (
         f"tests {tests} comparisons with {seeds} seeds each and finds {size}, in 4 of 5 cases, "
-        f"where differences vary by {STD} points between seeds; the test images' own error aside"
+        f"where differences vary by {std or STD:.2g} points between seeds, "
+        f"{known}; the test images' own error aside"
     )
 
 
