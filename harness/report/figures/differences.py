@@ -94,7 +94,8 @@ def _draw_panel(axes: Axes, own: pd.DataFrame, place: dict[str, float], panel: s
     axes.axvline(0, color=plain.colour, lw=0.9, ls=plain.line)
     height = own["method"].map(place).to_numpy(dtype=np.float64) - 0.055 + _spread_out(own)
     axes.set_xlim(_limits(own, compared))
-    for line in compared.to_dict("records"):
+    for given in compared.to_dict("records"):
+        line = {str(name): value for name, value in given.items()}
         _draw_difference(axes, line, place[line["method"]])
         if panel == OWN:
             axes.text(

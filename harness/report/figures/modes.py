@@ -96,9 +96,9 @@ def draw_layers(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
     table = layers.assign(row=row).pivot_table(index="row", columns="mode", values="weights", aggfunc="sum", sort=False)
     total = table.sum(axis=1)
     share = 100 * table.div(total.clip(lower=1), axis=0)
-    width = labels.width(WIDTH)
-    names = [_tail(str(name), 0.4 * width) for name in table.index]
-    figure = Figure(figsize=(width, 0.6 + 0.13 * max(len(table), 6)), layout="constrained")
+    whole = labels.width(WIDTH)
+    names = [_tail(str(name), 0.4 * whole) for name in table.index]
+    figure = Figure(figsize=(whole, 0.6 + 0.13 * max(len(table), 6)), layout="constrained")
     axes = figure.subplots()
     left = np.zeros(len(table))
     for label, colour, modes in shown_modes(table.sum()):

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from harness.report.figures.style import PANEL, SIZE, WIDE, WIDTH, Labels, entitle, legend_of
+from harness.report.figures.style import PANEL, SIZE, WIDE, WIDTH, Labels, entitle, fitted, legend_of
 from harness.report.figures.ticks import label_ticks
 from harness.report.method_styles import panels_of, style_of
 from harness.report.stats.means import Row
@@ -49,8 +49,8 @@ def draw_profile(table: pd.DataFrame, labels: Labels) -> Figure:
         grid[0].set_xscale("log")
     grid[0].set(xlim=(1, end), ylim=(-2, 103))
     figure.supylabel("bases that reach the target (%)", fontsize=SIZE)
-    figure.supxlabel(f"{MEASURE}, over the fastest method's", fontsize=SIZE)
     for axes in grid[-columns:]:
+        axes.set_xlabel(fitted(f"{MEASURE}, over the fastest method's", width / columns - 0.3))
         axes.xaxis.set_tick_params(labelbottom=True)
     problems = int(table["problems"].max())
     entitle(figure, replace(labels, title=f"target: {labels.target}"), f"Performance profile: {problems} bases")

@@ -34,13 +34,20 @@ def draw_ranks(table: pd.DataFrame, labels: Labels) -> Figure:
     texts = [
         fitted(f"{style_of(name).label}  {rank:.2f}", 0.28 * width) for name, rank in zip(names, ranks, strict=True)
     ]
-    step = max(map(height_of, texts)) + 0.03
     depth = 0.12 + 0.07 * len(tied)
+    below, lowest = {}, depth
+    for side in (range(half), range(count - 1, half - 1, -1)):
+        reached = depth
+        for place in side:
+            high = height_of(texts[place]) + 0.03
+            below[place] = reached + high / 2
+            reached += high
+        lowest = max(lowest, reached)
     above = 0.5
-    figure = Figure(figsize=(width, above + depth + step * half + 0.05), layout="constrained")
+    figure = Figure(figsize=(width, above + lowest + 0.05), layout="constrained")
     axes = figure.subplots()
     # heights are in inches
-    axes.set(xlim=(0.6, count + 0.4), ylim=(-depth - step * half, above))
+    axes.set(xlim=(0.6, count + 0.4), ylim=(-lowest, above))
     axes.axis("off")
     axes.plot([1, count], [0, 0], color=LINE, lw=0.8)
     every = max(1, round(0.3 * count / (0.4 * width)))
@@ -51,7 +58,7 @@ def draw_ranks(table: pd.DataFrame, labels: Labels) -> Figure:
     for place, (name, text) in enumerate(zip(names, texts, strict=True)):
         rank, style = float(ranks[place]), style_of(name)
         left = place < half
-        height = -depth - step * (0.5 + (place if left else count - 1 - place))
+        height = -below[place]
         edge = 0.6 if left else count + 0.4
         axes.plot([rank, rank, edge], [0, height, height], color=style.colour, lw=0.9, ls=style.line)
         axes.plot(rank, 0, marker=style.point, color=style.colour, ms=3.5, lw=0, clip_on=False)

@@ -90,7 +90,7 @@ def fitted(text: str, room: float) -> str:
     lines: list[str] = []
     for given in text.split("\n"):
         line = ""
-        for piece in re.findall(r"[^ ,_.]*[ ,_.]*", given):
+        for piece in re.split(r"(?<=[ ,_])(?![ ,])|(?<=\.)(?!\d)", given):
             for part in [piece] if inches(piece) <= room else piece:
                 if line and inches(line + part) > room:
                     lines.append(line.rstrip())

@@ -74,7 +74,8 @@ def findings(found: Results) -> pd.DataFrame:
     if not _can_test(compared):
         return pd.DataFrame(columns=FINDINGS)
     lines = compared[(compared["family"] == EXPLORATORY) & (compared["finished"] >= SEEDS) & (compared["model"] != ALL)]
-    own = [control_of(named, line) for line in lines.to_dict("records")]
+    keys = zip(*(lines[name].tolist() for name in ROW_METHOD), strict=True)
+    own = [control_of(named, dict(zip(ROW_METHOD, key, strict=True))) for key in keys]
     asked = (lines["control"] == CONTROL) | (lines["control"] == pd.Series(own, index=lines.index, dtype="str"))
     beside = found.rivals[found.rivals["alike"].astype("bool") & (found.rivals["finished"] >= SEEDS)]
     beside = beside[beside["method"] != CONTROL]

@@ -293,8 +293,8 @@ def errors(shares: pd.DataFrame) -> list[Printed]:
         "unexplained, in percent of their motion about the time mean. Principal components bound all linear models "
         "from below."
     )
-    short, names = "Motion left unexplained, in percent", len(ROW_METHOD)
-    return [Printed(text, pd.DataFrame(lines), names=names, label="errors", short_caption=short)] if lines else []
+    short, count = "Motion left unexplained, in percent", len(ROW_METHOD)
+    return [Printed(text, pd.DataFrame(lines), names=count, label="errors", short_caption=short)] if lines else []
 
 
 def _own_dimension(shares: pd.DataFrame) -> int:
@@ -399,7 +399,7 @@ def _paper(
         " Published: Brokman et al., ICLR 2024, mean ± standard deviation of their runs." if any_published else ""
     )
     text = f"{caption(found.metric)} {tested(found)}{theirs_are}"
-    groups = {}
+    groups: dict[str, tuple[str, str]] = {}
     for name in (name for name in texts.columns if f"{name}, published" in texts.columns):
         groups |= {name: (style_of(name).label, "ours"), f"{name}, published": (style_of(name).label, "published")}
     return Printed(
