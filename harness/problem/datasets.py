@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harness.config import ConfigError, DatasetConfig
 from harness.problem.sources import find_source
@@ -28,6 +28,19 @@ class Found(NamedTuple):
     """of the decompressed data"""
     notes: tuple[str, ...]
     """a line on everything that is left out, or changed as it is read"""
+
+
+class Completed(NamedTuple):
+    """A preset's values with those that follow from its files."""
+
+    values: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    """a line on what followed"""
+
+
+def completed(key: str, values: Mapping[str, Any]) -> Completed:
+    """STUB"""
+    return Completed(dict(values))
 
 
 def check_sizes(config: DatasetConfig) -> Sizes:
