@@ -229,7 +229,10 @@ def fit_method(config: MethodConfig, epochs: int) -> FittedMethod:
         needs = made.needs(epochs)
         branch = made.branch(epochs) if isinstance(made, Brancher) else None
     except (ValueError, ArithmeticError) as error:
-        raise ConfigError(f"{key}.{one_line(error)}") from error
+        line = one_line(error)
+        if line.startswith("epochs ") and "epochs" not in config.params:  # the base's
+            raise ConfigError(f"{line} (method {config.name})") from error
+        raise ConfigError(f"{key}.{line}") from error
     if branch is not None and branch.prefix > epochs:
         raise ConfigError(f"{key} must leave its base at an epoch of at most {epochs}, got {branch.prefix}")
     if branch is not None and branch.epochs > MOST_EPOCHS:

@@ -54,7 +54,7 @@ from harness.planning.norms import check_batch_size, check_own_batch_size
 from harness.planning.slots import finds_cuda
 from harness.planning.tuned import overlay_tuned
 from harness.planning.vocabulary import BaseEntry, FastEntry, TopLevel
-from harness.problem.datasets import completed, train_images
+from harness.problem.datasets import assumed, completed, train_images
 from harness.problem.optimizers import check_optimizer, schedule
 from harness.validation import (
     ConfigError,
@@ -420,9 +420,15 @@ def _data(name: str, own: Values, overridden: set[KeyPath], notes: list[str]) ->
     With `fast`, splits are as small as it says at most.
     """
     key, values = f"dataset.{name}", own["dataset"][name]
-    found = completed(key, values)
-    notes += [f"dataset {name}: {note}" for note in found.notes]
-    return from_mapping(DatasetConfig, key, found.values, name=name)
+    bounded = [size for size in ("val_size", "test_size") if own["fast"] and ("dataset", name, size) not in overridden]
+    faults = Faults()
+    found = faults.tried(completed, key, values, bounded)
+    config = faults.tried(from_mapping, DatasetConfig, key, assumed(values) if found is None else found[0], name=name)
+    faults.check()
+    assert found is not None
+    assert config is not None
+    notes += [f"dataset {name}: {note}" for note in found[1]]
+    return config
 
 
 def _shrink_batches(rest: Values, images: int, overridden: set[KeyPath]) -> None:
