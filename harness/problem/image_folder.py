@@ -361,7 +361,7 @@ class ImageFolder:
             return (parts, *found.notes)
         pictures = len(found.train)
         parts = (
-            f"one folder per class in {printable(found.parts[0])}, no folder of test pictures: of {pictures:,} pictures "
+            f"one folder per class in {printable(found.parts[0])}, none of test pictures: of {pictures:,} pictures "
             f"{len(test):,} ({len(test) / pictures:.0%}) are the test split and {config.val_size:,} "
             f"({config.val_size / pictures:.0%}) validation, the same share of every class, {seed}"
         )

@@ -221,9 +221,9 @@ def follow(root: Path, key: str, values: Mapping[str, Any]) -> dict[str, Any]:
     train = len(found.train) - test_size(found)
     if "val_size" in lacking and train - answers["val_size"] < len(found.classes):
         raise ConfigError(
-            f"{key}.root must hold at least {2 if found.val else 3} pictures per class in {printable(found.parts[0])}, of "
-            f"which some validate{'' if found.val else ' and some test'}, got {len(found.train)} of "
-            f"{len(found.classes)} classes: add pictures"
+            f"{key}.root must hold at least {2 if found.val else 3} pictures per class, of which some validate"
+            f"{'' if found.val else ' and some test'}, got {len(found.train)} of {len(found.classes)} classes in "
+            f"{printable(found.parts[0])}"
         )
     return {name: answers[name] for name in lacking}
 
