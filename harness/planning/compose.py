@@ -277,9 +277,10 @@ def _suite_values(name: str, config_dirs: Iterable[Path], building: tuple[str, .
     return {**_merge(values, own), "defaults": chosen}
 
 
-def _choices(parsed: list[Override], suite: Values, config: Values, faults: Faults) -> dict[str, list[str]]:
+def _choices(parsed: list[Override], suite: Values, faults: Faults, refused: set[str]) -> dict[str, list[str]]:
     """The chosen presets of every many-choice group, entries of `bases` aside: command line before suite before
-    config.yaml."""
+    config.yaml. Choices of none are faults, and their groups are `refused`."""
+    config = load_yaml(CONF / "config.yaml")
     chosen: dict[str, list[str]] = {}
     for source in (config["defaults"], suite.get("defaults", [])):
         for entry in source:
@@ -293,6 +294,7 @@ def _choices(parsed: list[Override], suite: Values, config: Values, faults: Faul
             names = value if isinstance(value, list) else [value]
             if override.is_delete() or not names or not all(isinstance(name, str) and name for name in names):
                 faults.lines.append(f"{override.key_or_group} must name at least 1 preset, got {override.input_line}")
+                refused.add(override.key_or_group)
             else:
                 chosen[override.key_or_group] = as_names(value)
     return chosen
@@ -471,25 +473,24 @@ def compose_values(request: Request, faults: Faults | None = None) -> Compositio
             single.remove(override)
     suite = next((str(o.value()) for o in reversed(single) if o.key_or_group == "suite"), None)
     suite_values = {} if suite is None else _suite_values(suite, request.config_dirs)
-    choices = _choices(parsed, suite_values, load_yaml(CONF / "config.yaml"), found)
+    choices = _choices(parsed, suite_values, found, refused)
     asked = _with_entries(choices, parsed, suite_values)
     chosen = _register(asked, request.config_dirs, found)
     if "suite" in refused:  # whose choices and values are not known: what else is wrong is told by types alone
         found.check()
-    defaults = _choices([], suite_values, load_yaml(CONF / "config.yaml"), found)
+    defaults = _choices([], suite_values, found, refused)
     for group in (group for group in asked if chosen[group] != asked[group]):
         refused.add(group)
-        chosen[group] = chosen[group] or defaults[group]
+        chosen[group] = chosen[group] or _register({group: defaults[group]}, request.config_dirs, found)[group]
+        if not chosen[group]:
+            found.check()
         choices[group] = [name for name in choices[group] if name in chosen[group]] or chosen[group]
     search = ",".join(quoted(f"file://{folder.resolve()}") for folder in request.config_dirs)
     groups = [f"{group}=[{','.join(map(quoted, names))}]" for group, names in chosen.items()]
     groups += [f"{o.key_or_group}={quoted(str(o.value()))}" for o in single]
     groups += [f"hydra.searchpath=[{search}]"]
     rest = [o for o in parsed if o.key_or_group not in (*LIST_GROUPS, *SINGLE_GROUPS)]
-    try:
-        values = _hydra(groups, rest, found, refused)
-    except ConfigError as error:
-        raise ConfigError(*found.lines, *error.faults) from error
+    values = _hydra(groups, rest, found, refused)
     if faults is None:
         found.check()
     overridden = {tuple(o.key_or_group.split(".")) for o in parsed} - {tuple(key.split(".")) for key in refused}

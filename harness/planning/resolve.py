@@ -54,7 +54,7 @@ from harness.planning.norms import check_batch_size, check_own_batch_size
 from harness.planning.slots import finds_cuda
 from harness.planning.tuned import overlay_tuned
 from harness.planning.vocabulary import BaseEntry, FastEntry, TopLevel
-from harness.problem.datasets import assumed, completed, train_images
+from harness.problem.datasets import assumed, completed, most_train_images, train_images
 from harness.problem.optimizers import check_optimizer, schedule
 from harness.validation import (
     ConfigError,
@@ -274,11 +274,12 @@ def _optimizer(name: str, values: Values, epochs: int | None) -> OptimizerConfig
 
 
 def _methods(
-    values: Values, epochs: int | None, config_dirs: tuple[Path, ...], notes: list[str]
+    values: Values, epochs: int | None, config_dirs: tuple[Path, ...], notes: list[str], faults: Faults
 ) -> tuple[FittedMethod, ...]:
     """The chosen methods, each built once to ask what it declares for so many epochs; where these are not known, only
-    the types of their parameters are checked. Lines on lengths given as shares go to `notes`."""
-    fitted, faults, presets = [], Faults(), available("method", config_dirs)
+    the types of their parameters are checked. Methods with `faults` are left out, and lines on lengths given as shares
+    go to `notes`."""
+    fitted, presets = [], available("method", config_dirs)
     said: dict[str, list[str]] = {}
     for name, preset in values["method"].items():
         with faults.gathered():
@@ -294,7 +295,6 @@ def _methods(
                     said.setdefault(f"{parameter} {share} is {number}", []).append(name)
             if control is not None and control not in presets:
                 raise ConfigError(f"method.{name}.control: no method named {control!r}{nearest(control, presets)}")
-    faults.check()
     if said:
         notes.append(f"of {epochs} epochs " + ", ".join(f"{what} ({', '.join(of)})" for what, of in said.items()))
     return tuple(fitted)
@@ -305,8 +305,8 @@ def resolve(request: Request, command: str) -> Experiment:
     be."""
     make_importable(request.config_dirs)
     faults = Faults()
-    composed = compose_values(request, faults)
-    experiment = faults.tried(validate, composed, request.config_dirs, command)
+    composed = faults.tried(compose_values, request, faults)
+    experiment = None if composed is None else faults.tried(validate, composed, request.config_dirs, command)
     faults.check()
     assert experiment is not None
     return experiment
@@ -384,22 +384,25 @@ def _bases(
     model, dataset, optimizer, own = entry
     faults, kinds = Faults(), field_types(BaseConfig)
     rest = {key: faults.tried(validated, key, kinds[key], own[key]) for key in BASE_KEYS}
-    data = None if _speaks_of("dataset", refused) else faults.tried(_data, dataset, own, overridden, notes)
-    images = None if data is None else faults.tried(train_images, data)
+    unsure = any(key == "dataset" or key.startswith("dataset.") for key in refused)
+    data = faults.tried(_data, dataset, own, overridden, notes, unsure)
+    images = None
+    if data is not None and not unsure:
+        images = faults.tried(train_images, data) or Faults().tried(most_train_images, data)
     if data is not None and images is not None:
         if own["fast"]:
             _shrink_batches(rest, images, overridden)
         with faults.gathered():
             check_batch_size(data, rest["batch_size"], rest["batches_per_epoch"], images)
-    unsure = refused & {"epochs", "method", "fast", "tuned", *(("model", "bases") if own["bases"] is not None else ())}
-    epochs: int | None = None if unsure else rest["epochs"]
-    methods = faults.tried(_methods, own, epochs, config_dirs, notes)
-    for method in () if methods is None or data is None or images is None else methods:
+    of_epochs = {"epochs", "method", "fast", "tuned", "bases", *(("model",) if own["bases"] is not None else ())}
+    epochs: int | None = None if of_epochs & refused else rest["epochs"]
+    methods = _methods(own, epochs, config_dirs, notes, faults)
+    for method in methods if data is not None and images is not None else ():
         with faults.gathered():
             check_own_batch_size(data, method, images)
     shape = faults.tried(from_mapping, ModelConfig, f"model.{model}", own["model"][model], name=model)
     steps = faults.tried(_optimizer, optimizer, own["optimizer"][optimizer], epochs)
-    if data is None or methods is None or shape is None or steps is None or device is None:
+    if data is None or shape is None or steps is None or device is None:
         faults.check()
         return []
     made = [
@@ -410,24 +413,20 @@ def _bases(
     return [(base, methods) for base in made if base is not None]
 
 
-def _speaks_of(group: str, refused: Iterable[str]) -> bool:
-    return any(key == group or key.startswith(f"{group}.") for key in refused)
-
-
-def _data(name: str, own: Values, overridden: set[KeyPath], notes: list[str]) -> DatasetConfig:
+def _data(name: str, own: Values, overridden: set[KeyPath], notes: list[str], unsure: bool) -> DatasetConfig:
     """A data set from its preset's values and from its files, which say what is left out there.
 
-    With `fast`, splits are as small as it says at most.
+    With `fast`, splits are of what it says at most. Where some of its values are `unsure`, the files are not asked.
     """
     key, values = f"dataset.{name}", own["dataset"][name]
     bounded = [size for size in ("val_size", "test_size") if own["fast"] and ("dataset", name, size) not in overridden]
     faults = Faults()
-    found = faults.tried(completed, key, values, bounded)
-    config = faults.tried(from_mapping, DatasetConfig, key, assumed(values) if found is None else found[0], name=name)
+    found = None if unsure else faults.tried(completed, key, values, bounded)
+    whole, lines = (assumed(values), []) if found is None else found
+    config = faults.tried(from_mapping, DatasetConfig, key, whole, name=name)
     faults.check()
-    assert found is not None
     assert config is not None
-    notes += [f"dataset {name}: {note}" for note in found[1]]
+    notes += [f"dataset {name}: {line}" for line in lines]
     return config
 
 

@@ -55,7 +55,10 @@ def completed(key: str, values: Mapping[str, Any], bounded: Iterable[str] = ()) 
     for name in bounded:
         if isinstance(found.get(name), int):
             found[name] = min(found[name], most[name])
-    told = ", ".join(f"{name} {found[name]}" for name in lacking if name not in ("mean", "std"))
+    names = f" ({picture_files.some(picture_files.listed(place, f'{key}.root').classes)})"
+    told = ", ".join(
+        f"{name} {found[name]}{names if name == 'classes' else ''}" for name in lacking if name not in ("mean", "std")
+    )
     return found, [f"{told}: from the files in {printable(place)}"] if told else []
 
 
@@ -103,6 +106,13 @@ def check_sizes(config: DatasetConfig) -> Sizes:
 def train_images(config: DatasetConfig) -> int:
     """Images in the training split, without reading one."""
     return check_sizes(config).train
+
+
+def most_train_images(config: DatasetConfig) -> int:
+    """Images that may be trained on at most, whatever else of a configuration does not fit the data."""
+    total, _ = find_source(config).totals(config)
+    left = total - config.val_size if config.val_size < total else total - 1
+    return left if config.train_size is None else min(left, config.train_size)
 
 
 def obtain(config: DatasetConfig) -> str | None:

@@ -1,7 +1,5 @@
 """Lengths of methods as shares of the epochs: whole numbers before anything else sees them."""
 
-from dataclasses import replace
-
 import pytest
 
 from harness.planning.compose import Request, available, load_yaml
@@ -125,5 +123,4 @@ def test_searches_are_cut_to_a_short_run(name):
     assert space.holds(config.params) or lines
     for parameter, distribution in space.distributions.items():
         if parameter in ("warmup", "dimensions", "every"):
-            assert distribution.high < 8
-    assert replace(config) == config
+            assert distribution.high <= 8

@@ -45,7 +45,7 @@ def test_what_is_null_follows_from_the_files(root):
     answers, (line,) = completed(KEY, values(place))
     imagenet = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     assert answers == values(place, channels=3, size=32, classes=2, val_size=5, **imagenet)
-    assert line == f"channels 3, size 32, classes 2, val_size 5: from the files in {place}"
+    assert line == f"channels 3, size 32, classes 2 (cat, dog), val_size 5: from the files in {place}"
     assert completed(KEY, values(place, classes=7, size=64, val_size=1))[0] == {
         **answers, "classes": 7, "size": 64, "val_size": 1,
     }  # fmt: skip
@@ -68,7 +68,7 @@ def test_large_pictures_are_seen_at_224_pixels_and_validation_has_10_000_at_most
 
 def test_a_root_that_is_not_given_is_asked_for():
     with pytest.raises(ConfigError, match=rf"^{KEY}\.root must be the folder .*, got null: {KEY}\.root=~/pictures$"):
-        completed(KEY, values("", root=None))
+        completed(KEY, {**values(""), "root": None})
 
 
 def test_too_few_pictures_are_refused_with_how_many_it_takes(root):

@@ -218,7 +218,7 @@ def test_class_folders_alone_are_one_set_of_pictures(laid, folder):
         (["cat/0.png", "cat/1.png"], r"folders of at least 2 classes, got .*root with cat alone$"),
         (["val/a/0.png", "test/a/0.png"], r"got .*root with test, val and without train$"),
         (["notes.txt"], r"or a folder per class, got no folder in .*root$"),
-        (["cat/0.png", "dog/0.txt"], r"must hold images in every <class>/, got none in .*root/dog; 1 file is left out"),
+        (["cat/0.png", "dog/0.txt"], r"hold images in every <class>/, got none in .*root/dog; 1 file is left out"),
     ],
 )
 def test_roots_that_are_laid_out_otherwise_are_told_what_to_do(laid, names, message):
