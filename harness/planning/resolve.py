@@ -53,7 +53,7 @@ from harness.planning.methods import (
 from harness.planning.norms import check_batch_size, check_own_batch_size
 from harness.planning.slots import finds_cuda
 from harness.planning.tuned import overlay_tuned
-from harness.planning.vocabulary import BaseEntry, FastEntry, TopLevel
+from harness.planning.vocabulary import BaseEntry, FastEntry, TopLevel, check_seeds
 from harness.problem.datasets import assumed, completed, most_train_images, train_images
 from harness.problem.optimizers import check_optimizer, schedule
 from harness.validation import (
@@ -122,6 +122,7 @@ def _entry_values(where: str, kind: type[BaseEntry] | type[FastEntry], entry: Va
     """What an entry of `bases`, or its `fast`, lays over a composition, but for its presets; ConfigError where it has a
     key, a value or a method's preset that is none."""
     from_mapping(kind, where, entry)
+    check_seeds(f"{where}.seeds", entry.get("seeds") or [])
     unknown = [
         f"{where}.{key}: no preset named {name!r}{nearest(name, methods)}"
         for key in ("method", "without")
@@ -130,7 +131,7 @@ def _entry_values(where: str, kind: type[BaseEntry] | type[FastEntry], entry: Va
     ]
     if unknown:
         raise ConfigError(*unknown)
-    return {key: entry[key] for key in ("epochs", "batch_size", "method") if entry.get(key) is not None}
+    return {key: entry[key] for key in ("epochs", "batch_size", "seeds", "method") if entry.get(key) is not None}
 
 
 def _entry_presets(where: str, entry: Values) -> Values:
