@@ -27,8 +27,6 @@ T = TypeVar("T")
 P = ParamSpec("P")
 SHOWN_CHARACTERS = 200
 """characters of a refused value that an error shows at most"""
-
-
 NEAREST = 8
 """names that an error offers at most in place of one that is cut short"""
 

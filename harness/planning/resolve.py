@@ -384,7 +384,7 @@ def _bases(
     """
     model, dataset, optimizer, own = entry
     faults, kinds = Faults(), field_types(BaseConfig)
-    rest = {key: faults.tried(validated, key, kinds[key], own[key]) for key in BASE_KEYS}
+    rest: Values = {key: faults.tried(validated, key, kinds[key], own[key]) for key in BASE_KEYS}
     unsure = any(key == "dataset" or key.startswith("dataset.") for key in refused)
     data = faults.tried(_data, dataset, own, overridden, notes, unsure)
     images = None
@@ -393,14 +393,14 @@ def _bases(
     if data is not None and images is not None:
         if own["fast"]:
             _shrink_batches(rest, images, overridden)
-        with faults.gathered():
-            check_batch_size(data, rest["batch_size"], rest["batches_per_epoch"], images)
+        if not {"batch_size", "batches_per_epoch", "fast"} & refused:
+            faults.tried(check_batch_size, data, rest["batch_size"], rest["batches_per_epoch"], images)
     of_epochs = {"epochs", "method", "fast", "tuned", "bases", *(("model",) if own["bases"] is not None else ())}
     epochs: int | None = None if of_epochs & refused else rest["epochs"]
     methods = _methods(own, epochs, config_dirs, notes, faults)
-    for method in methods if data is not None and images is not None else ():
-        with faults.gathered():
-            check_own_batch_size(data, method, images)
+    if data is not None and images is not None:
+        for method in methods:
+            faults.tried(check_own_batch_size, data, method, images)
     shape = faults.tried(from_mapping, ModelConfig, f"model.{model}", own["model"][model], name=model)
     steps = faults.tried(_optimizer, optimizer, own["optimizer"][optimizer], epochs)
     if data is None or shape is None or steps is None or device is None:

@@ -277,7 +277,7 @@ def drawn(items: Items, classes: int, tests: int, seed: int) -> tuple[Items, Ite
     by_class: list[list[int]] = [[] for _ in range(classes)]
     for index, (_, label) in enumerate(items):
         by_class[label].append(index)
-    places = []
+    places: list[tuple[float, int, int]] = []
     for label, indices in enumerate(by_class):
         shuffled = torch.randperm(len(indices), generator=generator(seed, "split/class", label)).tolist()
         places += [((2 * i + 1) / len(indices), label, indices[j]) for i, j in enumerate(shuffled)]
