@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterable, Set
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
+
+import yaml
 
 from harness.config import (
     ENGINES,
@@ -42,6 +47,7 @@ from harness.planning.compose import (
 )
 from harness.planning.experiment import Experiment
 from harness.planning.methods import (
+    RESERVED,
     FittedMethod,
     check_allowed,
     make_importable,
@@ -290,8 +296,9 @@ def _methods(
             if epochs is None:
                 control = method_config(name, whole).control
             else:
-                fitted.append(resolved_method(name, preset, epochs))
-                control = fitted[-1].config.control
+                found = resolved_method(name, preset, epochs)
+                fitted.append(replace(found, changed=_changed(name, preset, presets[name])))
+                control = found.config.control
                 for parameter, (share, number) in shares(preset, whole).items():
                     said.setdefault(f"{parameter} {share} is {number}", []).append(name)
             if control is not None and control not in presets:
@@ -299,6 +306,27 @@ def _methods(
     if said:
         notes.append(f"of {epochs} epochs " + ", ".join(f"{what} ({', '.join(of)})" for what, of in said.items()))
     return tuple(fitted)
+
+
+@lru_cache(maxsize=256)
+def _preset_values(path: Path, written_ns: int, name: str) -> Values:
+    """What a preset's own file, as it was written then, gives it; read by YAML's fast parser, since composition has
+    checked the file."""
+    own = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)).get(name)
+    return own if isinstance(own, dict) else {}
+
+
+def _changed(name: str, given: Values, path: Path) -> Values:
+    """The parameters of a method that have other values than its preset's file gives them."""
+    own = _preset_values(path, path.stat().st_mtime_ns, name)
+
+    def as_in_file(key: str, value: Any) -> bool:
+        there = own.get(key, own)
+        with contextlib.suppress(ValueError):  # YAML's parser leaves 1e-3 a text
+            there = float(there) if isinstance(there, str) and isinstance(value, float) else there
+        return bool(there == value)
+
+    return {key: value for key, value in given.items() if key not in RESERVED and not as_in_file(key, value)}
 
 
 def resolve(request: Request, command: str) -> Experiment:
