@@ -163,6 +163,14 @@ class Choices(Validated):
     choices: Annotated[list[bool | int | float | str | None], Field(min_length=1)]
 
 
+@dataclass(frozen=True)
+class LengthBounds(Validated):
+    """What a length of a method comes to at least and at most, where it is given as a share of the epochs."""
+
+    least: Count = 1
+    most: Count | None = None
+
+
 SEARCHES: dict[str, type[WholeRange | RealRange | Choices]] = {
     "int": WholeRange,
     "float": RealRange,
