@@ -1,23 +1,22 @@
 """The command `traindyn` and its verbs. Help and completion import no heavy library."""
 
-# PYTHON_ARGCOMPLETE_OK
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
 import shlex
-import signal
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from harness.packages import CONF
+from harness import interrupt
 from harness.terminal import patient_streams
 from harness.validation import ConfigError, reason
+from harness.verbs.completion import complete
+from harness.verbs.words import DESCRIPTION, EXAMPLES, GLOSSARY, NO_CONFIGURATION, OVERRIDES, SUMMARIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,89 +24,6 @@ if TYPE_CHECKING:
 
     from harness.planning.experiment import Experiment
     from harness.planning.plan import Plan
-
-DESCRIPTION = """\
-Benchmark of methods that model or exploit the training dynamics of neural networks.
-
-Every base (model, dataset, optimizer, seed) is trained once; methods watch it, replay
-it or branch from it. Results are kept in a folder and never computed twice."""
-
-OVERRIDES = """\
-what to run, as key=value pairs:
-  suite=quick                      a stated collection of everything below
-  model=resnet18                   a preset, any timm name, a list [a,b], or all
-  dataset=, optimizer=, method=    likewise
-  seeds=[0,1,2] epochs=30          any key of conf/config.yaml
-  method.cmd_online.modes=20       a value of one preset
-  fast=true                        the smallest version of anything, to try it out
-  results_dir=results              where results are kept and found again
-"""
-
-TRACKER_OVERRIDES = """\
-what and where, as key=value pairs:
-  suite=quick results_dir=results  a suite that has run, and where its results are
-  tracker=wandb                    wandb or csv
-  tracker.mode=online              auto, online or offline
-  tracker.project=, .entity=, .base_url=, .tags=, .notes=, .artifacts=none|tables|models|all
-"""
-
-REPORT = """\
-what to report on, as key=value pairs:
-  suite=quick                      a suite that has run, finished or not
-  results_dir=results              where its results are
-  tables.columns=[base,swa,rank]   methods and columns to show; of the default tables all
-  tables.metric=test_accuracy      test_accuracy | test_loss | val_accuracy | val_loss: what is compared
-  tables.target=85                 validation accuracy to reach; of itself what the recalibrated base ends with
-  tables.budget=base               also compare on one budget of gradients: base, or a number
-  compare=published                also compare with published, another results folder, or a CSV of means
-  figures=none                     all | none: tables and page alone
-  figures.landscape=21             also the loss over a plane of each model, on so many points a side; resumable
-"""
-
-EXAMPLES = {
-    "plan": "traindyn plan suite=quick",
-    "run": "traindyn run suite=quick\n  traindyn run model=resnet10t dataset=digits method=[base,cmd_online]",
-    "tune": "traindyn tune method=cmd_online suite=quick trials=50\n"
-    "  traindyn tune suite=quick method=all trials=30 && traindyn run suite=quick tuned=true",
-    "report": "traindyn report suite=quick\n  traindyn report suite=quick tables.columns=[base,swa,cmd_online] --open",
-    "publish": "traindyn publish suite=quick\n  traindyn publish suite=quick tracker=csv\n"
-    "  traindyn publish suite=quick tracker.mode=online tracker.project=mine tracker.artifacts=all",
-    "sync": "traindyn sync\n  traindyn sync results_dir=results tracker.entity=my-team",
-    "doctor": "traindyn doctor\n  traindyn doctor results_dir=results repair=true free=true",
-    "merge": "traindyn merge from=/mnt/other/results results_dir=results",
-}
-SUMMARIES = {
-    "plan": "show bases and cells, what is done, and what the rest will cost",
-    "run": "do what is left of a plan, and print the table",
-    "tune": "search the parameters of methods by validation data, the same budget for each",
-    "report": "rebuild a suite's frame, tables, figures and page from the records, and print the table",
-    "publish": "give a tracker (W&B, or tracker=csv) what it lacks of a suite, from the records",
-    "sync": "send the W&B runs that were kept offline, and say what is where",
-    "doctor": "check packages, devices and a results folder, and set it right on request",
-    "merge": "take over what another results folder has and this one lacks",
-}
-DOCTOR = """\
-what to examine, as key=value pairs:
-  results_dir=results              the folder
-  repair=true                      set damaged files aside, to be made anew, and drop what killed processes left
-  free=true                        drop snapshots, states and files set aside that no plan keeps
-"""
-
-MERGE = """\
-what to merge, as key=value pairs:
-  from=DIR                         the other results folder; it is only read
-  results_dir=results              the folder that takes over
-"""
-
-VIEWS = {
-    "report": REPORT,
-    "publish": TRACKER_OVERRIDES,
-    "sync": TRACKER_OVERRIDES,
-    "doctor": DOCTOR,
-    "merge": MERGE,
-}
-"""verbs that resolve no configuration, and what they take"""
-
 
 class _Parser(argparse.ArgumentParser):
     """Errors in one line, like all bad input."""
@@ -130,30 +46,9 @@ class _Version(argparse.Action):
         raise SystemExit(0)
 
 
-def _presets(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
-def _complete(prefix: str, **_: Any) -> list[str]:
-    """Completions of a key=value argument."""
-    groups = ("suite", "model", "dataset", "optimizer", "method", "tracker", "engine")
-    key, equals, _value = prefix.partition("=")
-    if equals and key in groups:
-        return [f"{key}={name}" for name in _presets(key)]
-    return [f"{group}=" for group in groups] + [
-        "seeds=",
-        "epochs=",
-        "batch_size=",
-        "fast=true",
-        "trials=",
-        "tuned=true",
-        "results_dir=",
-    ]
-
-
 def _parser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(prog="traindyn", description=DESCRIPTION, formatter_class=formatter)
+    parser = _Parser(prog="traindyn", description=DESCRIPTION, epilog=GLOSSARY, formatter_class=formatter)
     parser.add_argument("--version", action=_Version, help="show the versions of traindyn and of Python, and leave")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
     for verb, summary in SUMMARIES.items():
@@ -161,12 +56,14 @@ def _parser() -> argparse.ArgumentParser:
             verb,
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
-            epilog=f"{VIEWS.get(verb, OVERRIDES)}\nexamples:\n  {EXAMPLES[verb]}",
+            epilog=f"{NO_CONFIGURATION.get(verb, OVERRIDES)}\nexamples:\n  {EXAMPLES[verb]}",
             formatter_class=formatter,
         )
         if verb == "report":
             one.add_argument("--open", action="store_true", help="show the page in a browser, where there is a screen")
-        if verb == "report" or verb not in VIEWS:
+        if verb == "plan":
+            one.add_argument("--details", action="store_true", help="also every base, operations, and what methods hold")
+        if verb in ("report", "list") or verb not in NO_CONFIGURATION:
             one.add_argument(
                 "--config-dir",
                 action="append",
@@ -176,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
                 help="a folder with presets (DIR/method/mine.yaml) and modules of your own; repeatable",
             )
         argument = one.add_argument("overrides", nargs="*", metavar="key=value", help="see below")
-        argument.completer = _complete  # type: ignore[attr-defined]
+        argument.completer = complete  # type: ignore[attr-defined]
     return parser
 
 
@@ -206,6 +103,8 @@ def _code(arguments: Sequence[str] | None) -> int:
     parsed.overrides += unknown
     # Hydra's own syntax allows ~key and +key, which argparse takes as positional already.
     verbs = {
+        "list": _list,
+        "show": _show_configuration,
         "plan": _plan,
         "run": _run,
         "tune": _tune,
@@ -217,19 +116,16 @@ def _code(arguments: Sequence[str] | None) -> int:
     }
     verb = verbs[parsed.verb]
     try:
-        with _interrupted_by_sigterm():
-            code = verb(parsed, " ".join(["traindyn", *map(shlex.quote, given)]))
+        with interrupt.sigterm_too():
+            return verb(parsed, " ".join(["traindyn", *map(shlex.quote, given)]))
     except (Exception, KeyboardInterrupt) as error:
-        code = _code_of(error, parsed.verb)
-    return code
+        return _code_of(error, parsed.verb)
 
 
 def _code_of(error: BaseException, verb: str) -> int:
     """The exit code of a command that ended with an error, which is said in one line; a fault of ours is raised."""
     if _was_interrupted(error):
-        unit = "trial" if verb == "tune" else "epoch"
-        print(f"interrupted: run the same command again to go on from the last finished {unit}", file=sys.stderr)
-        return 130
+        return interrupt.said(verb)
     if isinstance(error, ConfigError):
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -250,23 +146,6 @@ def _was_interrupted(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None
-
-
-@contextlib.contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """SIGTERM is as Ctrl-C in the block, but for a command that is called in a thread, which hears no signal."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -307,6 +186,14 @@ def _console() -> Console:
 
     # paths and names may hold [brackets] and :colons: of their own
     return Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
+
+
+def _list(parsed: argparse.Namespace, command: str) -> int:
+    return 0
+
+
+def _show_configuration(parsed: argparse.Namespace, command: str) -> int:
+    return 0
 
 
 def _plan(parsed: argparse.Namespace, command: str) -> int:
