@@ -189,10 +189,26 @@ def _console() -> Console:
 
 
 def _list(parsed: argparse.Namespace, command: str) -> int:
+    from harness.verbs.listing import listing
+
+    words = [text for text in parsed.overrides if "=" not in text]
+    given = [text for text in parsed.overrides if "=" in text]
+    others = [text for text in given if not text.startswith("results_dir=")]
+    if others:
+        raise ConfigError(f"list takes what to list and results_dir= only, got {others[0]!r}")
+    root = given[-1].partition("=")[2] if given else "results"
+    for line in listing(words, parsed.config_dir, Path(os.path.expanduser(root))):
+        print(line)
     return 0
 
 
 def _show_configuration(parsed: argparse.Namespace, command: str) -> int:
+    with _saying("composing"):
+        from harness.planning.compose import Request
+        from harness.verbs.show import suite_text
+
+        text = suite_text(Request(tuple(parsed.overrides), tuple(parsed.config_dir)), command)
+    print(text, end="")
     return 0
 
 

@@ -23,3 +23,5 @@ class Experiment:
     statistics: StatisticsConfig
     notes: tuple[str, ...] = ()
     """what a person must know of the settings, one line each"""
+    entries: tuple[tuple[str, str, str, dict[str, Any]], ...] = ()
+    """model, dataset and optimizer of every base but its seed, and its values with all laid over them"""
