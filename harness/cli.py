@@ -214,17 +214,26 @@ def _show_configuration(parsed: argparse.Namespace, command: str) -> int:
 
 def _plan(parsed: argparse.Namespace, command: str) -> int:
     with _saying("planning"):
+        from harness.planning.duration import duration
         from harness.planning.estimate import estimate
         from harness.planning.flops import work_left
-        from harness.planning.summary import plan_table, plan_text
+        from harness.planning.summary import bases_table, cost_text, details_text, plan_table, plan_text
 
         plan = _make_plan(parsed, command)
-        cost, work = estimate(plan), work_left(plan)
-    console = _console()
+        cost, work, time = estimate(plan), work_left(plan), duration(plan)
+    console, settings = _console(), plan.experiment.settings
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    say(cost_text(plan, cost, time, work))
+    say(f"\nsuite {settings.suite} in {settings.results_dir}")
     console.print(plan_table(plan))
-    console.print(plan_text(plan, cost), markup=False, highlight=False, soft_wrap=True)
-    for line in (*work.sentences(), _power(plan)):
-        console.print(line, highlight=False)
+    say(f"\n{plan_text(plan, cost)}")
+    say(_power(plan))
+    if parsed.details:
+        console.print("", bases_table(plan), "")
+        say(details_text(plan, cost, work))
     return 0
 
 
