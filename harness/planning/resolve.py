@@ -44,7 +44,7 @@ from harness.planning.experiment import Experiment
 from harness.planning.methods import FittedMethod, check_allowed, make_importable, resolved_method
 from harness.planning.slots import finds_cuda
 from harness.planning.tuned import overlay_tuned
-from harness.planning.vocabulary import BaseEntry, FastEntry, TopLevel
+from harness.planning.vocabulary import BaseEntry, FastEntry, TopLevel, check_seeds
 from harness.problem.datasets import check_sizes
 from harness.problem.optimizers import check_optimizer, schedule
 from harness.validation import ConfigError, check_names, check_whole_numbers, from_mapping, nearest, shown, validated
@@ -101,11 +101,12 @@ def _entry_values(where: str, kind: type[BaseEntry] | type[FastEntry], entry: Va
     """What an entry of `bases`, or its `fast`, lays over a composition, but for its presets; ConfigError where it has a
     key, a value or a method's preset that is none."""
     from_mapping(kind, where, entry)
+    check_seeds(f"{where}.seeds", entry.get("seeds") or [])
     for key in ("method", "without"):
         for name in entry.get(key) or ():
             if name not in methods:
                 raise ConfigError(f"{where}.{key}: no preset named {name!r}{nearest(name, methods)}")
-    return {key: entry[key] for key in ("epochs", "batch_size", "method") if entry.get(key) is not None}
+    return {key: entry[key] for key in ("epochs", "batch_size", "seeds", "method") if entry.get(key) is not None}
 
 
 def _entry_presets(where: str, entry: Values) -> Values:

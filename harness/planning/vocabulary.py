@@ -35,6 +35,9 @@ Presets = dict[str, dict[str, Any]]
 """values of presets by their names"""
 
 
+Seeds = Annotated[list[Seed], Field(min_length=1)]
+
+
 @dataclass(frozen=True)
 class TopLevel(Validated):
     """What a composition holds before entries of `bases`, `fast` and `tuned` are laid over it."""
@@ -50,7 +53,7 @@ class TopLevel(Validated):
     tune: dict[str, Any]
     statistics: dict[str, Any]
     bases: Annotated[list[dict[str, Any]], Field(min_length=1)] | None
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    seeds: Seeds
     epochs: Epochs
     batch_size: Count
     batches_per_epoch: Count | None
@@ -67,8 +70,13 @@ class TopLevel(Validated):
     fast: bool
 
     def check(self) -> None:
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ConfigError(f"seeds must all be different, got {shown(self.seeds)}")
+        check_seeds("seeds", self.seeds)
+
+
+def check_seeds(key: str, seeds: list[int]) -> None:
+    """ConfigError where a seed is named twice."""
+    if len(set(seeds)) != len(seeds):
+        raise ConfigError(f"{key} must all be different, got {shown(seeds)}")
 
 
 def kind_of(key: str) -> Any | None:
@@ -123,6 +131,7 @@ class BaseEntry(EntryValues):
     dataset: Choice | None = None
     optimizer: Choice | None = None
     fast: dict[str, Any] | None = None
+    seeds: Seeds | None = None
     without: list[Text] | None = None
     """methods that are left out on this base, unless the command line chooses methods"""
 
