@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from harness import interrupt
 from harness.terminal import patient_streams
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from harness.planning.experiment import Experiment
     from harness.planning.plan import Plan
+
 
 class _Parser(argparse.ArgumentParser):
     """Errors in one line, like all bad input."""
@@ -62,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
         if verb == "report":
             one.add_argument("--open", action="store_true", help="show the page in a browser, where there is a screen")
         if verb == "plan":
-            one.add_argument("--details", action="store_true", help="also every base, operations, and what methods hold")
+            one.add_argument(
+                "--details", action="store_true", help="also every base, operations, and what methods hold"
+            )
         if verb in ("report", "list") or verb not in NO_CONFIGURATION:
             one.add_argument(
                 "--config-dir",
@@ -181,6 +184,11 @@ def _make_plan(parsed: argparse.Namespace, command: str) -> Plan:
     return make_plan(experiment, Store(Path(experiment.settings.results_dir)))
 
 
+def _say(console: Console, text: str) -> None:
+    """One line or several: on a terminal wrapped at words, elsewhere each as it is."""
+    console.print(text, highlight=False, soft_wrap=not console.is_terminal)
+
+
 def _console() -> Console:
     from rich.console import Console
 
@@ -223,17 +231,14 @@ def _plan(parsed: argparse.Namespace, command: str) -> int:
         cost, work, time = estimate(plan), work_left(plan), duration(plan)
     console, settings = _console(), plan.experiment.settings
 
-    def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
-
-    say(cost_text(plan, cost, time, work))
-    say(f"\nsuite {settings.suite} in {settings.results_dir}")
+    _say(console, cost_text(plan, cost, time, work))
+    _say(console, f"\nsuite {settings.suite} in {settings.results_dir}")
     console.print(plan_table(plan))
-    say(f"\n{plan_text(plan, cost)}")
-    say(_power(plan))
+    _say(console, f"\n{plan_text(plan, cost)}")
+    _say(console, _power(plan))
     if parsed.details:
         console.print("", bases_table(plan), "")
-        say(details_text(plan, cost, work))
+        _say(console, details_text(plan, cost, work))
     return 0
 
 
@@ -266,22 +271,24 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
         plan = _make_plan(parsed, command)
         left = "left" in plan.statuses.values()
     console = _console()
-    if left:
-        from harness.running.engine.local import warm_up
-        from harness.tracking import check_environment
+    with interrupt.gently():
+        if left:
+            from harness.running.engine.local import warm_up
+            from harness.tracking import check_environment
 
-        check_environment(plan.experiment.settings.tracker)
-        warm_up()
-        plan = _with_data(plan, lambda: _make_plan(parsed, command), console)
-        check_room(plan, estimate(plan))
-    plan.store.write_plan(plan.as_record())
-    if "left" in plan.statuses.values():
-        return _execute(plan, tuple(str(folder.resolve()) for folder in parsed.config_dir), console)
+            check_environment(plan.experiment.settings.tracker)
+            warm_up()
+            plan = _with_data(plan, lambda: _make_plan(parsed, command), console)
+            check_room(plan, estimate(plan))
+        plan.store.write_plan(plan.as_record())
+        if "left" in plan.statuses.values():
+            return _execute(plan, tuple(str(folder.resolve()) for folder in parsed.config_dir), console)
     ended = Counter(plan.statuses.values())
     again = " (redo=failed runs those again)" if ended["failed"] else ""
     sums = ", ".join(f"{count} {status}" for status, count in ended.items())
-    console.print(f"nothing is left of this plan: {sums}{again}", highlight=False)
-    return _show(plan.store.root, plan.experiment.settings.suite, console)
+    _say(console, f"nothing is left of this plan: {sums}{again}")
+    with interrupt.gently():
+        return _show(plan.store.root, plan.experiment.settings.suite, console)
 
 
 def _with_data(plan: Plan, again: Callable[[], Plan], console: Console) -> Plan:
@@ -293,21 +300,29 @@ def _with_data(plan: Plan, again: Callable[[], Plan], console: Console) -> Plan:
         from harness.problem.models import obtain_weights
 
         if config.model.pretrained is True:
-            console.print(f"pretrained weights of {config.model.name}: looking for them", highlight=False)
+            _say(console, f"pretrained weights of {config.model.name}: looking for them")
         obtain_weights(config.model, config.dataset)
     datasets = {base.config.dataset.name: base.config.dataset for base in plan.bases}
     messages = [message for message in (obtain(dataset) for dataset in datasets.values()) if message is not None]
     for message in messages:
-        console.print(message, highlight=False)
+        _say(console, message)
     plan = again() if messages else plan
     for note in plan.notes:
-        console.print(note, highlight=False, soft_wrap=True)
+        _say(console, note)
     return plan
 
 
 def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
     """Run what is left, followed by a tracker, and show the suite."""
     settings, root = plan.experiment.settings, plan.store.root
+    with _saying("estimating the time it takes"):
+        from harness.planning.duration import duration
+        from harness.planning.estimate import estimate
+        from harness.planning.summary import run_text
+
+        time = duration(plan)
+        text = run_text(plan, estimate(plan), time)
+    _say(console, text)
     with contextlib.ExitStack() as stack:
         with _saying("starting"):
             from harness.publishing.tracking_process import TrackingProcess
@@ -322,7 +337,7 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
             events = stack.enter_context(EventFolder(plan.store))
             engine = open_engine(settings.engine, plan.bases[0].config.device, events.path)
             ended = sum(status != "left" for status in plan.statuses.values())
-            display = Display(console, ended, len(plan.statuses), epochs_left(plan), engine.slots)
+            display = Display(console, ended, len(plan.statuses), epochs_left(plan), engine.slots, time.per_epoch)
             tracking = None
             if tracks(settings.tracker):
                 tracking = TrackingProcess(settings.tracker, root, settings.suite, METHOD, events.path)
@@ -336,7 +351,7 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
                 engine.close()
             code = _show(root, settings.suite, console)
             for line in () if tracking is None else tracking.finish():
-                console.print(line, highlight=False, soft_wrap=True)
+                _say(console, line)
         except BaseException:
             if tracking is not None:
                 tracking.leave()
@@ -366,11 +381,12 @@ def _tune_rates(experiment: Experiment, parsed: argparse.Namespace, command: str
             _execute(plan, tuple(str(folder.resolve()) for folder in parsed.config_dir), console)
         return load_frame(root, asked.settings.suite)
 
-    tables = search_rates(experiment, run, _console_line())
+    with interrupt.gently():
+        tables = search_rates(experiment, run, _console_line())
     folder = root / "tuning" / experiment.settings.suite / "base"
     write_rates(folder, tables, command)
     console.print(rates_table(tables))
-    console.print(f"rates: {folder}", markup=False, highlight=False, soft_wrap=True)
+    _say(console, f"rates: {folder}")
     return 0 if all(table["best"].any() for table in tables) else 1
 
 
@@ -395,11 +411,12 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
         warm_up()
         from harness.tune.command import tune
     console = _console()
-    plan = _with_data(plan, lambda: _make_plan(parsed, command), console)
-    check_room(plan, estimate(plan))
     folders = tuple(parsed.config_dir)
     python_path = tuple(str(folder.resolve()) for folder in folders)
-    with EventFolder(plan.store) as events:
+    with interrupt.gently():
+        plan = _with_data(plan, lambda: _make_plan(parsed, command), console)
+        check_room(plan, estimate(plan))
+    with interrupt.gently(), EventFolder(plan.store) as events:
         engine = open_engine(plan.experiment.settings.engine, plan.bases[0].config.device, events.path)
         with contextlib.closing(engine):
             return tune(plan, engine, events, console, folders, python_path)
@@ -417,8 +434,8 @@ def _show(root: Path, suite: str, console: Console) -> int:
         frame = write_views(store, suite)
     console.print(terminal_table(frame))
     for warning in warnings(frame):
-        console.print(warning, highlight=False, soft_wrap=True)
-    console.print(f"tables and frame: {store.suite_folder(suite)}", highlight=False, soft_wrap=True)
+        _say(console, warning)
+    _say(console, f"tables and frame: {store.suite_folder(suite)}")
     return 1 if (frame["status"] == "failed").any() else 0
 
 
@@ -432,9 +449,10 @@ def _report(parsed: argparse.Namespace, command: str) -> int:
 
         def say(text: str) -> None:
             done_saying()
-            console.print(text, highlight=False, soft_wrap=True)
+            _say(console, text)
 
-        report = make_report(options, say)
+        with interrupt.gently():
+            report = make_report(options, say)
     frame = report.found.frame
     console.print(printed_table(report.tables) if report.tables else terminal_table(frame))
     for text in (*warnings(frame), *report.texts, sentences(report.found), f"report: {report.page}"):
@@ -450,7 +468,8 @@ def _publish(parsed: argparse.Namespace, command: str) -> int:
     given = read_arguments(PublishArguments, "publish", parsed.overrides)
     from harness.publishing.publish import publish
 
-    return publish(given, _console_line())
+    with interrupt.gently():
+        return publish(given, _console_line())
 
 
 def _sync(parsed: argparse.Namespace, command: str) -> int:
@@ -459,7 +478,8 @@ def _sync(parsed: argparse.Namespace, command: str) -> int:
     given = read_arguments(SyncArguments, "sync", parsed.overrides)
     from harness.publishing.sync import sync
 
-    return sync(given, _console_line())
+    with interrupt.gently():
+        return sync(given, _console_line())
 
 
 def _doctor(parsed: argparse.Namespace, command: str) -> int:
@@ -468,7 +488,8 @@ def _doctor(parsed: argparse.Namespace, command: str) -> int:
     given = read_arguments(DoctorArguments, "doctor", parsed.overrides)
     from harness.upkeep.doctor import doctor
 
-    return doctor(Path(given.results_dir), given.repair, given.free, _console_line())
+    with interrupt.gently():
+        return doctor(Path(given.results_dir), given.repair, given.free, _console_line())
 
 
 def _merge(parsed: argparse.Namespace, command: str) -> int:
@@ -477,9 +498,10 @@ def _merge(parsed: argparse.Namespace, command: str) -> int:
     given = read_arguments(MergeArguments, "merge", parsed.overrides)
     from harness.upkeep.merge import merge
 
-    return merge(Path(given.results_dir), Path(given.other), _console_line())
+    with interrupt.gently():
+        return merge(Path(given.results_dir), Path(given.other), _console_line())
 
 
 def _console_line() -> Callable[[str], None]:
     console = _console()
-    return lambda line: console.print(line, highlight=False, soft_wrap=True)
+    return lambda line: _say(console, line)

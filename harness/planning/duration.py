@@ -57,7 +57,9 @@ def duration(plan: Plan) -> Duration:
     if not bases:
         return Duration(0.0, "nothing is left to do")
     if isinstance(engine, SlurmConfig | RayConfig):
-        return Duration(None, f"how long is known after the first batches: jobs run where engine={engine.name} has them")
+        return Duration(
+            None, f"how long is known after the first batches: jobs run where engine={engine.name} has them"
+        )
     recorded = recorded_speeds(plan.store.root, engine.threads)
     speeds: dict[str, Speed] = {}
     unknown: list[str] = []
@@ -70,7 +72,11 @@ def duration(plan: Plan) -> Duration:
     chains = {base.key: _seconds(plan, base, speeds[base.key]) for base in bases if base.key in speeds}
     per_epoch = {problem(base.config): _epoch(plan, base, speeds[base.key]) for base in bases if base.key in speeds}
     if unknown:
-        return Duration(None, f"how long is known after the first batches: nothing like {_listed(unknown)} is recorded here", per_epoch)
+        return Duration(
+            None,
+            f"how long is known after the first batches: nothing like {_listed(unknown)} is recorded here",
+            per_epoch,
+        )
     slots = local_slots(engine, plan.bases[0].config.device)
     at_once = min(slots, len(bases))
     jobs = f"{at_once} jobs at once" if at_once > 1 else "one job at a time"

@@ -1,5 +1,4 @@
-"""What the rest of a plan asks of a device: floating-point operations, and hours at a rate that is said.
-"""
+"""What the rest of a plan asks of a device: floating-point operations, and hours at a rate that is said."""
 
 from __future__ import annotations
 
@@ -43,12 +42,11 @@ class Work:
         if self.training + self.evaluation == 0:
             return []
         rate = f"{self.rate / 1e12:.3g} TFLOP/s"
-        basis = ""
-        if self.recorded_bases > 0:
-            unit = "GPU" if self.device == "cuda" else "CPU job"
-            basis = f": {self.hours:.3g} {unit}-hours at {rate}, which {self.recorded_bases} bases of this plan reached here"
-        elif self.device == "cuda":
-            basis = f": {self.hours:.3g} GPU-hours at {rate}, a rate that is assumed: no base of this plan is recorded here"
+        unit, basis = "GPU" if self.device == "cuda" else "CPU job", ""
+        if self.recorded_bases > 0 or self.device == "cuda":
+            recorded = f"which {self.recorded_bases} bases of this plan reached here"
+            assumed = "a rate that is assumed: no base of this plan is recorded here"
+            basis = f": {self.hours:.3g} {unit}-hours at {rate}, {recorded if self.recorded_bases else assumed}"
         lines = [
             f"work: {self.training:.2g} operations in training and {self.evaluation:.2g} in evaluation, counted layer "
             f"by layer, line searches and the methods' own arithmetic aside{basis}",

@@ -271,6 +271,4 @@ def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str)
             bases.append((base, methods))
         evaluate = from_mapping(EvaluateConfig, "evaluate", own["evaluate"])
     check_whole_numbers("", composed.values)
-    return Experiment(
-        settings, evaluate, tuple(bases), command, values, tune, statistics, tuple(notes), tuple(entries)
-    )
+    return Experiment(settings, evaluate, tuple(bases), command, values, tune, statistics, tuple(notes), tuple(entries))

@@ -1,4 +1,4 @@
-"""A plan on the terminal: what it will cost, its bases and cells, what is done, stale or left, and on request the rest."""
+"""A plan on the terminal: what it will cost, its bases and cells, what is done or left, and on request the rest."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIBRARIES_BYTES, JOB_BYTES = 900_000_000, 300_000_000
 """what the command and the server of its jobs take with the libraries, and what a job takes beside what it holds"""
 
 
-def _counted(statuses: Iterable[str]) -> str:
+def _statuses(statuses: Iterable[str]) -> str:
     """`4 done, 2 left`"""
     counts = Counter(statuses)
     return ", ".join(f"{counts[status]} {status}" for status in ORDER if counts[status])
@@ -63,8 +63,8 @@ def plan_table(plan: Plan) -> FirstThatFits:
                 "seeds": _seeds([base.config.seed for base in bases]),
                 "epochs": epochs,
                 "weights": weights,
-                "bases": _counted(map(plan.base_status, bases)),
-                "cells": _counted(plan.statuses[cell.key] for base in bases for cell in base.cells),
+                "bases": _statuses(map(plan.base_status, bases)),
+                "cells": _statuses(plan.statuses[cell.key] for base in bases for cell in base.cells),
             }
             made.add_row(*(text for name, text in cells.items() if name not in without))
         if len(rows) > ROWS:
@@ -81,7 +81,7 @@ def bases_table(plan: Plan) -> Table:
     for name in ("base", "key", "training", "cells"):
         table.add_column(name, overflow="fold")
     for base in plan.bases[:ROWS]:
-        cells = _counted(plan.statuses[cell.key] for cell in base.cells)
+        cells = _statuses(plan.statuses[cell.key] for cell in base.cells)
         table.add_row(base.config.label, base.key[:8], plan.base_status(base), cells)
     if len(plan.bases) > ROWS:
         table.add_row(f"and {len(plan.bases) - ROWS} more")
@@ -143,7 +143,7 @@ def _left(plan: Plan) -> bool:
 def cost_text(plan: Plan, cost: Estimate, time: Duration, work: Work) -> str:
     """What the rest will take, in a line, and what the time follows from, in another."""
     if not _left(plan):
-        return f"nothing is left to do: {_counted(plan.statuses.values())}"
+        return f"nothing is left to do: {_statuses(plan.statuses.values())}"
     asked = f"{size(cost.disk_bytes)} of disk at most"
     if plan.bases[0].config.device == "cuda":
         asked += f", {size(cost.memory_bytes + work.activation_bytes)} of GPU memory a job"
@@ -154,7 +154,7 @@ def cost_text(plan: Plan, cost: Estimate, time: Duration, work: Work) -> str:
 
 def sums_text(plan: Plan, cost: Estimate) -> str:
     """How many bases and cells there are, how many of them are done, and what is to be trained, in a line."""
-    text = f"{len(plan.bases)} bases, {len(plan.statuses)} cells: {_counted(plan.statuses.values())}"
+    text = f"{len(plan.bases)} bases, {len(plan.statuses)} cells: {_statuses(plan.statuses.values())}"
     trained = {
         "of bases": cost.base_epochs,
         "of branches": cost.branch_epochs,

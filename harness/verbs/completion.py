@@ -119,7 +119,9 @@ def _keys(prefix: str, folders: list[Path]) -> Iterator[str]:
         yield from (f"{above}.{name}." for name in _presets(above, folders))
     else:
         found = _at(above, folders)
-        yield from (f"{above}.{_ending(key, value)}" for key, value in (found.items() if isinstance(found, dict) else ()))
+        yield from (
+            f"{above}.{_ending(key, value)}" for key, value in (found.items() if isinstance(found, dict) else ())
+        )
 
 
 def _ending(key: str, value: Any) -> str:

@@ -1,4 +1,4 @@
-"""`traindyn list`: what there is to choose from, one line each, read from files alone, so that nothing heavy is imported.
+"""`traindyn list`: what there is to choose from, one line each, from files alone, so that nothing heavy is imported.
 
 What a preset is for says the comment that its file begins with, or else the docstring of its class. A method's kind
 follows from the classes that its own inherits from, as their source has them.

@@ -13,9 +13,9 @@ from harness.planning.resolve import resolve
 from harness.storage.masking import masked
 from harness.validation import printable
 
-NOT_OF_A_SUITE = (*LIST_GROUPS, *SINGLE_GROUPS, "bases", "results_dir", "redo", "fast", "tuned")
+NOT_OF_A_SUITE = (*LIST_GROUPS, *SINGLE_GROUPS, "bases", "results_dir", "name", "redo", "fast", "tuned")
 """top-level keys that stand elsewhere, say where and how to run, or are applied already"""
-OF_AN_ENTRY = ("epochs", "batch_size")
+OF_AN_ENTRY = ("epochs", "batch_size", "seeds")
 
 
 def suite_text(request: Request, command: str) -> str:
@@ -61,12 +61,16 @@ def _suite(experiment: Experiment, request: Request) -> Values:
     }
     presets: dict[str, Values] = {
         group: {
-            name: _common(composed[group][name], [values[group][name] for used_name, values in used[group] if used_name == name])
+            name: _common(
+                composed[group][name], [values[group][name] for used_name, values in used[group] if used_name == name]
+            )
             for name in dict.fromkeys(name for name, _ in used[group])
         }
         for group in LIST_GROUPS
     }
-    chosen: dict[str, Any] = {group: [_choice(group, n, composed, request) for n in presets[group]] for group in presets}
+    chosen: dict[str, Any] = {
+        group: [_choice(group, n, composed, request) for n in presets[group]] for group in presets
+    }
     chosen |= {group: composed[group]["name"] for group in ("tracker", "engine")}
     suite: Values = {"defaults": chosen}
     if composed["bases"] is None:
@@ -110,7 +114,11 @@ def _difference(low: Values, high: Values) -> Values:
 
 
 def _entry(
-    entry: tuple[str, str, str, Values], presets: Mapping[str, Values], first: Values, composed: Values, request: Request
+    entry: tuple[str, str, str, Values],
+    presets: Mapping[str, Values],
+    first: Values,
+    composed: Values,
+    request: Request,
 ) -> Values:
     """An entry of `bases`: its presets, and where its values are others than those of the suite."""
     *names, values = entry

@@ -53,7 +53,7 @@ class TrainWorker(ObservingWorker):
     def follow(self) -> None:
         """Train from the bundle or the beginning, epoch by epoch, feeding the audience."""
         self.log = Log(self.folder / "log.txt")
-        self.trainer = Trainer(self.base, self.images, self.device)
+        self.trainer = Trainer(self.base, self.counted_images(), self.device)
         self.trajectory = StoredTrajectory(self.folder / "trajectory", self.device)
         self.audience = self._audience(self.trajectory)
         self.rows: list[Row] = []
