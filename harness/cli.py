@@ -259,8 +259,8 @@ def _power(plan: Plan) -> str:
     found = smallest_difference(seeds, tests=tests)
     size = "no difference: fewer than 3 seeds" if found != found else f"differences of {found:.1f} points and more"
     return (
-        f"tests {tests} comparisons with {seeds} seeds each and finds {size}, in 4 of 5 cases, "
-        f"where differences vary by {STD} points between seeds; the test images' own error aside"
+        f"finds {size}: {tests} comparisons with {seeds} seeds each, 4 times of 5, "
+        f"where differences vary by {STD} points between seeds"
     )
 
 

@@ -159,7 +159,7 @@ def main(address):
 
 
 class Forked:
-    """A command of the server's, used like a `subprocess.Popen` with text pipes, or on the `terminal` of a descriptor."""
+    """A command of the server's, used like a `subprocess.Popen` with text pipes; or on the terminal of a descriptor."""
 
     def __init__(self, arguments, folder, environment, terminal=None):
         self.args = [str(COMMAND), *arguments]

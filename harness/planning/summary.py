@@ -33,6 +33,11 @@ def _statuses(statuses: Iterable[str]) -> str:
     return ", ".join(f"{counts[status]} {status}" for status in ORDER if counts[status])
 
 
+def counted(number: int, what: str) -> str:
+    """`1 base` or `20 bases`"""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def _seeds(seeds: Collection[int]) -> str:
     """`0-4` or `0, 2, 7`"""
     found = sorted(seeds)
@@ -154,15 +159,16 @@ def cost_text(plan: Plan, cost: Estimate, time: Duration, work: Work) -> str:
 
 def sums_text(plan: Plan, cost: Estimate) -> str:
     """How many bases and cells there are, how many of them are done, and what is to be trained, in a line."""
-    text = f"{len(plan.bases)} bases, {len(plan.statuses)} cells: {_statuses(plan.statuses.values())}"
+    bases, cells = counted(len(plan.bases), "base"), counted(len(plan.statuses), "cell")
+    text = f"{bases}, {cells}: {_statuses(plan.statuses.values())}"
     trained = {
         "of bases": cost.base_epochs,
         "of branches": cost.branch_epochs,
-        "of bases again for cells that snapshots cannot serve": cost.shadow_epochs,
-        "of bases again for restart states that are gone": cost.rederived_epochs,
+        "of bases run again for cells that snapshots cannot serve": cost.shadow_epochs,
+        "of bases run again for restart states that are gone": cost.rederived_epochs,
     }
     epochs = ", ".join(f"{count} {what}" for what, count in trained.items() if count)
-    return text + (f"; epochs to train: {epochs}" if epochs else "; nothing to train" if _left(plan) else "")
+    return text + (f"; epochs to train: {epochs}" if epochs else "; nothing to train")
 
 
 def plan_text(plan: Plan, cost: Estimate) -> str:
@@ -192,8 +198,8 @@ def run_text(plan: Plan, cost: Estimate, time: Duration) -> str:
     reused = sum(status != "left" for status in plan.statuses.values())
     lines = [sums_text(plan, cost)]
     if reused:
-        lines.append(f"{reused} cells are there already and stay as they are")
+        lines.append(f"reused as they are: {counted(reused, 'cell')}")
     if half:
-        lines.append(f"{half} half-trained base{'s go' if half > 1 else ' goes'} on from the last finished epoch")
+        lines.append(f"go on from their last finished epoch: {counted(half, 'half-trained base')}")
     why = time.why if time.seconds is None else f"{time.text} ({time.why.removeprefix('time: ')})"
     return "\n".join([*lines, why])

@@ -91,7 +91,7 @@ def _choice(group: str, name: str, composed: Values, request: Request) -> str:
 
 
 def _common(composed: Values, found: Sequence[Values]) -> Values:
-    """Values of a preset over which those of every entry can be laid, which adds and replaces but takes nothing away."""
+    """Values of a preset over which those of every entry can be laid, which takes nothing away."""
     return found[0] if all(_lies_below(found[0], values) for values in found) else composed
 
 

@@ -72,6 +72,6 @@ def test_finished_cells_of_methods_with_the_same_numbers_are_taken_over():
 def test_a_plan_leaves_it_as_it_is(earlier):
     before = state(earlier)
     planned = here("plan", *ASKED, results=earlier)
-    assert "1 bases, 5 cells" in planned.stdout
-    assert "epochs 0 of bases," in planned.stdout
+    assert "1 base, 5 cells" in planned.stdout
+    assert "nothing to train" in planned.stdout
     assert state(earlier) == before

@@ -13,7 +13,7 @@ from harness.planning.methods import as_plain
 from harness.planning.plan import labels
 from harness.running.audience import Row
 from harness.running.events import JobResumed
-from harness.running.jobs.job import Log, device_name, read_bundle, versions
+from harness.running.jobs.job import Log, device_name, machine, read_bundle, versions
 from harness.running.jobs.observing import ObservingWorker
 from harness.storage.paths import restart_path, snapshot_path
 from harness.storage.store import Record
@@ -192,6 +192,7 @@ class TrainWorker(ObservingWorker):
             "resumed": self.resumed,
             "device": device_name(self.device),
             "threads": torch.get_num_threads(),
+            "machine": machine(),
             "seconds": self.clock.seconds,
             "counts": self.trainer.counts.as_dict(),
             "moving": self._moving(),
