@@ -322,7 +322,6 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
 
         time = duration(plan)
         text = run_text(plan, estimate(plan), time)
-    _say(console, text)
     with contextlib.ExitStack() as stack:
         with _saying("starting"):
             from harness.publishing.tracking_process import TrackingProcess
@@ -341,6 +340,7 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
             tracking = None
             if tracks(settings.tracker):
                 tracking = TrackingProcess(settings.tracker, root, settings.suite, METHOD, events.path)
+        display.line(text)
         display.start()
         try:
             try:

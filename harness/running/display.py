@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, RenderableType, RenderResult
@@ -46,6 +46,8 @@ class _Line:
 
     job: Job
     since: float
+    said: float
+    """when there was a plain line of it, or it began"""
     epoch: int = 0
     """epochs that have ended"""
     batches: int = 0
@@ -57,8 +59,6 @@ class _Line:
     best: float | None = None
     heard: float | None = None
     """when the epoch under way began"""
-    said: float = field(default_factory=time.monotonic)
-    """when there was a plain line of it"""
 
     @property
     def best_text(self) -> str:
@@ -190,7 +190,8 @@ class Display(LiveView):
         self._since = time.monotonic()
 
     def begin(self, job: Job) -> None:
-        self._running[id(job)] = _Line(job, time.monotonic())
+        now = time.monotonic()
+        self._running[id(job)] = _Line(job, since=now, said=now)
 
     def resumed(self, job: Job, event: JobResumed) -> None:
         """A job goes on after an epoch that it finished earlier."""
