@@ -83,6 +83,8 @@ class ReportArguments(Arguments):
         "target": "tables.target",
         "budget": "tables.budget",
         "landscape": "figures.landscape",
+        "width": "figures.width",
+        "title": "figures.title",
     }
     suite: Text = "adhoc"
     columns: str = ""
@@ -93,6 +95,10 @@ class ReportArguments(Arguments):
     compare: FilePath | Literal[""] = ""
     figures: Literal["all", "none"] = "all"
     landscape: Annotated[int, AfterValidator(_grid_points)] = 0
+    width: Literal["auto", "column", "text"] = "auto"
+    """of every figure: one column of a paper, its text, or of these the one that suits the figure"""
+    title: bool = True
+    """whether figures have titles"""
 
 
 Given = TypeVar("Given", bound=Arguments)

@@ -244,7 +244,7 @@ def _plan(parsed: argparse.Namespace, command: str) -> int:
 
 def _power(plan: Plan) -> str:
     """What the plan's comparisons can find."""
-    from harness.report.stats.power import STD, smallest_difference
+    from harness.report.stats.power import STD, earlier_std, smallest_difference
 
     statistics = plan.experiment.statistics
     asked = statistics.comparisons(cell.method.name for _, cell in plan.cells)
@@ -256,11 +256,13 @@ def _power(plan: Plan) -> str:
     if not any({*pair} <= chosen for pair in asked):
         return "decides nothing: no primary comparison is among the chosen methods (statistics.primary)"
     seeds, tests = min(map(len, rows.values())), len(asked) * len(rows)
-    found = smallest_difference(seeds, tests=tests)
+    std, suites = earlier_std(plan.store.root, {row[:2] for row in rows})
+    found = smallest_difference(seeds, std or STD, tests)
+    known = f"as in {', '.join(suites)}" if suites else "which is assumed"
     size = "no difference: fewer than 3 seeds" if found != found else f"differences of {found:.1f} points and more"
     return (
         f"finds {size}: {tests} comparisons with {seeds} seeds each, 4 times of 5, "
-        f"where differences vary by {STD} points between seeds"
+        f"where differences vary by {std or STD:.2g} points between seeds, {known}"
     )
 
 
@@ -330,9 +332,11 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
             from harness.running.engine.local import METHOD
             from harness.running.event_files import EventFolder
             from harness.running.event_loop import no_notices
+            from harness.running.origin import ask_origin
             from harness.running.scheduler import Scheduler, epochs_left
             from harness.tracking import tracks
 
+            origin = ask_origin(plan.experiment.command, root)
             events = stack.enter_context(EventFolder(plan.store))
             engine = open_engine(settings.engine, plan.bases[0].config.device, events.path)
             ended = sum(status != "left" for status in plan.statuses.values())
@@ -344,7 +348,7 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
         display.start()
         try:
             try:
-                scheduler = Scheduler(plan, engine, display, python_path, events.tell)
+                scheduler = Scheduler(plan, engine, display, python_path, events.tell, origin)
                 scheduler.run(no_notices if tracking is None else tracking.lines)
             finally:
                 display.stop()
@@ -433,7 +437,7 @@ def _show(root: Path, suite: str, console: Console) -> int:
         store = Store(root)
         frame = write_views(store, suite)
     console.print(terminal_table(frame))
-    for warning in warnings(frame):
+    for warning in warnings(frame, root):
         _say(console, warning)
     _say(console, f"tables and frame: {store.suite_folder(suite)}")
     return 1 if (frame["status"] == "failed").any() else 0
@@ -455,7 +459,8 @@ def _report(parsed: argparse.Namespace, command: str) -> int:
             report = make_report(options, say)
     frame = report.found.frame
     console.print(printed_table(report.tables) if report.tables else terminal_table(frame))
-    for text in (*warnings(frame), *report.texts, sentences(report.found), f"report: {report.page}"):
+    notes = warnings(frame, options.root)
+    for text in (*notes, *report.texts, sentences(report.found), f"report: {report.page}"):
         say(text)
     if parsed.open and not open_page(report.page):
         say("there is no screen to open it on")

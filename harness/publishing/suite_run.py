@@ -37,7 +37,8 @@ def suite_end(folder: Path, plan: Mapping[str, Any], frame: pd.DataFrame, config
     artifacts = []
     if config.keeps("tables"):
         tables = [path for path in sorted((folder / "tables").glob("*.*")) if path.suffix in (".md", ".csv", ".tex")]
-        views = [folder / "frame.parquet", folder / "history.parquet", *tables]
+        views = [folder / f"{name}.parquet" for name in ("frame", "history", "correct")]
+        views = [*(path for path in views if path.is_file()), *tables]
         artifacts.append(ArtifactFiles(f"{as_id(plan['suite'])}-frame", "frame", {path.name: path for path in views}))
         if report.is_file():
             whole = {str(path.relative_to(report.parent)): path for path in _files_below(report.parent)}

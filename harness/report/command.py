@@ -42,6 +42,8 @@ class Options:
     compare: str
     figures: bool
     landscape: int
+    width: str = "auto"
+    title: bool = True
     config_dirs: tuple[Path, ...] = ()
     """Folders with a user's own methods, which landscapes fit anew."""
 
@@ -60,6 +62,8 @@ class Options:
             compare=given.compare,
             figures=given.figures == "all",
             landscape=given.landscape,
+            width=given.width,
+            title=given.title,
             config_dirs=tuple(config_dirs),
         )
 
@@ -108,11 +112,12 @@ def draw(store: Store, options: Options, found: Results) -> Iterator[str]:
     """Draw all figures of a suite, with one line for what the reader must know of each."""
     from harness.report.figures.draw import draw_figures
     from harness.report.figures.landscape import draw_landscapes
+    from harness.report.figures.style import WIDTHS, Look
 
-    folder = store.suite_folder(options.suite) / "figures"
-    yield from draw_figures(store, found, folder)
+    folder, look = store.suite_folder(options.suite) / "figures", Look(WIDTHS.get(options.width), options.title)
+    yield from draw_figures(store, found, folder, look)
     if options.landscape:
-        yield from draw_landscapes(store, found.frame, folder, options.landscape, options.config_dirs)
+        yield from draw_landscapes(store, found.frame, folder, options.landscape, options.config_dirs, look)
 
 
 def open_page(page: Path, environment: Mapping[str, str] = os.environ) -> bool:

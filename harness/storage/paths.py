@@ -1,4 +1,4 @@
-"""Where a base keeps its snapshots and restart states: file names by epoch, which a plan needs without reading one."""
+"""Where a base keeps its snapshots and restart states, by epoch, which a plan needs without reading one; and logs."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ def stored_ts(folder: Path) -> tuple[int, ...]:
 def restart_path(folder: Path, t: int) -> Path:
     """The restart state of epoch t of the base in `folder`."""
     return folder / "restart" / f"{t:05d}.safetensors"
+
+
+def base_log(key: str) -> str:
+    """A base's log, below the results folder."""
+    return f"bases/{key}/log.txt"
+
+
+def cell_log(key: str) -> str:
+    """A cell's log, below the results folder."""
+    return f"cells/{key}/log.txt"

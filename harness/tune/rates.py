@@ -164,7 +164,8 @@ def rates_table(tables: Sequence[pd.DataFrame]) -> Table:
     for name in ("model", "dataset", "optimizer", "lr", "seeds", "val loss", "val %", ""):
         shown.add_column(name, justify="left" if name in COLUMNS[:3] else "right")
     for line in pd.concat(tables).to_dict("records"):
-        loss = "diverged" if np.isinf(line["val_loss"]) else f"{line['val_loss']:.4f} ± {line['val_loss_std']:.4f}"
+        spread = "" if np.isnan(line["val_loss_std"]) else f" ± {line['val_loss_std']:.4f}"
+        loss = "diverged" if np.isinf(line["val_loss"]) else f"{line['val_loss']:.4f}{spread}"
         names = [str(line[name]) for name in COLUMNS[:3]]
         accuracy = "" if np.isnan(line["val_accuracy"]) else f"{line['val_accuracy']:.2f}"
         shown.add_row(*names, f"{line['lr']:g}", str(line["seeds"]), loss, accuracy, "best" if line["best"] else "")

@@ -31,12 +31,14 @@ REPORT = """\
 what to report on, as key=value pairs:
   suite=quick                      a suite that has run, finished or not
   results_dir=results              where its results are
-  tables.columns=[base,swa,rank]   methods and columns to show; of the default tables all
+  tables.columns=[base,swa,n]      methods and columns to show; of the default tables all
   tables.metric=test_accuracy      test_accuracy | test_loss | val_accuracy | val_loss: what is compared
   tables.target=85                 validation accuracy to reach; of itself what the recalibrated base ends with
   tables.budget=base               also compare on one budget of gradients: base, or a number
   compare=published                also compare with published, another results folder, or a CSV of means
   figures=none                     all | none: tables and page alone
+  figures.width=column             column | text: every figure 3.25 or 6.75 inches wide, all text 7 points at that width
+  figures.title=false              figures without titles, for a paper that has them in captions
   figures.landscape=21             also the loss over a plane of each model, on so many points a side; resumable
 """
 

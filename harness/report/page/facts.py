@@ -7,8 +7,24 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from harness.results.frame import UNFINISHED
+from harness.results.frame import CAUSE, UNFINISHED
 from harness.storage.store import Store
+
+NAMED = 3
+"""The most models and data sets that a title names; of more it says how many."""
+
+
+def subject(frame: pd.DataFrame) -> str:
+    """What is compared, as a title: `test_resnet, test_vit on fashion_mnist: 14 methods, 5 seeds`."""
+    models, datasets = (list(dict.fromkeys(map(str, frame[name]))) for name in ("model", "dataset"))
+    what = ", ".join(models) if len(models) <= NAMED else f"{len(models)} models"
+    on = ", ".join(datasets) if len(datasets) <= NAMED else f"{len(datasets)} data sets"
+    methods, seeds = frame["method"].nunique(), frame["seed"].nunique()
+    return f"{what} on {on}: {_count(methods, 'method')}, {_count(seeds, 'seed')}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def facts(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
@@ -47,8 +63,9 @@ def versions(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
 
 
 def failures(store: Store, frame: pd.DataFrame) -> Iterator[dict[str, str]]:
-    """Cells that did not end well, with their reasons."""
+    """Cells that did not end well, each with its reason, the line of code at fault and its log below the results
+    folder, empty where its record has none."""
     for cell in frame[frame["status"].isin(UNFINISHED[:-1])].to_dict("records"):
         record = store.record(cell["cell_key"])
-        reason = (record or {}).get("reason") or ""
-        yield {**{str(k): str(v) for k, v in cell.items()}, "reason": reason}
+        said = {name: (record or {}).get(name) or "" for name in CAUSE}
+        yield {**{str(k): str(v) for k, v in cell.items()}, **said}

@@ -12,7 +12,8 @@ from harness.report.stats.means import statistics
 from harness.report.stats.summary import Results, summary
 from harness.report.tables import suite
 from harness.report.tables.columns import Choice
-from harness.report.tables.printed import Printed, latex, markdown
+from harness.report.tables.latex import latex
+from harness.report.tables.printed import Printed, markdown
 from harness.results.columns import METRICS, ROW_METHOD
 from harness.results.method_tables import MethodTables, first_with
 from harness.storage.files import replacing, write_bytes
