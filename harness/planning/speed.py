@@ -122,7 +122,7 @@ def _probe(config: BaseConfig, threads: int) -> float:
             steps = []
             for _ in range(STEPS):
                 begun = time.process_time()
-                cross_entropy(model(images_B), labels_B).backward()
+                torch.autograd.backward(cross_entropy(model(images_B), labels_B))
                 steps.append((time.process_time() - begun) / threads)
                 if sum(steps) > 1:
                     break

@@ -36,7 +36,7 @@ def suite_text(request: Request, command: str) -> str:
     return "\n".join(lines) + f"\n{text}"
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # yaml has no types
     """Mappings in lines, lists within one; nothing by reference."""
 
     def ignore_aliases(self, data: Any) -> bool:
