@@ -264,13 +264,19 @@ def _power(plan: Plan) -> str:
     chosen = {cell.method.name for _, cell in plan.cells}
     if not any({*pair} <= chosen for pair in asked):
         return "decides nothing: no primary comparison is among the chosen methods (statistics.primary)"
-    seeds, tests = min(map(len, rows.values())), len(asked) * len(rows)
+    tests = len(asked) * len(rows)
     std, suites = earlier_std(plan.store.root, {row[:2] for row in rows})
-    found = smallest_difference(seeds, std or STD, tests)
     known = f"as in {', '.join(suites)}" if suites else "which is assumed"
-    size = "no difference: fewer than 3 seeds" if found != found else f"differences of {found:.1f} points and more"
+    models: dict[int, dict[str, None]] = {}
+    for (model, *_), seeds in rows.items():
+        models.setdefault(len(seeds), {})[model] = None
+    parts = []
+    for seeds, of in models.items():
+        found = smallest_difference(seeds, std or STD, tests)
+        size = "no difference: fewer than 3 seeds" if found != found else f"differences of {found:.1f} points and more"
+        parts.append(f"{size} with {seeds} seeds" + (f" ({', '.join(of)})" if len(models) > 1 else ""))
     return (
-        f"finds {size}: {tests} comparisons with {seeds} seeds each, 4 times of 5, "
+        f"finds {', '.join(parts)}: {tests} comparisons, 4 times of 5, "
         f"where differences vary by {std or STD:.2g} points between seeds, {known}"
     )
 

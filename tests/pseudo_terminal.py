@@ -3,19 +3,23 @@
 `Screen` wraps lines that have become too long, as most terminals do where a window is made narrower.
 """
 
+import contextlib
 import fcntl
 import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import termios
 import time
 
-from command import SECONDS, environment
+from command import environment
 from command_server import COMMAND, Forked
 
+SECONDS = 60
+"""Longer than what is waited for here takes on a machine under load."""
 CONTROL = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|([\r\n\x07])|([^\x1b\r\n\x07]+)")
 
 
@@ -91,10 +95,18 @@ class Screen:
         return [text.rstrip() for text, _ in self.rows]
 
 
+def _take_terminal():
+    """In the child: the terminal is its own, and Ctrl-C reaches it."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A command on a pseudo-terminal of its own; Ctrl-C reaches all its processes, as from a keyboard.
 
-    `fresh`: in a new interpreter, which has imported nothing; otherwise forked from the server of commands.
+    `fresh`: in a new interpreter, which has imported nothing; otherwise forked from the server of commands. SIGINT is
+    at its default in it even where the tests ignore it, as they do in the background of a shell without job control.
+    As a context it kills what is left of the command at its end.
     """
 
     def __init__(self, *arguments, folder, width=80, variables=None, fresh=False):
@@ -107,11 +119,21 @@ class Terminal:
         if fresh:
             self.process = subprocess.Popen(
                 words, cwd=folder, env=variables, stdin=there, stdout=there, stderr=there, start_new_session=True,
-                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+                preexec_fn=_take_terminal,
             )  # fmt: skip
         else:
             self.process = Forked(words[1:], folder, variables, there)
         os.close(there)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(timeout=SECONDS)
+        if self._here is not None:
+            os.close(self._here)
 
     def _size(self, width):
         fcntl.ioctl(self._here, termios.TIOCSWINSZ, struct.pack("HHHH", self.screen.height, width, 0, 0))
@@ -155,4 +177,5 @@ class Terminal:
         while self._look(0.05):
             assert time.monotonic() < deadline, self.text
         os.close(self._here)
+        self._here = None
         return self.process.wait(timeout=SECONDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.config import BaseConfig, EvaluateConfig, Settings, StatisticsConfig, TuneConfig
@@ -25,5 +25,7 @@ class Experiment:
     """what a person must know of the settings, one line each"""
     added: tuple[str, ...] = ()
     """controls that were not asked for, and are here for comparison"""
+    stated: dict[str, set[str]] = field(default_factory=dict)
+    """by such a control the parameters that the suite or the command line state; all others follow its method's"""
     entries: tuple[tuple[str, str, str, dict[str, Any]], ...] = ()
     """model, dataset and optimizer of every base but its seed, and its values with all laid over them"""

@@ -303,9 +303,14 @@ def make_plan(experiment: Experiment, store: Store) -> Plan:
         notes += [f"dataset {name}: {note}" for note in here.notes] if here is not None else []
         digests = here.sha256 if here is not None else declared or "undeclared", *weights
         key, settings = base_key(config, *digests), base_key(replace(config, seed=0), *digests)
-        planned = [faults.tried(plan_cell, config, key, method, experiment.evaluate) for method in methods]
-        cells = tuple(cell for cell in planned if cell is not None)
-        bases.append(BasePlan(key, config, facts.N, facts.buffer_floats, cells, settings))
+        cells: list[CellPlan] = []
+        for method in methods:
+            added = method.name in experiment.added
+            tried = Faults() if added else faults
+            cell = tried.tried(plan_cell, config, key, method, experiment.evaluate)
+            cells += [] if cell is None else [cell]
+            notes += [f"controls not added: {line}" for line in tried.lines] if added else []
+        bases.append(BasePlan(key, config, facts.N, facts.buffer_floats, tuple(cells), settings))
     faults.check()
     for key, count in Counter(base.key for base in bases).items():
         if count > 1:

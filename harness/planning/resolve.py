@@ -424,7 +424,17 @@ def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str,
     assert statistics is not None
     said = tuple(dict.fromkeys([*notes, *controls.notes()]))
     return Experiment(
-        settings, evaluate, tuple(bases), command, values, tune, statistics, said, controls.names, tuple(entries)
+        settings,
+        evaluate,
+        tuple(bases),
+        command,
+        values,
+        tune,
+        statistics,
+        said,
+        controls.names,
+        controls.stated,
+        tuple(entries),
     )
 
 
@@ -481,6 +491,8 @@ def _data(name: str, own: Values, overridden: set[KeyPath], notes: list[str], un
     key, values = f"dataset.{name}", own["dataset"][name]
     bounded = [size for size in ("val_size", "test_size") if own["fast"] and ("dataset", name, size) not in overridden]
     faults = Faults()
+    faults.lines += too_long(values, key)
+    faults.check()
     found = None if unsure else faults.tried(completed, key, values, bounded)
     whole, lines = (assumed(values), []) if found is None else found
     config = faults.tried(from_mapping, DatasetConfig, key, whole, name=name)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import yaml
 
-from harness.planning.compose import LIST_GROUPS, SINGLE_GROUPS, Request, Values, available
+from harness.config import MethodConfig
+from harness.planning.compose import LIST_GROUPS, SINGLE_GROUPS, Request, Values, available, load_yaml
 from harness.planning.experiment import Experiment
-from harness.planning.resolve import resolve
+from harness.planning.methods import with_lengths
+from harness.planning.resolve import Entry, resolve
 from harness.storage.masking import masked
 from harness.validation import printable
 
@@ -51,7 +53,7 @@ _Dumper.add_representer(list, _Dumper.represent_list)
 
 
 def _suite(experiment: Experiment, request: Request) -> Values:
-    composed, entries = experiment.composed, experiment.entries
+    composed, entries = _without_controls(experiment, request)
     own = [values for *_, values in entries]
     used = {
         "model": [(model, values) for model, _, _, values in entries],
@@ -69,18 +71,64 @@ def _suite(experiment: Experiment, request: Request) -> Values:
         for group in LIST_GROUPS
     }
     chosen: dict[str, Any] = {
-        group: [_choice(group, n, composed, request) for n in presets[group]] for group in presets
+        group: [
+            _choice(group, name, composed, request)
+            for name in presets[group]
+            if group != "method" or name not in experiment.added
+        ]
+        for group in presets
     }
     chosen |= {group: composed[group]["name"] for group in ("tracker", "engine")}
     suite: Values = {"defaults": chosen}
     if composed["bases"] is None:
         suite["bases"] = None
     else:
-        suite["bases"] = [_entry(entry, presets, own[0], composed, request) for entry in entries]
+        suite["bases"] = [_entry(entry, presets, own[0], composed, request, experiment.added) for entry in entries]
     suite |= {key: value for key, value in own[0].items() if key not in NOT_OF_A_SUITE}
     for group in ("tracker", "engine"):
         suite[group] = {key: value for key, value in composed[group].items() if key != "name"}
+    presets["method"] = {
+        name: values for name, values in presets["method"].items() if values or name not in experiment.added
+    }
     return suite | presets
+
+
+def _without_controls(experiment: Experiment, request: Request) -> tuple[Values, list[Entry]]:
+    """The composition and its entries, of whose added controls only that is left which does not follow by itself."""
+    composed, files = experiment.composed, available("method", request.config_dirs)
+    built: dict[tuple[str, str, str], dict[str, MethodConfig]] = {}
+    for base, methods in experiment.bases:
+        key = (base.model.name, base.dataset.name, base.optimizer.name)
+        built.setdefault(key, {method.name: method.config for method in methods})
+
+    def own(methods: Values, epochs: int, found: Mapping[str, MethodConfig]) -> Values:
+        return {
+            name: _own_of_control(
+                values, load_yaml(files[name])[name], experiment.stated[name], found.get(name), epochs
+            )
+            if name in experiment.added
+            else values
+            for name, values in methods.items()
+        }
+
+    reduced = [
+        (*names, {**values, "method": own(values["method"], values["epochs"], built.get(tuple(names), {}))})
+        for *names, values in experiment.entries
+    ]
+    return {**composed, "method": own(composed["method"], composed["epochs"], {})}, reduced
+
+
+def _own_of_control(
+    values: Values, preset: Values, stated: Set[str], built: MethodConfig | None, epochs: int
+) -> Values:
+    """The values of an added control that are stated, or are others than its preset's and not those of its method."""
+    params = {} if built is None else built.params
+    whole = with_lengths("", values, epochs)
+    return {
+        key: value
+        for key, value in values.items()
+        if key in stated or (value != preset.get(key) and (key not in params or params[key] == whole[key]))
+    }
 
 
 def _choice(group: str, name: str, composed: Values, request: Request) -> str:
@@ -119,6 +167,7 @@ def _entry(
     first: Values,
     composed: Values,
     request: Request,
+    added: Sequence[str],
 ) -> Values:
     """An entry of `bases`: its presets, and where its values are others than those of the suite."""
     *names, values = entry
@@ -130,7 +179,7 @@ def _entry(
     methods = {name: _difference(presets["method"][name], own) for name, own in values["method"].items()}
     if any(methods.values()):
         made["method"] = {name: own for name, own in methods.items() if own}
-    if missing := [name for name in presets["method"] if name not in values["method"]]:
+    if missing := [name for name in dict.fromkeys([*presets["method"], *added]) if name not in values["method"]]:
         made["without"] = missing
     return made
 

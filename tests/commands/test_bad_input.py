@@ -307,5 +307,5 @@ def test_arguments_after_an_option_count_too(untouched):
     planned = here(
         "plan", "dataset=digits", f"--config-dir={OWN}", "method=last_weights", "epochs=5", results=untouched
     )
-    assert "methods: last_weights" in planned.stdout
+    assert "methods: base_recalibrated, last_weights" in planned.stdout
     assert "epochs to train: 5 of bases" in planned.stdout

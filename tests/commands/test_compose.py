@@ -234,7 +234,8 @@ def test_what_is_to_be_decided_is_checked(given, message):
 
 def test_values_for_presets_that_are_not_chosen_are_dropped(own):
     """Here for ema, and in smoke for CMD; a preset that does not exist is a mistake all the same."""
-    assert {method.name for method in study("suite=levels", own=own).bases[0][1]} == {"base", "lawa", "swa"}
+    chosen = {method.name for method in study("suite=levels", own=own).bases[0][1]}
+    assert chosen == {"base", "base_recalibrated", "lawa", "swa"}
     assert [method.name for method in study("suite=smoke", "method=base").bases[0][1]] == ["base"]
     with pytest.raises(ConfigError, match=r"method: no preset named 'lava'.*lawa"):
         study("suite=mistaken", own=own)
@@ -269,7 +270,7 @@ def test_a_timm_name_stands_where_a_preset_may(tmp_path):
     """Its values can be set below its name, dots as underscores."""
     planned = here("plan", "model=resnet10t", "dataset=digits", results=tmp_path / "results")
     assert "resnet10t" in planned.stdout
-    assert "1 bases" in planned.stdout
+    assert "1 base, " in planned.stdout
     (base, _), *rest = study(
         "model=resnet18.a1_in1k", "dataset=digits", "method=base", "model.resnet18_a1_in1k.stem=small"
     ).bases

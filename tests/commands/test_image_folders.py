@@ -87,12 +87,14 @@ def test_class_folders_alone_in_one_command(tmp_path):
     results, home = tmp_path / "results", {"HOME": str(tmp_path)}
     said = here("run", *given, "fast=true", "tracker=none", results=results, variables=home).stdout
     place = tmp_path / "pets"
-    follows = f"channels 3, size 16, classes 2 (cat, dog), val_size 4: from the files in {place}"
+    follows = f"channels 3, size 16, classes 2 (cat, dog): from the files in {place}"
     drawn = "of 40 pictures 8 (20%) are the test split and 4 (10%) validation, the same share of every class"
     for line in (follows, f"one folder per class in {place}, none of test pictures: {drawn}, drawn with split_seed 0"):
         assert f"dataset image_folder: {line}\n" in said
-    frame = pd.read_parquet(results / "suites/adhoc/frame.parquet")
-    assert frame["status"].tolist() == ["done", "done"]
+    frame = pd.read_parquet(results / "suites/test_resnet-pets-fast/frame.parquet")
+    assert dict(zip(frame["method"], frame["status"], strict=True)) == dict.fromkeys(
+        ["base", "base_recalibrated", "cmd_online", "time_mean"], "done"
+    )
     refused = here("plan", *given, "dataset.image_folder.classes=3", results=results, variables=home, code=2).stderr
     assert refused.splitlines() == [
         "error: 2 things to change:",

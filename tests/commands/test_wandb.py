@@ -17,13 +17,14 @@ from harness.tracking.wandb.transaction_log import read_offline
 RUN = (
     "run",
     "suite=smoke",
+    "name=smoke",
     "seeds=[0]",
     "epochs=5",
     "evaluate.test=every",
-    "method=[base,base_recalibrated,swa,cmd_posthoc,lookahead]",
+    "method=[base,base_recalibrated,time_mean,swa,cmd_posthoc,lookahead]",
 )
-PUBLISH = ("publish", "suite=smoke")
-CELLS = 5
+PUBLISH = ("publish", "name=smoke")
+CELLS = 6
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +58,9 @@ def assert_equals_records(server, results):
 
 
 def sent(config):
-    """A configuration as wandb sends it: without mappings that are empty."""
-    return {k: sent(v) if isinstance(v, dict) else v for k, v in config.items() if v != {}}
+    """A configuration as wandb sends it, by its values: without mappings that hold none."""
+    inner = {k: sent(v) if isinstance(v, dict) else v for k, v in config.items()}
+    return {k: v for k, v in inner.items() if v != {}}
 
 
 def has_run(server, method):

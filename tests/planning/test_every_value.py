@@ -168,7 +168,7 @@ def test_a_suite_builds_on_another(tmp_path):
         validate(compose_values(Request((f"suite={name}",), (tmp_path,))), (tmp_path,), "a test")
         for name in ("smoke", "shorter")
     )
-    assert [method.name for method in shorter.bases[0][1]] == ["base", "swa"]
+    assert [method.name for method in shorter.bases[0][1]] == ["base", "base_recalibrated", "swa"]
     assert [replace(base, epochs=4) for base, _ in smoke.bases] == [base for base, _ in shorter.bases]
 
 

@@ -98,7 +98,7 @@ def test_a_share_and_the_number_that_it_comes_to_are_one_cell(tmp_path):
     """With one key, and the same of all other cells."""
     small = ("model=test_resnet", "dataset=digits", "epochs=10", "method=[base,cmd_online,p_sgd]", "tracker=none")
     keys = [
-        [cell.key for _, cell in make_plan(resolve(Request((*small, *given)), "a test"), Store(tmp_path)).cells]
+        [cell.key for _, cell in make_plan(resolve(Request((*small, *given)), "a test", False), Store(tmp_path)).cells]
         for given in (
             (),
             ("method.cmd_online.warmup=2", "method.p_sgd.milestones=[3,5]"),
@@ -111,7 +111,7 @@ def test_a_share_and_the_number_that_it_comes_to_are_one_cell(tmp_path):
 
 def test_a_plan_says_what_shares_come_to():
     small = ("model=test_resnet", "dataset=digits", "method=[base,cmd_online,dmd,cmd_embedded]", "tracker=none")
-    notes = resolve(Request((*small, "epochs=30")), "a test").notes
+    notes = resolve(Request((*small, "epochs=30")), "a test", compares=False).notes
     assert notes == ("of 30 epochs warmup 0.2 is 6 (cmd_online, dmd, cmd_embedded), every 0.1 is 3 (cmd_embedded)",)
 
 

@@ -189,6 +189,7 @@ def test_what_is_done_to_pictures_is_said_and_remembered(config, tmp_path, monke
     for index in (1, 2):
         Image.new("RGB", (SIDE, SIDE)).save(folder / f"{index}.png", exif=turned)
     expected = (
+        "val/ is the test split; validation has 3 of 12 in train/, drawn with split_seed 0",
         f"1 file is left out whose ending is not that of a picture that PIL decodes (.txt 1), such as "
         f"{tmp_path}/root/train/ant/notes.txt",
         "2 pictures are turned upright, as EXIF orientation says",

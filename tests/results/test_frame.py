@@ -322,9 +322,10 @@ def test_cells_that_failed_are_named_with_reason_line_of_code_and_log_once_where
     failed = "failed: net digits sgd seed 0:"
     reason = f"{failed} base, swa, ema: process ended with SIGSEGV; at mine.py:3 in observe: crash()"
     assert warnings(load_frame(store.root, "quick")) == [
+        "partial: 4 failed of 4 cells",
         f"{reason}; log: bases/net-0/log.txt", f"{failed} lawa: NaN loss",
     ]  # fmt: skip
-    named, _ = warnings(load_frame(store.root, "quick"), store.root)
+    _, named, _ = warnings(load_frame(store.root, "quick"), store.root)
     assert named.endswith(f"; log: {store.root / 'bases/net-0/log.txt'}")
 
 

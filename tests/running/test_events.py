@@ -9,6 +9,7 @@ import pytest
 from harness.running import events
 from harness.running.event_files import EventFolder, EventReader, EventWriter, abandoned
 from harness.running.events import (
+    BatchesDone,
     CellEnded,
     DiskFailed,
     EpochEnded,
@@ -34,6 +35,7 @@ ALL = [
     RunStarted("cell", INFO),
     RowsAdded("cell", "id-store", ROWS),
     JobResumed(3),
+    BatchesDone(4, 2, 20, 123.5, 0.1 + 0.2),
     EpochEnded(4, 123.5, None),
     CellEnded("cell", "failed", "no", "mine.py:3 in observe: no", "cells/cell/log.txt"),
     TrialValued("cell", {"status": "done", "val_loss": 1 / 3}),

@@ -25,7 +25,7 @@ def keys(results, *overrides, folders=()):
         ["suite=paper", "model=[resnet18,lenet5]", "fast=true", "seeds=[0,1]", "optimizer.adam.lr=0.01"],
         ["suite=rates", "evaluate.test=every"],
         ["model=[test_vit,test_resnet]", "dataset=digits", "dataset.digits.resize=28", "optimizer=[sgd,adam_wsd]"],
-        ["model=resnet10t", "dataset=digits", "method=[base,p_sgd]", "method.p_sgd.warmup=4"],
+        ["model=resnet10t", "dataset=digits", "method=[base,p_sgd]", "method.p_sgd.warmup=8"],
     ],
     ids=" ".join,
 )  # fmt: skip
