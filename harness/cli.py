@@ -268,8 +268,8 @@ def _power(plan: Plan) -> str:
     std, suites = earlier_std(plan.store.root, {row[:2] for row in rows})
     known = f"as in {', '.join(suites)}" if suites else "which is assumed"
     models: dict[int, dict[str, None]] = {}
-    for (model, *_), seeds in rows.items():
-        models.setdefault(len(seeds), {})[model] = None
+    for (model, *_), of_row in rows.items():
+        models.setdefault(len(of_row), {})[model] = None
     parts = []
     for seeds, of in models.items():
         found = smallest_difference(seeds, std or STD, tests)
