@@ -85,7 +85,8 @@ def _line(verb: str) -> str:
 def _write(text: str) -> None:
     """To stderr, past whatever holds it: on a terminal over what stands on the line, and with its cursor shown."""
     with suppress(OSError, ValueError, AttributeError):
-        stream = sys.stderr
+        # rich's live view, while it is shown, prints above itself what is written to the stream in this one's place
+        stream = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
         if stream.isatty():
             text = f"\r\x1b[2K\x1b[?25h{text}"
         stream.write(text)

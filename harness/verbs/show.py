@@ -96,10 +96,10 @@ def _suite(experiment: Experiment, request: Request) -> Values:
 def _without_controls(experiment: Experiment, request: Request) -> tuple[Values, list[Entry]]:
     """The composition and its entries, of whose added controls only that is left which does not follow by itself."""
     composed, files = experiment.composed, available("method", request.config_dirs)
-    built: dict[tuple[str, str, str], dict[str, MethodConfig]] = {}
-    for base, methods in experiment.bases:
-        key = (base.model.name, base.dataset.name, base.optimizer.name)
-        built.setdefault(key, {method.name: method.config for method in methods})
+    built: dict[tuple[str, str, str, int], dict[str, MethodConfig]] = {}
+    for base, fitted in experiment.bases:
+        key = (base.model.name, base.dataset.name, base.optimizer.name, base.epochs)
+        built.setdefault(key, {method.name: method.config for method in fitted})
 
     def own(methods: Values, epochs: int, found: Mapping[str, MethodConfig]) -> Values:
         return {
@@ -111,10 +111,11 @@ def _without_controls(experiment: Experiment, request: Request) -> tuple[Values,
             for name, values in methods.items()
         }
 
-    reduced = [
-        (*names, {**values, "method": own(values["method"], values["epochs"], built.get(tuple(names), {}))})
-        for *names, values in experiment.entries
-    ]
+    reduced: list[Entry] = []
+    for model, dataset, optimizer, values in experiment.entries:
+        found = built.get((model, dataset, optimizer, values["epochs"]), {})
+        methods = own(values["method"], values["epochs"], found)
+        reduced.append((model, dataset, optimizer, {**values, "method": methods}))
     return {**composed, "method": own(composed["method"], composed["epochs"], {})}, reduced
 
 

@@ -36,27 +36,27 @@ def watched(tmp_path_factory):
         "FAULT": f"hold step 9 {counter}",
         "CONSTANT": "harness.running.jobs.progress TELL_SECONDS 0",
     }
-    terminal = Terminal(*ASKED, f"results_dir={folder / 'results'}", folder=folder, width=140, variables=variables)
-    screens = {}
-    terminal.shows("2/6")
-    terminal.wait(lambda _: counter.with_name("steps.held").exists())
-    for width in (140, 80, 50, 140):
-        terminal.resize(width)
-        # the view is drawn anew at every look at the jobs
-        seen = len(terminal.text)
-        terminal.wait(lambda now, seen=seen: now.text[seen:].count(LABEL[:20]) >= 2)
-        screens.setdefault(width, list(terminal.screen.lines))
-    terminal.press(CTRL_C)
-    last = interrupted(terminal)
+    results, screens = folder / "results", {}
+    with Terminal(*ASKED, f"results_dir={results}", folder=folder, width=140, variables=variables) as terminal:
+        terminal.shows("2/6")
+        terminal.wait(lambda _: counter.with_name("steps.held").exists())
+        for width in (140, 80, 50, 140):
+            terminal.resize(width)
+            # the view is drawn anew at every look at the jobs
+            seen = len(terminal.text)
+            terminal.wait(lambda now, seen=seen: now.text[seen:].count(LABEL[:20]) >= 2)
+            screens.setdefault(width, list(terminal.screen.lines))
+        terminal.press(CTRL_C)
+        last = interrupted(terminal)
     counter.with_name("steps.held").unlink()
-    return folder / "results", terminal, screens, last
+    return results, terminal, screens, last
 
 
 def test_the_first_line_comes_at_once_and_says_what_will_be_done(watched):
     _, terminal, screens, _ = watched
     assert terminal.text.startswith("planning ...")
     above = " ".join(screens[140])
-    assert "1 base, 2 cells: 2 left; epochs to train: 6 of bases" in above
+    assert "1 base, 3 cells: 3 left; epochs to train: 6 of bases" in above
     assert re.search(r"about \d+ (s|min) on this machine \(from training steps of test_resnet measured here", above)
 
 
@@ -103,10 +103,10 @@ def test_ctrl_c_while_libraries_are_imported(tmp_path, arguments, module):
     """From the first import on, in whatever import it falls."""
     mark = tmp_path / "mark"
     variables = {"PYTHONPATH": str(SHIM), "HOLD_IMPORT": f"{module} {mark}"}
-    terminal = Terminal(*arguments, folder=tmp_path, variables=variables, fresh=True)
-    terminal.wait(lambda _: mark.exists())
-    terminal.press(CTRL_C)
-    interrupted(terminal)
+    with Terminal(*arguments, folder=tmp_path, variables=variables, fresh=True) as terminal:
+        terminal.wait(lambda _: mark.exists())
+        terminal.press(CTRL_C)
+        interrupted(terminal)
     assert not (tmp_path / "results").exists()
 
 
@@ -115,20 +115,20 @@ def test_ctrl_c_in_an_import_in_the_midst_of_work_waits_for_its_end(tmp_path, sm
     mark, results = tmp_path / "mark", shutil.copytree(smoke.results, tmp_path / "results")
     variables = {"PYTHONPATH": str(SHIM), "HOLD_IMPORT": f"harness.report.tables.terminal {mark}"}
     words = ("run", "suite=smoke", "save=final", f"results_dir={results}")
-    terminal = Terminal(*words, folder=tmp_path, variables=variables, fresh=True)
-    terminal.wait(lambda _: mark.exists())
-    terminal.press(CTRL_C)
-    mark.unlink()
-    interrupted(terminal)
+    with Terminal(*words, folder=tmp_path, variables=variables, fresh=True) as terminal:
+        terminal.wait(lambda _: mark.exists())
+        terminal.press(CTRL_C)
+        mark.unlink()
+        interrupted(terminal)
 
 
 def test_ctrl_c_twice_ends_at_once(watched, tmp_path):
     """Where jobs are slow to end, who presses again does not wait."""
     counter = tmp_path / "steps"
     variables = {"PYTHONPATH": str(SHIM), "FAULT": f"hold step 3 {counter}"}
-    terminal = Terminal(*ASKED, f"results_dir={tmp_path / 'results'}", folder=tmp_path, variables=variables)
-    terminal.wait(lambda _: counter.with_name("steps.held").exists())
-    for _ in range(5):
-        terminal.press(CTRL_C)
-    interrupted(terminal)
+    with Terminal(*ASKED, f"results_dir={tmp_path / 'results'}", folder=tmp_path, variables=variables) as terminal:
+        terminal.wait(lambda _: counter.with_name("steps.held").exists())
+        for _ in range(5):
+            terminal.press(CTRL_C)
+        interrupted(terminal)
     counter.with_name("steps.held").unlink()

@@ -41,6 +41,34 @@ def test_what_is_shown_gives_the_same_plan_when_it_is_given_back(tmp_path, asked
     assert yaml.safe_load(shown) == yaml.safe_load(path.read_text())
 
 
+OWN = """\
+# @package _global_
+defaults:
+  - override /method: [base, cmd_online, dmd]
+bases:
+  - {model: test_resnet, dataset: digits}
+  - {model: test_vit, dataset: digits, method: {dmd: {warmup: 3}}, without: [persistence]}
+method:
+  cmd_online: {warmup: 2, control: epoch_ema}
+  epoch_ema: {forgetting: 0.8}
+"""
+
+
+def test_controls_that_are_there_by_themselves_are_left_out_but_for_what_is_stated_of_them(tmp_path):
+    (tmp_path / "suite").mkdir()
+    (tmp_path / "suite/own.yaml").write_text(OWN)
+    text = suite_text(Request(("suite=own", "device=cpu"), (tmp_path,)), "a test")
+    (tmp_path / "suite/again.yaml").write_text(text)
+    shown = yaml.safe_load(text)
+    assert {"override /method": ["base", "cmd_online", "dmd"]} in shown["defaults"]
+    assert shown["method"]["epoch_ema"] == {"forgetting": 0.8}
+    assert [entry.get("without") for entry in shown["bases"]] == [None, ["persistence"]]
+    own, again = (resolve(Request((f"suite={name}", "device=cpu"), (tmp_path,)), "a test") for name in ("own", "again"))
+    configs = [[(base, [method.config for method in of]) for base, of in found.bases] for found in (own, again)]
+    assert configs[0] == configs[1]
+    assert again.added == own.added == ("base_recalibrated", "epoch_ema", "persistence")
+
+
 def test_every_value_is_there_whatever_the_suite_says_of_it(tmp_path):
     shown = yaml.safe_load(suite_text(Request(("suite=smoke", r"tracker.notes='\${x}'", "tracker=csv")), "a test"))
     assert shown["optimizer"]["sgd_momentum"]["momentum"] == 0.9
