@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.packages import CONF
 from harness.terminal import patient_streams
-from harness.validation import ConfigError, reason
+from harness.validation import ConfigError, printable, reason, seen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -231,7 +231,9 @@ def _code_of(error: BaseException, verb: str) -> int:
         print(f"interrupted: run the same command again to go on from the last finished {unit}", file=sys.stderr)
         return 130
     if isinstance(error, ConfigError):
-        print(f"error: {error}", file=sys.stderr)
+        from harness.storage.masking import masked_text
+
+        print(f"error: {printable(masked_text(str(error)))}", file=sys.stderr)
         return 2
     if not isinstance(error, OSError):
         raise error
@@ -299,14 +301,23 @@ def _make_plan(parsed: argparse.Namespace, command: str) -> Plan:
         from harness.tune.command import tunable
 
         experiment = tunable(experiment)
-    return make_plan(experiment, Store(Path(experiment.settings.results_dir)))
+    plan = make_plan(experiment, Store(Path(experiment.settings.results_dir)))
+    if parsed.verb != "plan":
+        plan.check_folders()
+    return plan
 
 
 def _console() -> Console:
     from rich.console import Console
 
+    class Plainly(Console):
+        """Texts without characters that move the cursor or turn the direction of what is read."""
+
+        def print(self, *objects: Any, **options: Any) -> None:
+            super().print(*(seen(one) if isinstance(one, str) else one for one in objects), **options)
+
     # paths and names may hold [brackets] and :colons: of their own
-    return Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
+    return Plainly(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
 
 
 def _plan(parsed: argparse.Namespace, command: str) -> int:
@@ -445,6 +456,7 @@ def _tune_rates(experiment: Experiment, parsed: argparse.Namespace, command: str
 
     def run(asked: Experiment) -> pd.DataFrame:
         plan = make_plan(asked, Store(root))
+        plan.check_folders()
         if "left" in plan.statuses.values():
             warm_up()
             plan = _with_data(plan, lambda: make_plan(asked, Store(root)), console)

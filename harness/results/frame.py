@@ -16,15 +16,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pyarrow import parquet
 
-from harness.config import ConfigError, nearest
-from harness.results.columns import ADDED, FRAME_COLUMNS, METRICS, from_source
+from harness.config import ConfigError, Name, nearest
+from harness.results.columns import ADDED, FRAME_COLUMNS, METRICS, ROW_METHOD, from_source
 from harness.results.correct import Correct, correct_of, correct_table
-from harness.storage.store import STATUSES as RECORDED
+from harness.storage import inside
+from harness.storage.files import CorruptFile
+from harness.storage.parquet import check_parquet, read_parquet
+from harness.storage.paths import plan_files
+from harness.storage.schemas import STATUSES as RECORDED
+from harness.storage.schemas import read_plan_file
 from harness.storage.store import Store
+from harness.validation import reason, validated
 
-PLAN_SCHEMA = 1
 MARGIN = 0.5
 """The points of accuracy within which methods count as equivalent, where the plan does not say."""
 STATUSES = (*RECORDED, "left")
@@ -74,18 +78,35 @@ def gather(store: Store, plan: dict[str, Any]) -> Gathered:
     threads: Counter[str] = Counter()
     for cell in plan["cells"]:
         found = store.cell(cell["cell_key"])
-        rows.append(_row(cell, None if found is None else found[0]))
-        if found is not None:
-            if found[0]["status"] == "done":
-                threads[str(found[0].get("threads", "unknown"))] += 1
-                if (bits := correct_of(found[0])) is not None:
-                    correct[cell["cell_key"]] = bits
-            table = parquet.read_table(pa.BufferReader(found[1]))
-            keys = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), dtype=np.int32)), [cell["cell_key"]])
-            parts.append(table.add_column(0, "cell_key", keys.cast("string")))
+        table = None if found is None else _table(store, cell["cell_key"], found[1])
+        record = None if found is None or table is None else found[0]
+        rows.append(_row(cell, record))
+        if record is None or table is None:
+            continue
+        if record["status"] == "done":
+            threads[str(record["threads"] or "unknown")] += 1
+            if (bits := correct_of(record)) is not None:
+                correct[cell["cell_key"]] = bits
+        keys = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), dtype=np.int32)), [cell["cell_key"]])
+        parts.append(table.add_column(0, "cell_key", keys.cast("string")))
     frame = _frame(rows, plan)
     frame.attrs["threads"] = dict(threads)
     return Gathered(frame, _history(parts), correct_table(correct))
+
+
+def _table(store: Store, cell_key: str, content: bytes) -> pa.Table | None:
+    """The history of a cell, None where its file holds none, which is said."""
+    try:
+        table = check_parquet(content).read()
+        kinds = {field.name: field.type for field in table.schema}
+        numbers = all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds.values())
+        if not numbers or "epoch" not in kinds or "cell_key" in kinds:
+            raise CorruptFile("columns must be epoch and numbers")
+        return table.set_column(table.column_names.index("epoch"), "epoch", table["epoch"].cast("int64"))
+    except (CorruptFile, pa.ArrowException, OSError) as error:
+        path = store.cell_folder(cell_key) / "history.parquet"
+        store.say(f"not read, its cell counts as left: {path}: {reason(error)}")
+        return None
 
 
 def _frame(rows: list[dict[str, Any]], plan: dict[str, Any]) -> pd.DataFrame:
@@ -133,6 +154,9 @@ def validate(frame: pd.DataFrame) -> None:
     if len(unknown):
         status, key = unknown.iloc[0][["status", "cell_key"]]
         raise ConfigError(f"frame.status must be one of {', '.join(STATUSES)}, got {status!r} in cell {key}")
+    for name in ROW_METHOD:
+        for text in frame[name].unique():
+            validated(f"frame.{name}", Name, text)
     for name in (name for name, metric in METRICS.items() if metric.unit == "%"):
         outside = frame[frame[name].notna() & ~frame[name].between(0, 100)]
         if len(outside):
@@ -159,24 +183,20 @@ def _history(parts: list[pa.Table]) -> pd.DataFrame:
 def read_plan(results_dir: Path | str, suite: str) -> dict[str, Any]:
     """The last plan of a suite; ConfigError, naming the suites that exist, where there is none."""
     suites = Path(results_dir) / "suites"
+    inside.known(Path(results_dir))
     path = suites / suite / "plan.json"
-    if not path.is_file():
-        known = [found.parent.name for found in suites.glob("*/plan.json")]
+    known = [found.parent.name for found in plan_files(Path(results_dir))]
+    if suite not in known:
         raise ConfigError(
             f"suite must be one that has run in {results_dir}, got {suite!r}{nearest(suite, known)}"
             if known
             else f"suite must be one that has run, got {suite!r}; {results_dir} holds none"
         )
     try:
-        plan: dict[str, Any] = json.loads(path.read_bytes())
-        schema = plan["schema"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} must be a plan, got {error!r}; running suite={suite} writes it anew") from error
-    if schema != PLAN_SCHEMA:
-        raise ConfigError(
-            f"{path} must have schema {PLAN_SCHEMA}, got {schema!r}; running suite={suite} writes it anew"
-        )
-    return plan
+        return read_plan_file(path)
+    except CorruptFile as error:
+        text = str(error).removeprefix(f"{path}: ")
+        raise ConfigError(f"{path} must be a plan: {text}; running suite={suite} writes it anew") from error
 
 
 def load_correct(results_dir: Path | str, suite: str = "quick") -> pd.DataFrame:
@@ -187,7 +207,7 @@ def load_correct(results_dir: Path | str, suite: str = "quick") -> pd.DataFrame:
     plan = read_plan(results_dir, suite)
     if _views(Path(results_dir), suite, plan) is not None:
         with contextlib.suppress(OSError, ValueError):  # an earlier version wrote none
-            return pd.read_parquet(Path(results_dir) / "suites" / suite / "correct.parquet")
+            return read_parquet(Path(results_dir) / "suites" / suite / "correct.parquet")
     return gather(Store(Path(results_dir)), plan).correct
 
 
@@ -202,7 +222,7 @@ def _views(results_dir: Path, suite: str, plan: dict[str, Any]) -> tuple[pd.Data
     """
     folder = results_dir / "suites" / suite
     try:
-        frame, history = (pd.read_parquet(folder / f"{name}.parquet") for name in ("frame", "history"))
+        frame, history = (read_parquet(folder / f"{name}.parquet") for name in ("frame", "history"))
         earlier = set(FRAME_COLUMNS) - set(frame.columns)
         if earlier <= set(ADDED):
             frame = frame.reindex(columns=list(FRAME_COLUMNS)).astype(FRAME_COLUMNS)

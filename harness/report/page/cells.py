@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from harness.report.method_styles import style_of
 from harness.results.columns import ROW
 from harness.storage.store import Record, Store
+from harness.validation import seen
 
 
 def write_cell_pages(
@@ -58,8 +59,8 @@ def _contents(record: Record | None) -> dict[str, Any]:
     facts = {"device": record["device"], "threads": record.get("threads"), "W&B run": record.get("run_id")}
     return {
         "status": record["status"],
-        "reason": record.get("reason"),
-        "traceback": record.get("traceback"),
+        "reason": record["reason"] and seen(record["reason"]),
+        "traceback": record["traceback"] and seen(record["traceback"]),
         "numbers": [(name, _number(value)) for part in ("summary", "cost") for name, value in record[part].items()],
         "facts": [*facts.items(), *record["versions"].items()],
         "config": json.dumps(record["config"], indent=1, sort_keys=True),

@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.results.frame import UNFINISHED
 from harness.storage.store import Store
+from harness.validation import seen
 
 
 def facts(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
@@ -50,5 +51,5 @@ def failures(store: Store, frame: pd.DataFrame) -> Iterator[dict[str, str]]:
     """Cells that did not end well, with their reasons."""
     for cell in frame[frame["status"].isin(UNFINISHED[:-1])].to_dict("records"):
         record = store.record(cell["cell_key"])
-        reason = (record or {}).get("reason") or ""
+        reason = seen((record or {}).get("reason") or "")
         yield {**{str(k): str(v) for k, v in cell.items()}, "reason": reason}

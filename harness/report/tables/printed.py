@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
 from harness.report.warnings import BUSY_MARK
+from harness.validation import seen
 
 EQUAL = "≈"
 """The mark behind what was shown to be equivalent."""
@@ -36,7 +37,17 @@ _LATEX = str.maketrans(
 
 def escaped(text: str) -> str:
     """A text for LaTeX, whatever characters it has."""
-    return text.translate(_LATEX)
+    return _on_one_line(text).translate(_LATEX)
+
+
+def _on_one_line(text: object) -> str:
+    """A text without line breaks, and in which characters that cannot be seen are escaped."""
+    return seen(" ".join(str(text).split("\n")))
+
+
+def _markdown(text: object) -> str:
+    """A text for a cell of a table, or a line, in which nothing begins another cell or an element of HTML."""
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", _on_one_line(text).replace("|", r"\|"))
 
 
 @dataclass(frozen=True)
@@ -74,10 +85,13 @@ class Printed:
         if self.marks is not None and self.legend:
             lead += " Best mean **bold**, second *italic*, over equally many seeds, which is no verdict."
         align = ["left" if place < self.names else "right" for place in range(len(self.texts.columns))]
-        body = self._marked("**{}**", "*{}*").to_markdown(index=False, disable_numparse=True, colalign=align)
-        title = f"### {self.title}\n\n" if self.title else ""
-        notes = "".join(f"- {note}\n" for note in self.notes)
-        return f"{title}{lead}\n\n{body}\n" + (f"\n{notes}" if notes else "")
+        texts = replace(self, texts=self.texts.map(_markdown).rename(columns=_markdown))
+        if self.marks is not None:
+            texts = replace(texts, marks=self.marks.rename(columns=_markdown))
+        body = texts._marked("**{}**", "*{}*").to_markdown(index=False, disable_numparse=True, colalign=align)
+        title = f"### {_markdown(self.title)}\n\n" if self.title else ""
+        notes = "".join(f"- {_markdown(note)}\n" for note in self.notes)
+        return f"{title}{_on_one_line(lead)}\n\n{body}\n" + (f"\n{notes}" if notes else "")
 
     def latex(self) -> str:
         """The table as a float for the packages booktabs and adjustbox: the best in bold, the second underlined."""

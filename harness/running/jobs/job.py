@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
+import contextlib
 import os
 import platform
 import time
@@ -21,9 +21,11 @@ from harness.config import EvaluateConfig, Settings
 from harness.method import State
 from harness.planning.methods import as_plain
 from harness.planning.plan import BasePlan, CellPlan, labels
-from harness.storage.files import CorruptFile, set_aside
+from harness.storage import inside
+from harness.storage.files import CorruptFile, read_json, set_aside
 from harness.storage.keys import harness_digest
 from harness.storage.masking import masked_text
+from harness.storage.schemas import GenerationRecord, read_as
 from harness.storage.store import Record, Store
 from harness.storage.tensors import read_state
 from harness.training.clock import Counts
@@ -86,11 +88,12 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        inside.check_writable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def line(self, text: str) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {in_utf8(masked_text(text))}\n")
+        with inside.open_append(self.path) as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {in_utf8(masked_text(text))}\n".encode())
 
 
 @cache
@@ -100,7 +103,7 @@ def versions() -> dict[str, str]:
 
 def read_bundle(path: Path, say: Callable[[str], None]) -> State | None:
     """A stored state, or None where there is none; a corrupt one is set aside with one line."""
-    if not path.exists():
+    if not inside.is_file(path):
         return None
     try:
         return read_state(path)
@@ -158,10 +161,10 @@ def next_run(store: Store, cell: CellPlan) -> dict[str, Any]:
     """W&B run id and generation of the cell's next record; the generation grows when a cell is redone, or starts over
     after rows of it were told, since W&B's history only appends."""
     earlier, folder = store.record(cell.key), store.cell_folder(cell.key)
-    lost = len(list(folder.glob("record.json.corrupt-*")))
+    lost = len(inside.entries(folder, "record.json.corrupt-*"))
     generation = lost if earlier is None else earlier["generation"] + 1
-    if (folder / GENERATION).exists():
-        generation = max(generation, json.loads((folder / GENERATION).read_bytes())["least"])
+    with contextlib.suppress(FileNotFoundError):
+        generation = max(generation, read_as(GenerationRecord, read_json(folder / GENERATION))["least"])
     suffix = f"-{generation}" if generation > 0 else ""
     return {"run_id": f"{cell.key[:12]}-{store.store_id}{suffix}", "generation": generation}
 
