@@ -415,9 +415,11 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
             from harness.running.engine.local import METHOD
             from harness.running.event_files import EventFolder
             from harness.running.event_loop import no_notices
+            from harness.running.origin import ask_origin
             from harness.running.scheduler import Scheduler, epochs_left
             from harness.tracking import tracks
 
+            origin = ask_origin(plan.experiment.command, root)
             events = stack.enter_context(EventFolder(plan.store))
             engine = open_engine(settings.engine, plan.bases[0].config.device, events.path)
             ended = sum(status != "left" for status in plan.statuses.values())
@@ -428,7 +430,7 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
         display.start()
         try:
             try:
-                scheduler = Scheduler(plan, engine, display, python_path, events.tell)
+                scheduler = Scheduler(plan, engine, display, python_path, events.tell, origin)
                 scheduler.run(no_notices if tracking is None else tracking.lines)
             finally:
                 display.stop()
@@ -516,7 +518,7 @@ def _show(root: Path, suite: str, console: Console) -> int:
         store = Store(root)
         frame = write_views(store, suite)
     console.print(terminal_table(frame))
-    for warning in warnings(frame):
+    for warning in warnings(frame, root):
         console.print(warning, highlight=False, soft_wrap=True)
     console.print(f"tables and frame: {store.suite_folder(suite)}", highlight=False, soft_wrap=True)
     return 1 if (frame["status"] == "failed").any() else 0
@@ -537,7 +539,8 @@ def _report(parsed: argparse.Namespace, command: str) -> int:
         report = make_report(options, say)
     frame = report.found.frame
     console.print(printed_table(report.tables) if report.tables else terminal_table(frame))
-    for text in (*warnings(frame), *report.texts, sentences(report.found), f"report: {report.page}"):
+    notes = warnings(frame, options.root)
+    for text in (*notes, *report.texts, sentences(report.found), f"report: {report.page}"):
         say(text)
     if parsed.open and not open_page(report.page):
         say("there is no screen to open it on")

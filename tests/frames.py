@@ -85,6 +85,10 @@ def history_of(frame, curves=None):
     return pd.DataFrame(rows)
 
 
+WHERE = "mine/halfway.py:9 in observe: self.model(x)"
+"""the line of code at fault where a cell did not end well"""
+
+
 def correct_of(right):
     """Which images a cell got right, a list of truth values, as a record has it."""
     return {"images": len(right), "bits": base64.b64encode(np.packbits(np.asarray(right, bool)).tobytes()).decode()}
@@ -107,7 +111,9 @@ def write_suite(store, groups, suite="quick", correct=None, **of_plan):
             **{name: cell[name] for name in (*labels, "status", "device", "run_id")},
             "parameters": {},
             "reason": None if done else "NaN loss",
+            "where": None if done else WHERE,
             "traceback": None,
+            "log": f"cells/{cell['cell_key']}/log.txt",
             "config": {"base": {"epochs": EPOCHS}},
             "summary": {name: cell[name] for name in from_source("summary")} if done else {},
             "cost": {name: cell[name] for name in from_source("cost")} if done else {},

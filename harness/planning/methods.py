@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.causes import own_line
 from harness.config import MOST_EPOCHS, MethodConfig, Text
 from harness.method import Branch, Brancher, Method, Observer, Reconstruction
 from harness.packages import HOME, METHODS, other_methods, pin_methods
@@ -51,6 +52,8 @@ class FittedMethod:
     """the last epoch of its base that an observer or a reconstruction reads"""
     memory_floats: Callable[[int], int]
     """float32 values held beside a model of so many weights"""
+    changed: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """the parameters that were given other values than the preset's"""
 
     @property
     def name(self) -> str:
@@ -88,11 +91,17 @@ def load_class(key: str, target: str) -> type[Any]:
     module, _, name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
-        raise ConfigError(f"{key} must name an importable class, got {target!r}: {one_line(error)}") from error
+    except Exception as error:
+        raise ConfigError(f"{key} must name an importable class, got {target!r}: {_placed(error)}") from error
     if not inspect.isclass(found):
         raise ConfigError(f"{key} must name a class, got {target!r}")
     return found
+
+
+def _placed(error: Exception) -> str:
+    """What an exception says, with the line of a person's own code that it comes from."""
+    where = own_line(error)
+    return one_line(error) if where is None else f"{one_line(error)} (at {where})"
 
 
 def _method_class(name: str, target: str) -> type[Method]:
@@ -139,7 +148,7 @@ def make_method(config: MethodConfig) -> Method:
         raise ConfigError(f"{key}.{one_line(error)}") from error
     except Exception as error:
         raise ConfigError(
-            f"{key} must be made of these values, got {type(error).__name__}: {one_line(error)}"
+            f"{key} must be made of these values, got {type(error).__name__}: {_placed(error)}"
         ) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +45,12 @@ class CellPlan:
     memory_floats: int
     source: str
     """digest of the method's source when it was planned"""
+    changed: dict[str, Any] = field(default_factory=dict)
+    """the method's parameters that were given other values than its preset's"""
+
+    def last_epoch(self, epochs: int) -> int:
+        """The last epoch of its history, on a base of so many: a brancher's own follow those of its prefix."""
+        return epochs if self.branch is None else self.branch.prefix + self.branch.epochs
 
     def replays(self, epochs: int) -> tuple[int, int] | None:
         """The stored snapshots that are enough to run this cell without training; None where nothing is."""
@@ -107,7 +113,7 @@ class Plan:
         if record["status"] != "done":
             return False
         evaluate, held = self.experiment.evaluate, record["holds"]
-        last = base.config.epochs if cell.branch is None else cell.branch.prefix + cell.branch.epochs
+        last = cell.last_epoch(base.config.epochs)
         wanted = set(evaluate.epochs(last))
         if cell.kind == "reconstruction" and evaluate.reconstructions == "last":
             wanted = {last}
@@ -265,6 +271,7 @@ def plan_cell(base: BaseConfig, key: str, method: FittedMethod, evaluate: Evalua
         epochs_read=method.epochs_read,
         memory_floats=method.memory_floats(facts.N),
         source=source,
+        changed=method.changed,
     )
 
 

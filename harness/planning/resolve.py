@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
+
+import yaml
 
 from harness.config import (
     ENGINES,
@@ -41,7 +46,7 @@ from harness.planning.compose import (
     overlay,
 )
 from harness.planning.experiment import Experiment
-from harness.planning.methods import FittedMethod, check_allowed, make_importable, resolved_method
+from harness.planning.methods import RESERVED, FittedMethod, check_allowed, make_importable, resolved_method
 from harness.planning.slots import finds_cuda
 from harness.planning.tuned import overlay_tuned
 from harness.planning.vocabulary import BaseEntry, FastEntry, TopLevel, check_seeds
@@ -235,8 +240,29 @@ def _methods(values: Values, epochs: int, config_dirs: tuple[Path, ...]) -> tupl
         control = found.config.control
         if control is not None and control not in presets:
             raise ConfigError(f"method.{name}.control: no method named {control!r}{nearest(control, presets)}")
-        fitted.append(found)
+        fitted.append(replace(found, changed=_changed(name, preset, presets[name])))
     return tuple(fitted)
+
+
+@lru_cache(maxsize=256)
+def _preset_values(path: Path, written_ns: int, name: str) -> Values:
+    """What a preset's own file, as it was written then, gives it; read by YAML's fast parser, since composition has
+    checked the file."""
+    own = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)).get(name)
+    return own if isinstance(own, dict) else {}
+
+
+def _changed(name: str, given: Values, path: Path) -> Values:
+    """The parameters of a method that have other values than its preset's file gives them."""
+    own = _preset_values(path, path.stat().st_mtime_ns, name)
+
+    def as_in_file(key: str, value: Any) -> bool:
+        there = own.get(key, own)
+        with contextlib.suppress(ValueError):  # YAML's parser leaves 1e-3 a text
+            there = float(there) if isinstance(there, str) and isinstance(value, float) else there
+        return bool(there == value)
+
+    return {key: value for key, value in given.items() if key not in RESERVED and not as_in_file(key, value)}
 
 
 def resolve(request: Request, command: str) -> Experiment:

@@ -24,6 +24,7 @@ from harness.results.frame import read_plan
 from harness.storage import inside
 from harness.storage.files import read_json
 from harness.storage.inside import below
+from harness.storage.masking import masked_text
 from harness.storage.paths import plan_files
 from harness.storage.store import Store
 from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Say
@@ -54,7 +55,8 @@ def sync(request: SyncArguments, say: Say) -> int:
         tracker = WandbTracker(config, root, problems.append)
         forget_single_run()
         if tracker.server is None:
-            raise ConfigError(problems[0].replace("runs go on offline", "runs stay"))
+            stay = f"the runs stay in {root / 'wandb'}, and the same command sends them when it can be used"
+            raise ConfigError(f"{masked_text(tracker.trouble or problems[0])}; {stay}")
         where = tracker.where
         outcomes = _send(root, of_project, config, tracker, say)
         tracker.close()

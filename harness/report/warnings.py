@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 
+from harness.causes import short_path
 from harness.results.columns import BUSY, ROW
 from harness.results.frame import UNFINISHED
 
@@ -16,15 +18,16 @@ BUSY_MARK = "†"
 """The mark behind seconds that were measured while other work had a part of the machine."""
 
 
-def warnings(frame: pd.DataFrame) -> list[str]:
-    """What a reader of the table must know, one line each.
+def warnings(frame: pd.DataFrame, results: Path | None = None) -> list[str]:
+    """What a reader of the table must know and where there is more to see, one line each.
 
     Seeds still missing, seeds that stand for several bases in one row, weights that never had a gradient, mixed
     versions, devices or thread counts, seconds measured beside other work, the cells that failed, diverged or were
-    skipped, and a plan that does not say which methods see the whole run.
+    skipped, and a plan that does not say which methods see the whole run. Logs are named as they are found from the
+    working folder where `results` is the results folder, and from that where it is None.
     """
     of_rows = (*_missing(frame), *_pooled(frame), *_unmoved(frame))
-    return [*of_rows, *_mixed(frame), *_busy(frame), *unfinished(frame), *_kindless(frame)]
+    return [*of_rows, *_mixed(frame), *_busy(frame), *_explained(frame, results), *_kindless(frame)]
 
 
 def _unmoved(frame: pd.DataFrame) -> Iterator[str]:
@@ -33,7 +36,10 @@ def _unmoved(frame: pd.DataFrame) -> Iterator[str]:
         moving = cells["moving"].min()
         if moving < MOVING:
             still = f"{100 * (1 - moving):.0f} % of the weights of {' '.join(map(str, row))} never had a gradient"
-            yield f"unmoved: {still}: methods that model, freeze or embed weights are told apart by the others alone"
+            yield (
+                f"unmoved: {still}: methods that model, freeze or embed weights are told apart by the others alone "
+                "(column moving of the frame)"
+            )
 
 
 def _busy(frame: pd.DataFrame) -> Iterator[str]:
@@ -44,7 +50,7 @@ def _busy(frame: pd.DataFrame) -> Iterator[str]:
         share = f"more than {100 * BUSY:.0f} % of the cores (up to {100 * busy['busy'].max():.0f} %)"
         yield (
             f"busy: {len(busy)} of {len(done)} cells ran while other processes had {share}: their seconds are marked "
-            f"{BUSY_MARK}; compare gradients instead"
+            f"{BUSY_MARK}; compare gradients instead (column busy of the frame)"
         )
 
 
@@ -73,29 +79,50 @@ def _pooled(frame: pd.DataFrame) -> Iterator[str]:
     """Bases that differ in more than a table's row names (say, in epochs) would be averaged as if they were seeds."""
     bases = frame.groupby([*ROW, "seed"], sort=False)["base_key"].nunique()
     for row in dict.fromkeys(key[:3] for key in bases[bases > 1].index):
-        yield f"pooled: {' '.join(map(str, row))}: several bases share a seed; the mean is over all of them"
+        said = "several bases share a seed; the mean is over all of them (column base_key of the frame)"
+        yield f"pooled: {' '.join(map(str, row))}: {said}"
 
 
 def _mixed(frame: pd.DataFrame) -> Iterator[str]:
     """Devices, thread counts and package versions of which the finished cells have more than one."""
     done = frame[frame["status"] == "done"]
-    columns = {"device": done["device"]}
     versions = pd.DataFrame(done["versions"].map(json.loads).tolist(), dtype="str")
-    for name, values in {**columns, **{f"{name} version": versions[name] for name in versions}}.items():
+    packages = [(f"{name} version", "versions", versions[name]) for name in versions]
+    for name, column, values in (("device", "device", done["device"]), *packages):
         counts = values.fillna("unknown").value_counts()
         if len(counts) > 1:
-            yield f"mixed: {name}: {', '.join(f'{value} ({count} cells)' for value, count in counts.items())}"
+            counted = ", ".join(f"{value} ({count} cells)" for value, count in counts.items())
+            yield f"mixed: {name}: {counted} (column {column} of the frame)"
     threads = frame.attrs.get("threads", {})
     if len(threads) > 1:
         counted = ", ".join(f"{value} ({count} cells)" for value, count in sorted(threads.items()))
-        yield f"mixed: threads, between which sums in float32 differ: {counted}"
+        yield f"mixed: threads, between which sums in float32 differ: {counted} (threads in the cells' record.json)"
 
 
 def unfinished(frame: pd.DataFrame) -> list[str]:
-    """Failed, diverged and skipped cells by name, one line per status, model, dataset, optimizer and seed."""
-    lines = []
+    """Failed, diverged and skipped cells by name and with their reason, a line for those of one base that have it in
+    common."""
+    return [line for line, *_ in _unfinished(frame)]
+
+
+def _explained(frame: pd.DataFrame, results: Path | None) -> Iterator[str]:
+    """The lines of `unfinished` with the line of code that is at fault and the log to read."""
+    for line, where, log in _unfinished(frame):
+        place = log and (log if results is None else short_path(results / log))
+        yield "; ".join([line, *([f"at {where}"] if where else []), *([f"log: {place}"] if place else [])])
+
+
+def _unfinished(frame: pd.DataFrame) -> Iterator[tuple[str, str | None, str | None]]:
+    """Lines of cells that did not end well, each with the line of code at fault and a log, where these are known."""
+    causes = frame.attrs.get("causes", {})
     for status in UNFINISHED[:-1]:
         for key, cells in frame[frame["status"] == status].groupby([*ROW, "seed"], sort=False):
             *row, seed = map(str, key)
-            lines.append(f"{status}: {' '.join(row)} seed {seed}: {', '.join(cells['method'])}")
-    return lines
+            alike: dict[tuple[str | None, str | None], list[tuple[str, str | None]]] = {}
+            for method, cell_key in zip(cells["method"], cells["cell_key"], strict=True):
+                reason, where, log = causes.get(cell_key, (None, None, None))
+                alike.setdefault((reason, where), []).append((method, log))
+            for (reason, where), own in alike.items():
+                methods = ", ".join(method for method, _ in own)
+                said = f"{status}: {' '.join(row)} seed {seed}: {methods}"
+                yield f"{said}: {reason}" if reason else said, where, own[0][1]

@@ -32,6 +32,8 @@ from harness.validation import reason, validated
 MARGIN = 0.5
 """The points of accuracy within which methods count as equivalent, where the plan does not say."""
 STATUSES = (*RECORDED, "left")
+CAUSE = ("reason", "where", "log")
+"""What the record of a cell that did not end well says of it; `where` and `log` are of no earlier version."""
 UNFINISHED = ("failed", "diverged", "skipped", "left")
 """The statuses without numbers, the gravest first."""
 
@@ -72,8 +74,12 @@ class Gathered(NamedTuple):
 
 def gather(store: Store, plan: dict[str, Any]) -> Gathered:
     """Frame and history of a plan as `build_frame` and `build_history` give them, and the test images that every cell
-    got right as `correct.correct_table` does; each record is read once."""
+    got right as `correct.correct_table` does; each record is read once.
+
+    `frame.attrs["causes"]` has CAUSE of the cells that did not end well, by their keys.
+    """
     rows, parts = [], []
+    causes: dict[str, list[str | None]] = {}
     correct: dict[str, Correct] = {}
     threads: Counter[str] = Counter()
     for cell in plan["cells"]:
@@ -83,7 +89,9 @@ def gather(store: Store, plan: dict[str, Any]) -> Gathered:
         rows.append(_row(cell, record))
         if record is None or table is None:
             continue
-        if record["status"] == "done":
+        if record["status"] != "done":
+            causes[cell["cell_key"]] = [record.get(name) for name in CAUSE]
+        else:
             threads[str(record["threads"] or "unknown")] += 1
             if (bits := correct_of(record)) is not None:
                 correct[cell["cell_key"]] = bits
@@ -91,6 +99,7 @@ def gather(store: Store, plan: dict[str, Any]) -> Gathered:
         parts.append(table.add_column(0, "cell_key", keys.cast("string")))
     frame = _frame(rows, plan)
     frame.attrs["threads"] = dict(threads)
+    frame.attrs["causes"] = causes
     return Gathered(frame, _history(parts), correct_table(correct))
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from harness.causes import Cause, Interrupted
 from harness.config import BaseConfig
 from harness.method import Method, Observer, Proposal, Reconstruction, Run, Snapshot, State
 from harness.planning.plan import CellPlan
@@ -25,7 +25,6 @@ from harness.storage.trajectory import StoredTrajectory
 from harness.training.clock import Clock
 from harness.training.evaluate import Evaluator
 from harness.training.out_of_memory import bounded_by
-from harness.validation import reason_of_kind
 
 Row = dict[str, Any]
 RESERVED_COLUMNS = frozenset(
@@ -54,10 +53,13 @@ class RunningCell:
     """One cell while its job runs: its method, the rows so far, and how it ended."""
 
     cell: CellPlan
-    method: Method
+    method: Method | None
+    """None where it could not be made, and failed"""
     rows: list[Row] = field(default_factory=list)
     status: str = "running"
     reason: str | None = None
+    where: str | None = None
+    """the line of a person's own code that failed"""
     traceback: str | None = None
     test_correct: torch.Tensor | None = None
     """which test images it got right at last, (n,) bool"""
@@ -66,10 +68,14 @@ class RunningCell:
     def key(self) -> str:
         return self.cell.key
 
-    def fail(self, error: Exception) -> None:
-        self.status = "failed"
-        self.reason = reason_of_kind(error)
-        self.traceback = "".join(traceback.format_exception(error))
+    @property
+    def cause(self) -> Cause | None:
+        """Why it ended otherwise than done."""
+        return None if self.reason is None else Cause(self.reason, self.where, self.traceback)
+
+    def fail(self, error: BaseException) -> None:
+        cause = Cause.of(error)
+        self.status, self.reason, self.where, self.traceback = "failed", cause.reason, cause.where, cause.traceback
 
     def add(self, row: Row, scalars: dict[str, float]) -> None:
         """Append an epoch's row; a validation loss that is not finite ends the cell as diverged."""
@@ -122,13 +128,13 @@ class Audience:
 
     @contextlib.contextmanager
     def _guarded(self, entry: RunningCell) -> Iterator[None]:
-        """A method's error ends its own cell; a corrupt file is the job's to deal with."""
+        """A method's error, or its leaving, ends its own cell; a corrupt file is the job's to deal with."""
         try:
             with bounded_by("batch_size", self.base.batch_size):
                 yield
-        except CorruptFile:
+        except (CorruptFile, Interrupted):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if is_disk_trouble(error):
                 raise
             entry.fail(error)
@@ -250,6 +256,7 @@ class Audience:
                 "method": self._method_state(w),
                 "status": w.status,
                 "reason": w.reason,
+                "where": w.where,
                 "traceback": w.traceback,
                 "rows": w.rows,
                 "test_correct": w.test_correct,
@@ -273,6 +280,7 @@ class Audience:
             saved = state[entry.key]
             if entry.status == "running":
                 entry.status, entry.reason, entry.traceback = saved["status"], saved["reason"], saved["traceback"]
+                entry.where = saved.get("where")  # an earlier version's bundle has none
             entry.rows, entry.test_correct = saved["rows"], saved["test_correct"]
             if isinstance(entry.method, Observer) and saved["method"] is not None:
                 with self._guarded(entry):

@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -13,7 +14,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from harness.causes import short_path
 from harness.running.events import CellEnded, EpochEnded, JobResumed
+from harness.storage.masking import masked_text
 
 if TYPE_CHECKING:
     from harness.running.jobs import Job
@@ -85,6 +88,8 @@ class Display(LiveView):
         self._pace: dict[str, list[float]] = {}
         self._running: dict[int, _Line] = {}
         self._slots = slots
+        self._explained: set[tuple[str | None, str | None]] = set()
+        """lines of code and logs that were named"""
 
     def begin(self, job: Job) -> None:
         self._running[id(job)] = _Line(job, time.monotonic())
@@ -118,7 +123,16 @@ class Display(LiveView):
         self._ended += 1
         if event.status != "done":
             name = next((c.method.name for c in job.cells if c.key == event.cell_key), "")
-            self.line(f"{job.base.config.label}-{name}: {event.status}: {event.reason}")
+            self.line(masked_text(f"{job.base.config.label}-{name}: {event.status}: {event.reason}"))
+            self._explain(event, Path(job.settings.results_dir))
+
+    def _explain(self, event: CellEnded, results: Path) -> None:
+        """Below the line of a cell that did not end well, where to look; what several have in common is said once."""
+        if (event.where, event.log) not in self._explained:
+            self._explained.add((event.where, event.log))
+            for what, text in (("at", event.where), ("log", event.log and short_path(results / event.log))):
+                if text is not None:
+                    self.line(masked_text(f"  {what} {text}"))
 
     def end(self, job: Job) -> None:
         self._running.pop(id(job), None)

@@ -58,11 +58,14 @@ class EpochEnded:
 
 @dataclass(frozen=True)
 class CellEnded:
-    """A cell has its record."""
+    """A cell has its record. Where it did not end well: why, at which line of a person's own code (`harness.causes`),
+    and the log that says more, below the results folder."""
 
     cell_key: str
     status: str
     reason: str | None
+    where: str | None = None
+    log: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,12 @@ class WorkedElsewhere:
 
 @dataclass(frozen=True)
 class JobEnded:
-    """A job's last event; `died`: what ended its process, None where it came to its end by itself."""
+    """A job's last event; `died`: what ended its process, None where it came to its end by itself. Where that is known,
+    at which line of a person's own code (`harness.causes`), and all there is to read of it."""
 
     died: str | None = None
+    where: str | None = None
+    traceback: str | None = None
 
 
 Event = (

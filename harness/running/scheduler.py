@@ -8,6 +8,7 @@ from dataclasses import replace
 from math import gcd
 from pathlib import Path
 
+from harness.causes import Cause
 from harness.config import EvaluateConfig, Save
 from harness.planning.plan import BasePlan, CellPlan, Plan, needs_shadow
 from harness.running.display import Display
@@ -24,8 +25,11 @@ from harness.running.events import (
     Tell,
     WorkedElsewhere,
 )
-from harness.running.jobs import WORKERS, Job, record_end, record_failure
+from harness.running.jobs import WORKERS, Job, ended, note_loss, record_end, record_failure
+from harness.running.origin import Origin
+from harness.storage.inside import is_file
 from harness.storage.leases import Owner, lease_name
+from harness.storage.paths import base_log, cell_log
 from harness.storage.retention import prune
 from harness.storage.store import Record
 
@@ -37,6 +41,7 @@ class Scheduler:
     """Runs a plan's open cells on an engine, and says so to a display.
 
     `tell` hears of cells that end without a job, so that a tracker learns of them as it does of those with one.
+    `origin` is what logs and records say of the command; None: what the plan knows of it.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class Scheduler:
         display: Display,
         python_path: tuple[str, ...],
         tell: Tell,
+        origin: Origin | None = None,
     ) -> None:
         self.plan = plan
         self.store = plan.store
@@ -53,6 +59,7 @@ class Scheduler:
         self.display = display
         self.python_path = python_path
         self.tell = tell
+        self.origin = origin or Origin(plan.experiment.command)
         self.open = {key for key, status in plan.statuses.items() if status == "left"}
         self.retrain = {base.key for base in plan.bases if plan.retrains(base)}
         self._attempts: Counter[tuple[str, str, str]] = Counter()
@@ -122,14 +129,14 @@ class Scheduler:
                 raise OSError(number, text, path)
             case WorkedElsewhere():
                 self._attempts[self._name(job)] -= 1
-            case JobEnded(died):
-                self._end(job, died)
+            case JobEnded():
+                self._end(job, event)
 
-    def _end(self, job: Job, died: str | None) -> None:
+    def _end(self, job: Job, end: JobEnded) -> None:
         self._active[job.base.key].remove(job)
         self._ended.pop(job.base.key, None)
-        if died is not None:
-            self._died(job, died)
+        if end.died is not None:
+            self._died(job, Cause(end.died, end.where, end.traceback))
         if job.kind == "train":
             self.retrain.discard(job.base.key)
         self.display.end(job)
@@ -142,17 +149,18 @@ class Scheduler:
         self.tell(event)
         self.display.cell(job, event)
 
-    def _died(self, job: Job, reason: str) -> None:
+    def _died(self, job: Job, cause: Cause) -> None:
         """The process was lost, and could record nothing: it may be started again, to go on from its last epoch."""
         if self._attempts[self._name(job)] <= job.settings.engine.retries:
-            self.display.line(f"{job.label}: {reason}; it goes on from its last epoch")
+            self.display.line(f"{job.label}: {cause.reason}; it goes on from its last epoch")
+            note_loss(job, self.store, cause)
             return
         lost = tuple(cell for cell in job.cells if cell.key in self.open)
-        record_failure(job, self.store, lost, reason, None)
+        record_failure(job, self.store, lost, cause)
         for cell in lost:
-            self._close(job, CellEnded(cell.key, "failed", reason))
+            self._close(job, CellEnded(cell.key, "failed", cause.reason, cause.where, job.log_of(cell)))
         if not lost:
-            self.display.line(f"{job.label}: failed: {reason}")
+            self.display.line(f"{job.label}: failed: {cause.reason}")
 
     def _next(self, base: BasePlan) -> Iterator[Job]:
         """The jobs of a base that can start now."""
@@ -172,10 +180,10 @@ class Scheduler:
             if self._may(base, "train"):
                 yield self._job("train", base, followers)
             else:
-                self._give_up(base, cells, "failed", "its base could not be trained")
+                self._give_up(base, cells, "failed", Cause("its base could not be trained"), base_log(base.key))
             return
         if known["status"] == "failed":
-            self._give_up(base, list(followers), "failed", f"its base failed: {known['reason']}")
+            self._give_up(base, list(followers), "failed", _with_base(known), base_log(base.key))
             followers = ()
         for cell in cells:
             if cell.branch is None or any(job.kind == "branch" and job.cells == (cell,) for job in active):
@@ -185,11 +193,11 @@ class Scheduler:
             if known["status"] == "failed" or (
                 known["status"] == "diverged" and cell.branch.prefix >= len(known["digests"])
             ):
-                self._give_up(base, [cell], "skipped", f"its base {known['status']}: {known['reason']}")
+                self._give_up(base, [cell], "skipped", _with_base(known), base_log(base.key))
             elif self._may(base, "branch", cell.key):
                 yield self._job("branch", base, (cell,))
             else:
-                self._give_up(base, [cell], "failed", "its job left no record")
+                self._give_up(base, [cell], "failed", Cause("its job left no record"))
         if followers and not follows and not elsewhere:
             yield from self._follow(base, followers, known["status"] == "diverged")
 
@@ -220,8 +228,7 @@ class Scheduler:
         for cell in base.cells:
             record = self.store.record(cell.key) if cell.key in self.open else None
             if record is not None and record["generation"] != self._generations[cell.key]:
-                ended = CellEnded(cell.key, record["status"], record["reason"])
-                self._close(self._job("branch", base, (cell,)), ended)
+                self._close(self._job("branch", base, (cell,)), ended(record))
 
     def _follow(self, base: BasePlan, followers: tuple[CellPlan, ...], diverged: bool) -> Iterator[Job]:
         """A replay for what snapshots can serve, a shadow run for the rest."""
@@ -233,16 +240,20 @@ class Scheduler:
         elif rest and self._may(base, "shadow"):
             yield self._job("shadow", base, rest)
         else:
-            self._give_up(base, list(followers), "failed", "neither a replay nor a shadow run produced it")
+            self._give_up(base, list(followers), "failed", Cause("neither a replay nor a shadow run produced it"))
 
     def _may(self, base: BasePlan, kind: str, cell_key: str = "") -> bool:
         return self._attempts[(base.key, kind, cell_key)] < ATTEMPTS
 
-    def _give_up(self, base: BasePlan, cells: list[CellPlan], status: str, reason: str) -> None:
+    def _give_up(
+        self, base: BasePlan, cells: list[CellPlan], status: str, cause: Cause, log: str | None = None
+    ) -> None:
+        """End cells without a job; `log` says more of the cause where there is such a file, else their own do."""
         job = self._job("branch", base, tuple(cells))
-        record_end(job, self.store, tuple(cells), status, reason, None)
+        log = log if log is not None and is_file(self.store.root / log) else None
+        record_end(job, self.store, tuple(cells), status, cause, log)
         for cell in cells:
-            self._close(job, CellEnded(cell.key, status, reason))
+            self._close(job, CellEnded(cell.key, status, cause.reason, cause.where, log or cell_log(cell.key)))
 
     def _job(self, kind: str, base: BasePlan, cells: tuple[CellPlan, ...]) -> Job:
         experiment = self.plan.experiment
@@ -261,12 +272,18 @@ class Scheduler:
             composed=experiment.composed,
             python_path=self.python_path,
             generations={cell.key: self._generations.get(cell.key) for cell in cells},
+            origin=self.origin,
         )
 
     def _prune(self, base: BasePlan) -> None:
         """Drop what nobody needs of a base whose cells have all ended."""
         if not any(cell.key in self.open for cell in base.cells):
             prune(self.store, base.key, base.kept(self.plan.experiment.settings.trajectory_keep))
+
+
+def _with_base(known: Record) -> Cause:
+    """Why cells cannot go on from a base that ended badly."""
+    return Cause(f"its base {known['status']}: {known['reason']}", known.get("where"))
 
 
 def _with_contents(evaluate: EvaluateConfig, records: list[Record | None]) -> EvaluateConfig:

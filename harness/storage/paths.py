@@ -1,4 +1,4 @@
-"""Where plans, snapshots and restart states lie: file names, which a plan needs without reading one."""
+"""Where plans, snapshots, restart states and logs lie: file names, which a plan needs without reading one."""
 
 from __future__ import annotations
 
@@ -25,3 +25,13 @@ def restart_path(folder: Path, t: int) -> Path:
 def plan_files(root: Path) -> list[Path]:
     """The `plan.json` of every suite of a results folder, in order."""
     return [path for suite in folders(root / "suites") if is_file(path := suite / "plan.json")]
+
+
+def base_log(key: str) -> str:
+    """A base's log, below the results folder."""
+    return f"bases/{key}/log.txt"
+
+
+def cell_log(key: str) -> str:
+    """A cell's log, below the results folder."""
+    return f"cells/{key}/log.txt"

@@ -64,6 +64,20 @@ class Machine(Stored):
     load: Numbers | None = None
 
 
+class Commit(Stored):
+    """What git said of a folder."""
+
+    commit: Digest | None
+    clean: bool | None
+    note: str | None = None
+
+
+class Environment(Stored):
+    """Where a cell's job came from."""
+
+    git: dict[Plain, Commit | None] = Field(default_factory=dict)
+
+
 class CellRecord(Stored):
     """`record.json` of a cell."""
 
@@ -78,7 +92,10 @@ class CellRecord(Stored):
     parameters: dict[str, Any] = Field(default_factory=dict)
     status: Literal["done", "failed", "diverged", "skipped"]
     reason: str | None = None
+    where: str | None = None
+    log: str | None = None
     traceback: str | None = None
+    environment: Environment | None = None
     config: Asked = Field(default_factory=Asked)
     versions: dict[Plain, Plain] = Field(default_factory=dict)
     device: Plain = ""

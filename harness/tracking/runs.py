@@ -26,24 +26,35 @@ ENVIRONMENT = ("versions", "device", "threads", "machine", "sources")
 
 
 def cell_info(record: Record, suite: str) -> RunInfo:
-    """A cell's run. `record`: its record, or what a job knows of it when it starts."""
+    """A cell's run. `record`: its record, or what a job knows of it when it starts.
+
+    Its name ends with the parameters of the method that are not as in its preset, so that settings are told apart.
+    """
     base = f"{record['model']}-{record['dataset']}-{record['optimizer']}-s{record['seed']}"
+    changed = "".join(f"-{name}={_short(value)}" for name, value in (record.get("changed") or {}).items())
     labels = ("model", "dataset", "optimizer", "seed", "method", "batchnorm", "base_key", "cell_key")
     config = {
         **{name: record[name] for name in labels},
         "base": record["config"]["base"],
         "method_config": record["config"]["method"],
         "evaluate": record["config"]["evaluate"],
-        "environment": {name: record[name] for name in ENVIRONMENT if name in record},
+        "environment": {
+            **{name: record[name] for name in ENVIRONMENT if name in record},
+            **(record.get("environment") or {}),
+        },
     }
     return RunInfo(
         run_id=record["run_id"],
-        name=f"{base}-{record['method']}",
+        name=f"{base}-{record['method']}{changed}",
         group=f"{base}-{record['base_key'][:8]}",
         job_type=record["method"],
         tags=(suite, record["model"], record["dataset"], record["method"]),
         config=config,
     )
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def cell_end(
@@ -56,7 +67,7 @@ def cell_end(
         for name, best in EXTREMES.items()
         if (values := [row[name] for row in rows if math.isfinite(row.get(name, math.nan))])
     }
-    summary = {**record["summary"], **record["cost"], **best, "reason": record["reason"]}
+    summary = {**record["summary"], **record["cost"], **best, "reason": record["reason"], "where": record.get("where")}
     return RunEnd(
         summary=summary,
         tables=tables,

@@ -25,6 +25,8 @@ TAG_CHARACTERS = 64
 """of a tag or a kind of job, at most, as W&B takes them"""
 NAME_CHARACTERS = 128
 """of a name or a group"""
+ID_CHARACTERS = 64
+"""of a run's id, which are letters, digits, _ and -"""
 
 
 def shortened(text: str, most: int) -> str:
@@ -35,6 +37,17 @@ def shortened(text: str, most: int) -> str:
 def fitting_tags(tags: Iterable[str]) -> tuple[str, ...]:
     """Tags each once and in order, without those that are empty, none longer than W&B takes."""
     return tuple(dict.fromkeys(shortened(tag.strip(), TAG_CHARACTERS) for tag in tags if tag.strip()))
+
+
+def readable_id(*parts: str, digest: str, suffix: str = "") -> str:
+    """A run's id that begins with its parts, as far as an id takes them, and ends with 8 digits of a digest, which tell
+    it from all others, and a suffix."""
+    plain = [re.sub(r"[^A-Za-z0-9_-]+", "-", part).strip("-") for part in parts]
+    end = f"-{digest[:8]}{suffix}"
+    while len("-".join(plain)) > ID_CHARACTERS - len(end):
+        longest = max(range(len(plain)), key=lambda index: len(plain[index]))
+        plain[longest] = plain[longest][:-1]
+    return "-".join(filter(None, plain)) + end
 
 
 def as_id(text: str) -> str:

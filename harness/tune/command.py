@@ -23,6 +23,7 @@ from harness.running.engine.local import METHOD
 from harness.running.event_files import EventFolder
 from harness.running.event_loop import no_notices
 from harness.running.events import RunsEnded
+from harness.running.origin import ask_origin
 from harness.storage.retention import prune
 from harness.tracking import tracks
 from harness.tune.display import TuneDisplay
@@ -134,7 +135,8 @@ def tune(
             track(search, candidates)
 
         display = TuneDisplay(console, searches)
-        tuner = Tuner(searches, store, settings, engine, display, told, python_path, experiment.composed)
+        origin = ask_origin(experiment.command, store.root)
+        tuner = Tuner(searches, store, settings, engine, display, told, python_path, experiment.composed, origin)
         try:
             display.start()
             try:

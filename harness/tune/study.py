@@ -442,6 +442,7 @@ def open_search(
             made, study = False, optuna.load_study(study_name=search_name, storage=storage)
     if made:
         study.set_user_attr("made_at", datetime.now().isoformat())
+        study.set_user_attr("readable_run_ids", True)  # those of an earlier version's study stay as they are
     known = study.user_attrs.get("made_with")
     if not isinstance(known, dict):
         study.set_user_attr("made_with", made_with)

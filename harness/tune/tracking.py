@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from harness.config import Settings
-from harness.tracking.tracker import RunEnd, RunInfo, WholeRun
+from harness.tracking.tracker import RunEnd, RunInfo, WholeRun, readable_id
 from harness.tune.results import default_results, state_of
 from harness.tune.study import DEFAULT, Result, Search, mean
 
@@ -52,9 +52,15 @@ def _run(
 ) -> WholeRun:
     name = "default" if number == DEFAULT else f"trial-{number}"
     problem = search.problem.bases[0].config
+    known = search.study.user_attrs
+    # a study that was made anew under the same name has other trials
+    digest = _digest(group_of(search), known.get("made_at"), name)
+    run_id = f"{digest}-{store_id}"
+    if known.get("readable_run_ids"):
+        parts = (problem.model.name, problem.dataset.name, search.method.name, name)
+        run_id = readable_id(*parts, digest=_digest(digest, store_id))
     info = RunInfo(
-        # a study that was made anew under the same name has other trials
-        run_id=f"{_digest(group_of(search), search.study.user_attrs.get('made_at'), name)}-{store_id}",
+        run_id=run_id,
         name=f"{search.problem.label}-{search.method.name}-{name}",
         group=group_of(search),
         job_type="trial",

@@ -18,6 +18,7 @@ from harness.running.engine import Engine
 from harness.running.event_loop import no_notices, run_jobs
 from harness.running.events import DiskFailed, EpochEnded, Event, JobEnded, JobResumed, Message, TrialValued
 from harness.running.jobs import Job
+from harness.running.origin import Origin
 from harness.storage.inside import is_file
 from harness.storage.paths import snapshot_path
 from harness.storage.store import Store
@@ -59,6 +60,7 @@ class Tuner:
         told: Callable[[Search, Sequence[Candidate]], None],
         python_path: tuple[str, ...] = (),
         composed: dict[str, Any] | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.searches = list(searches)
         self.store = store
@@ -68,6 +70,7 @@ class Tuner:
         self._told = told
         self._python_path = python_path
         self._composed = composed or {}
+        self._origin = origin or Origin()
         self._active: dict[int, _Active] = {}
         """by place of the search"""
         self._closed: set[int] = set()
@@ -186,6 +189,7 @@ class Tuner:
             composed=self._composed,
             python_path=self._python_path,
             folder=str(search.work / f"base-s{base.config.seed}"),
+            origin=self._origin,
         )
 
     def _owner(self, job: TrialJob) -> _Active | None:

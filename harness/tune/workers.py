@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from harness.causes import Cause
 from harness.planning.plan import CellPlan, branch_lacks
 from harness.running.audience import Row, RunningCell
 from harness.running.events import TrialValued
@@ -61,6 +62,9 @@ class _Validating(Worker):
     def log_rows(self, cells: list[RunningCell]) -> None:
         """See `open_runs`."""
 
+    def begin_cell_log(self, cell: CellPlan) -> None:
+        """A candidate has no folder of its own, and no log."""
+
 
 class SearchBaseWorker(_Validating, TrainWorker):
     """Trains a base that nobody watches, or repeats one for snapshots that are gone."""
@@ -91,9 +95,9 @@ class _Valuing(_Validating):
             status, reason = "failed", "it was never evaluated: snapshots of its base are gone"
         self._tell(entry.cell, status, reason, entry.traceback, row)
 
-    def fail(self, cells: tuple[CellPlan, ...], reason: str, trace: str) -> None:
+    def fail(self, cells: tuple[CellPlan, ...], cause: Cause) -> None:
         for cell in cells:
-            self._tell(cell, "failed", reason, trace, {})
+            self._tell(cell, "failed", cause.reason, cause.traceback, {})
 
     def _tell(self, cell: CellPlan, status: str, reason: str | None, trace: str | None, row: Row) -> None:
         self._ended.add(cell.key)

@@ -278,10 +278,10 @@ def test_a_timm_name_stands_where_a_preset_may(tmp_path):
 
 
 def test_all_takes_quick_over_and_runs_every_method(tmp_path):
-    """The same bases with the same cells, and those of every other preset."""
+    """Its bases with their cells and more seeds of them, and those of every other preset."""
     store = Store(tmp_path / "results")
     quick, everything = (make_plan(study(f"suite={suite}"), store) for suite in ("quick", "all"))
-    assert [base.key for base in everything.bases] == [base.key for base in quick.bases]
+    assert {base.key for base in quick.bases} < {base.key for base in everything.bases}
     assert {cell.key for _, cell in quick.cells} <= {cell.key for _, cell in everything.cells}
     presets = {path.stem for path in (CONF / "method").glob("*.yaml")}
     assert {cell.method.name for _, cell in everything.cells} == presets

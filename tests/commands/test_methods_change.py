@@ -155,8 +155,39 @@ def test_a_method_that_raises_ends_its_own_cell_only(broken):
     found = record(results, "adhoc", "raises")
     assert found["reason"] == "RuntimeError: nothing works at t = 2"
     assert "ends_badly.py" in found["traceback"]
+    code = 'raise RuntimeError(f"nothing works at t = {snapshot.t}")'
+    number = 1 + [line.strip() for line in (OWN / "ends_badly.py").read_text().splitlines()].index(code)
+    assert found["where"].endswith(f"ends_badly.py:{number} in observe: {code}")
+    live = done.stdout.index("raises: failed")
+    for text in (found["reason"], found["where"], found["log"]):  # at once, and below the table
+        assert live < done.stdout.index(text) < done.stdout.rindex(text)
     assert [line for line in done.stdout.splitlines() if "raises" in line and "failed" in line]
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_logs_say_what_was_run_with_what_and_how_it_went_on_and_ended(broken):
+    results = broken[0]
+    base = base_folder(results, "adhoc") / "log.txt"
+    logs = {name: cell_folder(results, "adhoc", name) / "log.txt" for name in ("base", "swa", "raises")}
+    texts = {name: path.read_text().splitlines() for name, path in {**logs, "trained": base}.items()}
+    for lines in texts.values():
+        header = "\n".join(lines[:18])
+        versions = record(results, "adhoc", "swa")["versions"]
+        said = ["traindyn run epochs=3", "test_resnet", "digits", "sgd_momentum", "git of folder", "git of harness"]
+        assert all(text in header for text in (*said, f"torch {versions['torch']}", f"timm {versions['timm']}"))
+    history = pd.read_parquet(logs["base"].with_name("history.parquet"))
+    for name in ("base", "trained"):
+        epochs = [line for line in texts[name] if " epoch " in line]
+        assert len(epochs) == 3
+        for line, row in zip(epochs, history.to_dict("records"), strict=True):
+            assert f"val_loss={row['val_loss']:.5g} val_accuracy={row['val_accuracy']:.5g} " in line
+            assert f" lr={row['lr']:.5g}" in line
+            assert "images/s" in line
+    assert " done: " in texts["trained"][-1]
+    assert f"test_accuracy={history['test_accuracy'].iloc[-1]:.5g} " in texts["base"][-1]
+    failed = record(results, "adhoc", "raises")
+    assert any(line.endswith(f"failed: {failed['reason']}") for line in texts["raises"])
+    assert any(failed["where"] in line for line in texts["raises"])
 
 
 def test_own_method_that_proposes_the_bases_weights_equals_the_control(broken, tmp_path):
@@ -231,7 +262,11 @@ def test_a_lost_process_fails_its_base_and_the_next_run_can_redo_it(tmp_path):
     results = tmp_path / "results"
     here("run", *SMALL, "--config-dir", OWN, "method=[base,swa,vanishes,late]", results=results, code=1)
     assert statuses(results, "adhoc") == {"base": "failed", "swa": "failed", "vanishes": "failed", "late": "skipped"}
-    assert "exit code 3" in record(results, "adhoc", "swa")["reason"]
+    lost = record(results, "adhoc", "swa")
+    assert "exit code 3" in lost["reason"]
+    base = base_folder(results, "adhoc")
+    assert {lost["log"], record(results, "adhoc", "late")["log"]} == {f"bases/{base.name}/log.txt"}
+    assert (base / "log.txt").read_text().splitlines()[-1].endswith(f"failed: {lost['reason']}")
     here("run", *SMALL, "--config-dir", OWN, "method=[base,swa,late]", "redo=failed", results=results)
     assert set(statuses(results, "adhoc").values()) == {"done"}
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from command import here
-from frames import cells, write_suite
+from frames import WHERE, cells, write_suite
 
 from harness.report.figures.style import STYLE
 from harness.storage.store import Store
@@ -253,6 +253,16 @@ def test_nothing_is_wider_than_the_window(browser, width, tmp_path):
         "return [...document.querySelectorAll('#run dl > *')].slice(0, 2).map(e => e.offsetTop)"
     )
     assert (tops[0] == tops[1]) == (width == 1280)
+
+
+def test_what_failed_is_said_with_its_line_of_code_and_its_log(page):
+    """On the page's first lines, in the table of failures, and on the cell's own page."""
+    (own,) = [path for path in (page.parent / "cells").glob("*.html") if WHERE in path.read_text()][:1]
+    log = f"cells/{own.stem}/log.txt"
+    assert log in own.read_text()
+    text = page.read_text()
+    assert text.count(WHERE) == 4  # of both models
+    assert text.count(log) == 2
 
 
 def test_what_is_not_finished_and_what_diverged_is_said(browser):

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -127,13 +128,20 @@ def test_folders(smoke, frame):
 
 
 def test_wandb_has_one_run_per_cell_that_equals_its_record(smoke, records):
-    store_id = json.loads((smoke.results / "store.json").read_text())["id"]
+    assert len({record["run_id"] for record in records}) == len(records)
     for record in records:
-        assert record["run_id"] == f"{record['cell_key'][:12]}-{store_id}"
+        beginning = f"test_resnet-digits-s{record['seed']}-{record['method']}"
+        assert re.fullmatch(rf"{beginning}-[0-9a-f]{{8}}", record["run_id"])
         (log,) = offline_runs(smoke.results, record["run_id"])
         run = read_offline(log)
         assert run.finished
         assert run.job_type == record["method"]
+        assert run.name.removeprefix(f"test_resnet-digits-sgd_momentum-s{record['seed']}-{record['method']}") == (
+            {"cmd_online": "-modes=5-samples=500-warmup=3", "cmd_posthoc": "-modes=5-samples=500"}.get(
+                record["method"], ""
+            )
+        )
+        assert run.config["environment"]["git"] == record["environment"]["git"]
         assert record["base_key"][:8] in run.group
         assert {"smoke", "test_resnet", "digits", record["method"]} <= set(run.tags)
         assert run.config["cell_key"] == record["cell_key"]

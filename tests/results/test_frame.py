@@ -283,10 +283,28 @@ def test_warnings_name_missing_seeds_mixtures_and_cells_that_did_not_finish(stor
                 finish(store, planned)
     assert warnings(build_frame(store, write_plan(store, cells))) == [
         "missing: net digits sgd: seeds 1 of swa, ema",
-        "mixed: device: cpu (4 cells), cuda (1 cells)",
-        "mixed: torch version: 2.14.0 (4 cells), 2.11.0 (1 cells)",
-        "failed: net digits sgd seed 1: lawa",
+        "mixed: device: cpu (4 cells), cuda (1 cells) (column device of the frame)",
+        "mixed: torch version: 2.14.0 (4 cells), 2.11.0 (1 cells) (column versions of the frame)",
+        "failed: net digits sgd seed 1: lawa: NaN loss",
     ]
+
+
+def test_cells_that_failed_are_named_with_reason_line_of_code_and_log_once_where_these_are_the_same(store):
+    """Also by a frame that was stored; a record of an earlier version has no line and no log."""
+    cells = [cell(method, 0) for method in ("base", "swa", "ema", "lawa")]
+    lost = {"where": "mine.py:3 in observe: crash()", "log": "bases/net-0/log.txt"}
+    for planned in cells[:3]:
+        finish(store, planned, status="failed", reason="process ended with SIGSEGV", **lost)
+    finish(store, cells[3], status="failed")
+    write_plan(store, cells)
+    write_views(store, "quick")
+    failed = "failed: net digits sgd seed 0:"
+    reason = f"{failed} base, swa, ema: process ended with SIGSEGV; at mine.py:3 in observe: crash()"
+    assert warnings(load_frame(store.root, "quick")) == [
+        f"{reason}; log: bases/net-0/log.txt", f"{failed} lawa: NaN loss",
+    ]  # fmt: skip
+    named, _ = warnings(load_frame(store.root, "quick"), store.root)
+    assert named.endswith(f"; log: {store.root / 'bases/net-0/log.txt'}")
 
 
 def test_mixed_thread_counts_are_named_also_by_a_frame_that_was_stored(store):
@@ -295,7 +313,8 @@ def test_mixed_thread_counts_are_named_also_by_a_frame_that_was_stored(store):
         finish(store, planned, threads=threads)
     plan = write_plan(store, cells)
     write_views(store, "quick")
-    line = "mixed: threads, between which sums in float32 differ: 1 (2 cells), 2 (1 cells)"
+    counted = "mixed: threads, between which sums in float32 differ: 1 (2 cells), 2 (1 cells)"
+    line = f"{counted} (threads in the cells' record.json)"
     assert warnings(build_frame(store, plan)) == [line]
     assert warnings(load_frame(store.root, "quick")) == [line]
 
@@ -309,9 +328,9 @@ def test_weights_without_gradients_and_busy_machines_are_named(store):
     assert frame["busy"].tolist() == pytest.approx([0.1, 0.6, math.nan, 0.2], nan_ok=True)
     assert warnings(frame) == [
         "unmoved: 44 % of the weights of net digits sgd never had a gradient: methods that model, freeze or embed "
-        "weights are told apart by the others alone",
+        "weights are told apart by the others alone (column moving of the frame)",
         "busy: 1 of 4 cells ran while other processes had more than 20 % of the cores (up to 60 %): their seconds are "
-        "marked †; compare gradients instead",
+        "marked †; compare gradients instead (column busy of the frame)",
     ]
 
 
@@ -372,7 +391,7 @@ def test_a_diverged_cell_and_one_without_a_number_are_named_and_averaged_with_no
                 finish(store, planned, accuracy=90.0 + planned["seed"])
     write_plan(store, cells)
     done = here("report", "suite=quick", "figures=none", results=store.root)
-    assert "diverged: net digits sgd seed 1: swa\n" in done.stdout
+    assert "diverged: net digits sgd seed 1: swa: NaN loss\n" in done.stdout
     tables = store.suite_folder("quick") / "tables"
     (line,) = [line for line in (tables / "main.md").read_text().splitlines() if line.startswith("| swa")]
     assert "90.00 (n=1)" in line

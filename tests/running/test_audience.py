@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from harness.causes import Interrupted
 from harness.method import Observer, Proposal, Reconstruction, Snapshot
 from harness.running.audience import Audience, RunningCell
 from harness.storage.files import CorruptFile
@@ -121,11 +122,18 @@ def test_a_method_that_raises_ends_its_own_cell_with_its_traceback():
     audience.finish(at(3))
     assert (bad.status, bad.reason) == ("failed", "RuntimeError: no more")
     assert "in observe" in bad.traceback
+    assert bad.where.endswith("in observe: raise self.error")
     assert len(bad.rows) == 1
     assert (good.status, len(good.rows)) == ("done", 3)
 
 
-@pytest.mark.parametrize("error", [CorruptFile("a file"), OSError(28, "No space left on device")])
+def test_a_method_that_leaves_the_process_ends_its_own_cell():
+    bad, good = entry("bad", Watching(fails_at=2, error=SystemExit("enough"))), entry("good", Watching())
+    show(audience_of(bad, good), 1, 2)
+    assert (bad.status, bad.reason, good.status) == ("failed", "SystemExit: enough", "running")
+
+
+@pytest.mark.parametrize("error", [CorruptFile("a file"), OSError(28, "No space left on device"), Interrupted(143)])
 def test_what_is_no_methods_fault_is_the_jobs_to_deal_with(error):
     bad = entry("bad", Watching(fails_at=1, error=error))
     with pytest.raises(type(error)):

@@ -35,12 +35,12 @@ ALL = [
     RowsAdded("cell", "id-store", ROWS),
     JobResumed(3),
     EpochEnded(4, 123.5, None),
-    CellEnded("cell", "failed", "no"),
+    CellEnded("cell", "failed", "no", "mine.py:3 in observe: no", "cells/cell/log.txt"),
     TrialValued("cell", {"status": "done", "val_loss": 1 / 3}),
     RunsEnded("group", [WholeRun(INFO, ROWS, RunEnd({"val_loss": 1 / 3}, status="failed", digest="abc"))]),
     DiskFailed(28, "No space left on device", "a/file"),
     WorkedElsewhere(),
-    JobEnded("process ended with SIGKILL"),
+    JobEnded("process ended with SIGSEGV", "mine.py:3 in observe: no", "two\nlines"),
     JobEnded(),
 ]
 

@@ -53,6 +53,20 @@ class OnAFullDisk(Saying):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a/file")
 
 
+class Crashing(Saying):
+    """Is ended by a signal in a line of its own."""
+
+    def run(self):
+        os.abort()
+
+
+class Raising(Saying):
+    """Raises what no job is to raise."""
+
+    def run(self):
+        raise LookupError("nowhere")
+
+
 class Endless(Saying):
     """Works until it is ended."""
 
@@ -96,7 +110,7 @@ def test_what_jobs_say_and_how_they_end(engine, plan, tmp_path):
         engine.submit(job_of(plan, worker))
     assert engine.free == 0
     said = until_idle(engine)
-    killed = JobEnded("process ended with SIGKILL")
+    killed = JobEnded("process ended with SIGKILL, as Linux does where memory runs out")
     assert said == {
         Saying: [Message("said"), JobEnded()],
         Killed: [Message("said"), killed],
@@ -104,6 +118,20 @@ def test_what_jobs_say_and_how_they_end(engine, plan, tmp_path):
     }
     files = [list(EventReader(path).read()) for path in sorted(tmp_path.glob("*.jsonl"))]
     assert files == [[Message("said"), JobEnded()], [Message("said"), killed], [JobEnded()]]
+
+
+def test_the_line_of_code_that_ended_a_process_is_told(engine, plan):
+    """Also to who follows its file, which is the same line of events."""
+    for worker in (Crashing, Raising):
+        engine.submit(job_of(plan, worker))
+    said = until_idle(engine)
+    (crashed,), (raised,) = said[Crashing], said[Raising]
+    assert crashed.died == "process ended with SIGABRT"
+    assert crashed.where.endswith("in run: os.abort()")
+    assert "Fatal Python error: Aborted" in crashed.traceback
+    assert raised.died == "LookupError: nowhere"
+    assert raised.where.endswith('in run: raise LookupError("nowhere")')
+    assert raised.traceback.startswith("Traceback")
 
 
 def test_a_disk_that_takes_no_event_is_told_all_the_same(engine, plan):

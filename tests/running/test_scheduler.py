@@ -81,7 +81,13 @@ def test_a_job_that_is_lost_again_and_again_fails_its_cells_alone(tmp_path):
     record = ran.record("lookahead")
     assert (record["status"], record["reason"]) == ("failed", "process ended with SIGKILL")
     assert ran.record("swa")["status"] == "done"
-    assert ran.told == [CellEnded(record["cell_key"], "failed", "process ended with SIGKILL")]
+    log = f"cells/{record['cell_key']}/log.txt"
+    assert ran.told == [CellEnded(record["cell_key"], "failed", "process ended with SIGKILL", None, log)]
+    assert record["log"] == log
+    lines = (plan.store.root / log).read_text().splitlines()
+    assert lines[0].endswith("-lookahead branches off from its base")
+    assert sum("lost: process ended with SIGKILL; it goes on" in line for line in lines) == retries
+    assert lines[-1].endswith("failed: process ended with SIGKILL")
 
 
 def test_a_job_that_leaves_no_record_is_given_up(tmp_path, workers):

@@ -19,11 +19,14 @@ from hydra import compose, initialize_config_module
 from offline import offline_runs
 from omegaconf import OmegaConf
 
-from harness.config import TrackerConfig, from_mapping
+from harness.arguments import SyncArguments
+from harness.config import ConfigError, TrackerConfig, from_mapping
+from harness.publishing.sync import sync
 from harness.tracking import open_tracker
-from harness.tracking.tracker import RunEnd, RunInfo, Tracker
+from harness.tracking.runs import cell_info
+from harness.tracking.tracker import RunEnd, RunInfo, Tracker, readable_id
 from harness.tracking.wandb import server
-from harness.tracking.wandb.destination import resolve_mode, resolve_target
+from harness.tracking.wandb.destination import resolve_mode, resolve_target, user_settings
 from harness.tracking.wandb.live import _Open
 from harness.tracking.wandb.transaction_log import read_offline, transaction_logs
 
@@ -341,6 +344,45 @@ def test_a_server_that_is_away_means_offline_said_once(tmp_path, warnings, monke
     assert "offline" in line
     assert "127.0.0.1" in line
     assert KEY not in line
+
+
+def test_sync_without_a_key_says_what_to_do_and_leaves_the_runs(tmp_path, warnings):
+    run = opened(OFFLINE, tmp_path, info(), warnings.append)
+    run.log({"epoch": 1, "val_loss": 1.0})
+    run.finish({})
+    with pytest.raises(ConfigError) as error:
+        sync(SyncArguments(results_dir=str(tmp_path)), warnings.append)
+    assert str(error.value) == (
+        f"W&B at {user_settings().base_url} cannot be used: no API key is configured (`wandb login` stores one, "
+        f"WANDB_API_KEY is one); the runs stay in {tmp_path / 'wandb'}, and the same command sends them when it can be "
+        "used"
+    )
+    assert len(union(tmp_path, info().run_id)) == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "suffix", "expected"),
+    [
+        (("resnet18", "fashion_mnist", "s0", "cmd_online"), "", "resnet18-fashion_mnist-s0-cmd_online-01234567"),
+        (("vit.tiny", "my data", "s0", "swa"), "-1", "vit-tiny-my-data-s0-swa-01234567-1"),
+        (("a" * 90, "b" * 20, "s12", "swa"), "-2", f"{'a' * 22}-{'b' * 20}-s12-swa-01234567-2"),
+    ],
+)
+def test_ids_of_runs_begin_readably_within_what_wandb_takes(parts, suffix, expected):
+    """The longest part gives way first, so that all are told."""
+    found = readable_id(*parts, digest="0123456789abcdef", suffix=suffix)
+    assert found == expected
+    assert len(found) <= 64
+
+
+def test_settings_of_a_method_have_names_of_their_own():
+    config = {"base": {}, "method": {}, "evaluate": {}}
+    labels = {"model": "net", "dataset": "digits", "optimizer": "sgd", "seed": 0, "method": "swa", "batchnorm": "as_is"}
+    record = {**labels, "base_key": "b" * 20, "cell_key": "c" * 20, "config": config, "run_id": "an-id"}
+    assert cell_info(record, "quick").name == "net-digits-sgd-s0-swa"  # of an earlier version
+    changed = cell_info(record | {"changed": {"start": 0.5, "cadence": "epoch", "ts": [1, 2]}}, "quick")
+    assert changed.name == "net-digits-sgd-s0-swa-start=0.5-cadence=epoch-ts=[1,2]"
+    assert changed.run_id == "an-id"
 
 
 def test_online_without_a_key_goes_offline_without_a_question(tmp_path, warnings):

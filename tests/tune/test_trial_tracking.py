@@ -1,5 +1,6 @@
 """Trials as runs: what is given of a study, and that the same study gives the same again."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -58,6 +59,15 @@ def test_a_row_has_the_values_of_seeds_and_their_means(search):
     assert info.config["parameters"]["samples"] == 500
     assert info.name == "net-data-sgd-cmd_online-trial-0"
     assert [len(rows) for _, rows, _ in runs(search).values()] == [1, 1, 1, 1, 1]
+
+
+def test_ids_begin_readably_but_for_those_of_an_earlier_versions_study(search):
+    earlier = {number: info.run_id for number, (info, *_) in runs(search).items()}
+    assert all(run_id.endswith("-me") for run_id in earlier.values())
+    search.study.set_user_attr("readable_run_ids", True)
+    now = {number: info.run_id for number, (info, *_) in runs(search).items()}
+    assert re.fullmatch(r"net-data-cmd_online-default-[0-9a-f]{8}", now[-1])
+    assert re.fullmatch(r"net-data-cmd_online-trial-2-[0-9a-f]{8}", now[2])
 
 
 def test_given_anew_a_run_is_the_same(search):

@@ -55,16 +55,26 @@ def write_cell_pages(
 def _contents(record: Record | None) -> dict[str, Any]:
     """What a record says, ready to be shown."""
     if record is None:
-        return {"status": "left", "reason": None, "traceback": None, "numbers": [], "facts": [], "config": None}
+        nothing = dict.fromkeys(("reason", "where", "log", "traceback", "config"))
+        return {"status": "left", "numbers": [], "facts": [], **nothing}
     facts = {"device": record["device"], "threads": record.get("threads"), "W&B run": record.get("run_id")}
+    facts |= {
+        f"git of {name}": _commit(said) for name, said in (record.get("environment") or {}).get("git", {}).items()
+    }
     return {
         "status": record["status"],
-        "reason": record["reason"] and seen(record["reason"]),
-        "traceback": record["traceback"] and seen(record["traceback"]),
+        **{name: seen(record.get(name) or "") for name in ("reason", "where", "log", "traceback")},
         "numbers": [(name, _number(value)) for part in ("summary", "cost") for name, value in record[part].items()],
         "facts": [*facts.items(), *record["versions"].items()],
         "config": json.dumps(record["config"], indent=1, sort_keys=True),
     }
+
+
+def _commit(said: dict[str, Any] | None) -> str:
+    """What a record says of a git commit."""
+    if not said or said["commit"] is None:
+        return (said or {}).get("note") or "not asked"
+    return f"{said['commit'][:12]}, tree {'clean' if said['clean'] else 'not clean'}"
 
 
 def _number(value: Any) -> str:

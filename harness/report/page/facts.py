@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from harness.results.frame import UNFINISHED
+from harness.results.frame import CAUSE, UNFINISHED
 from harness.storage.store import Store
 from harness.validation import seen
 
@@ -48,8 +48,9 @@ def versions(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
 
 
 def failures(store: Store, frame: pd.DataFrame) -> Iterator[dict[str, str]]:
-    """Cells that did not end well, with their reasons."""
+    """Cells that did not end well, each with its reason, the line of code at fault and its log below the results
+    folder, empty where its record has none."""
     for cell in frame[frame["status"].isin(UNFINISHED[:-1])].to_dict("records"):
         record = store.record(cell["cell_key"])
-        reason = seen((record or {}).get("reason") or "")
-        yield {**{str(k): str(v) for k, v in cell.items()}, "reason": reason}
+        said = {name: seen((record or {}).get(name) or "") for name in CAUSE}
+        yield {**{str(k): str(v) for k, v in cell.items()}, **said}

@@ -6,6 +6,8 @@ its cluster's scheduler, on whatever machine, appends to the same file.
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import os
 import time
 from abc import ABC, abstractmethod
@@ -14,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from harness.causes import Cause
 from harness.running.event_files import EventReader, EventWriter, heard_by_engine
 from harness.running.events import Event, JobEnded, Message
+from harness.storage.files import is_disk_trouble
 
 if TYPE_CHECKING:
     from harness.running.jobs import Job
@@ -32,13 +36,28 @@ class Task:
     events: Path
     directory: Path
 
+    @property
+    def dump(self) -> Path:
+        """Where the lines of code are written that were being run when a signal such as SIGSEGV ended the process."""
+        return self.events.with_suffix(".dump")
+
     def __call__(self) -> None:
         os.chdir(self.directory)
         from harness.running.jobs import run_job
 
-        with EventWriter(self.events) as file:
-            run_job(self.job, file.tell)
-            file.tell(JobEnded())
+        with EventWriter(self.events) as file, open(self.dump, "w", encoding="utf-8") as dump:
+            faulthandler.enable(dump, all_threads=False)
+            try:
+                run_job(self.job, file.tell)
+                end = JobEnded()
+            except Exception as error:
+                if is_disk_trouble(error):
+                    raise
+                cause = Cause.of(error)
+                end = JobEnded(cause.reason, cause.where, cause.traceback)
+            finally:
+                faulthandler.disable()
+            file.tell(end)
 
 
 @dataclass
@@ -48,12 +67,24 @@ class Handed:
     task: Task
     reader: EventReader
     handle: Any = None
-    ended: bool = False
-    """whether it said itself that it came to its end"""
+    end: JobEnded | None = None
+    """what it said itself of its end"""
+
+    @property
+    def ended(self) -> bool:
+        return self.end is not None
 
     @property
     def job(self) -> Job:
         return self.task.job
+
+    def killed(self, died: str, output: str) -> JobEnded:
+        """The end of one that could not say it itself, with what it left when a signal ended it, or else printed."""
+        dump = ""
+        with contextlib.suppress(OSError):
+            dump = self.task.dump.read_text(encoding="utf-8", errors="replace")
+        cause = Cause.of_signal(died, dump)
+        return JobEnded(died, cause.where, cause.traceback or output or None)
 
 
 class Gone(NamedTuple):
@@ -103,6 +134,10 @@ class FollowingEngine(ABC):
     def cancel(self, running: list[Handed]) -> None:
         """End jobs."""
 
+    def output(self, handed: Handed) -> str:
+        """What a job whose process was lost printed, as far as that is kept."""
+        return ""
+
     def pause(self, seconds: float) -> None:
         """Wait so long; an engine that hears of the end of a job may return at once."""
         time.sleep(seconds)
@@ -121,7 +156,7 @@ class FollowingEngine(ABC):
                 for event in handed.reader.read():
                     heard = True
                     if isinstance(event, JobEnded):
-                        handed.ended = True
+                        handed.end = event
                     else:
                         yield handed.job, event
             for handed, died, unsaid in gone:
@@ -131,15 +166,16 @@ class FollowingEngine(ABC):
                 return
             self.pause(LOOK_SECONDS)
 
-    @staticmethod
-    def _end(handed: Handed, died: str | None, unsaid: Event | None) -> Iterator[tuple[Job, Event]]:
+    def _end(self, handed: Handed, died: str | None, unsaid: Event | None) -> Iterator[tuple[Job, Event]]:
         """The last events of a job, said for it in its file where it did not."""
         if unsaid is not None:
             yield handed.job, unsaid
-        end = JobEnded(None if handed.ended else died)
-        if not handed.ended:
+        end = handed.end
+        if end is None:
+            end = JobEnded() if died is None else handed.killed(died, self.output(handed))
             with EventWriter(handed.task.events) as file:
                 file.tell(end)
+        handed.task.dump.unlink(missing_ok=True)
         heard_by_engine(handed.task.events).touch()
         yield handed.job, end
 

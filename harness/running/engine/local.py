@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.causes import Interrupted
 from harness.config import EngineConfig
 from harness.planning.slots import gpus, local_slots
 from harness.running.engine.following import FollowingEngine, Gone, Handed
@@ -76,7 +77,7 @@ def on_its_own() -> Iterator[None]:
 
 
 def _leave(*_: object) -> None:
-    raise SystemExit(143)
+    raise Interrupted(128 + signal.SIGTERM)
 
 
 def _end_with_parent(connection: Connection) -> None:
@@ -183,6 +184,8 @@ class LocalEngine(FollowingEngine):
 
 
 def _name(code: int | None) -> str:
+    if code == -signal.SIGKILL:
+        return "SIGKILL, as Linux does where memory runs out"
     if code is not None and code < 0:
         return signal.Signals(-code).name
     return f"exit code {code}"

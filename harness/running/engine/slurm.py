@@ -6,6 +6,7 @@ jobs of this run, Slurm's output) lie in a folder of the results that only its o
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import subprocess
@@ -20,6 +21,8 @@ from harness.running.engine.following import Handed, Task
 from harness.running.engine.remote import RemoteEngine
 from harness.running.event_files import SLURM
 
+MOST_LINES = 50
+"""of a lost job's output that its log takes over"""
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol")
 OVER = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
 """states that Slurm may still list and never leaves"""
@@ -100,6 +103,13 @@ class SlurmEngine(RemoteEngine):
     def news(self) -> list[tuple[Handed, str]]:
         news, self._news = self._news, []
         return news
+
+    def output(self, handed: Handed) -> str:
+        """The last lines of Slurm's own file of a job, such as what its node says of memory."""
+        for path in sorted((self.folder / SLURM).glob(f"{handed.handle}_*_log.out")):
+            with contextlib.suppress(OSError):
+                return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-MOST_LINES:])
+        return ""
 
     @staticmethod
     def _queue() -> dict[str, Queued] | None:

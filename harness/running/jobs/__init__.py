@@ -12,13 +12,13 @@ import torch
 
 from harness.running.events import Tell
 from harness.running.jobs.branch import BranchWorker
-from harness.running.jobs.job import Job, record_end, record_failure
+from harness.running.jobs.job import Job, ended, note_loss, record_end, record_failure
 from harness.running.jobs.replay import ReplayWorker
 from harness.running.jobs.shadow import ShadowWorker
 from harness.running.jobs.train import TrainWorker
 from harness.running.jobs.worker import Worker
 
-__all__ = ["WORKERS", "Job", "Worker", "record_end", "record_failure", "run_job"]
+__all__ = ["WORKERS", "Job", "Worker", "ended", "note_loss", "record_end", "record_failure", "run_job"]
 
 WORKERS: dict[str, type[Worker]] = {one.kind: one for one in (TrainWorker, ReplayWorker, ShadowWorker, BranchWorker)}
 """what runs the jobs of a suite, by kind"""

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from harness.causes import Interrupted
 from harness.method import Brancher, State
 from harness.planning.plan import branch_lacks
 from harness.running.audience import Row
@@ -52,6 +53,9 @@ class BranchWorker(Worker):
         self.branch = cell.branch
         self.cell = cell
         self.entry = self.start_cell(cell)
+        if self.entry.method is None:
+            self.end_cell(self.entry, {}, None)
+            return
         assert isinstance(self.entry.method, Brancher)
         self.method = method = self.entry.method
         self.base_digest = known["digests"][-1:]
@@ -104,11 +108,11 @@ class BranchWorker(Worker):
             if entry.status == "running":
                 entry.status = "done"
                 return self._final_weights() if self.job.settings.save == "final" else None
-        except (CorruptFile, Refused):
+        except (CorruptFile, Refused, Interrupted):
             raise
         except Diverged as error:
             entry.status, entry.reason = "diverged", str(error)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if is_disk_trouble(error):
                 raise
             entry.fail(error)
@@ -136,6 +140,7 @@ class BranchWorker(Worker):
         self.session.last_row = bundle["train_row"]
         self.clock.seconds.update(bundle["seconds"])
         self.tell(JobResumed(self.trainer.t - self.branch.prefix))
+        self.note_resumed(self.trainer.t, self.bundle_path, [self.entry])
 
     def _epoch(self, last: int) -> None:
         """One epoch of the branch: training, evaluation, bundle, rows told."""
@@ -148,6 +153,7 @@ class BranchWorker(Worker):
         if not bool(trainer.flat.theta_N.isfinite().all()):
             raise Diverged(f"weights not finite in epoch {trainer.t}")
         self._add_row(last)
+        self.note_rows([self.entry])
         with self.clock.phase("io"):
             state = {
                 "trainer": trainer.state_dict(),

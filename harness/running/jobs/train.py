@@ -12,14 +12,20 @@ from harness.planning.methods import as_plain
 from harness.planning.plan import labels
 from harness.running.audience import Row
 from harness.running.events import JobResumed
-from harness.running.jobs.job import Log, device_name, read_bundle, versions
+from harness.running.jobs.environment import device_name, versions
+from harness.running.jobs.job import read_bundle
+from harness.running.jobs.logs import Log, begin_log, epoch_line
 from harness.running.jobs.observing import ObservingWorker
 from harness.storage import inside
-from harness.storage.paths import restart_path, snapshot_path
+from harness.storage.paths import base_log, restart_path, snapshot_path
 from harness.storage.store import Record
 from harness.storage.tensors import digest_tensor, write_state
 from harness.storage.trajectory import StoredTrajectory, write_snapshot
 from harness.training.loop import Diverged, Trainer
+
+METRICS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy")
+OWN_WEIGHTS = ("base", "base_recalibrated")
+"""the methods that evaluate a base's own weights"""
 
 
 class TrainWorker(ObservingWorker):
@@ -53,6 +59,8 @@ class TrainWorker(ObservingWorker):
     def follow(self) -> None:
         """Train from the bundle or the beginning, epoch by epoch, feeding the audience."""
         self.log = Log(self.folder / "log.txt")
+        begin_log(self.job, self.log)
+        self.logs.append(self.log)
         self.trainer = Trainer(self.base, self.images, self.device)
         self.trajectory = StoredTrajectory(self.folder / "trajectory", self.device)
         self.audience = self._audience(self.trajectory)
@@ -77,7 +85,8 @@ class TrainWorker(ObservingWorker):
         if self.expected is None:
             self._end_base("done" if diverged is None else "diverged", diverged)
         inside.remove(self.bundle_path)
-        self.log.line("done" if diverged is None else diverged)
+        spent = f"{len(self.rows)} epochs, {self.clock.get('train'):.1f} s of training"
+        self.log.line(f"done: {spent}" if diverged is None else f"diverged: {diverged}; {spent}")
 
     def _begin(self) -> None:
         """At w(0), or at the bundle's epoch where there is one."""
@@ -99,7 +108,7 @@ class TrainWorker(ObservingWorker):
             self.resumed.append({"epoch": trainer.t, "versions": bundle["versions"], "threads": bundle["threads"]})
             torch.set_num_threads(bundle["threads"])
         self.tell(JobResumed(trainer.t))
-        self.log.line(f"goes on after epoch {trainer.t}")
+        self.note_resumed(trainer.t, self.bundle_path, audience.cells)
 
     def _bundle(self) -> State | None:
         """The stored state to go on from, unless something it stands on has changed or is gone."""
@@ -135,12 +144,20 @@ class TrainWorker(ObservingWorker):
         row = {"epoch": snapshot.t, **row, "train_seconds": self.clock.get("train"), **counts}
         self.rows.append(row if self.expected is None else self.expected_rows[snapshot.t - 1])
         audience.epoch(snapshot, self.rows[-1])
+        self._note_epoch()
         self._save()
         self.log_rows(audience.cells)
         images = trainer.t * trainer.steps_per_epoch() * self.base.batch_size
         self.report_epoch(trainer.t, images, self.clock.get("train"), audience.cells)
-        numbers = " ".join(f"{name}={value:.5g}" for name, value in self.rows[-1].items())
-        self.log.line(f"epoch {snapshot.t}/{self.base.epochs} {numbers}")
+
+    def _note_epoch(self) -> None:
+        """The epoch in the logs: in the base's with what its own weights come to in validation, where that is known."""
+        row, before = self.rows[-1], self.rows[-2] if len(self.rows) > 1 else {}
+        self.note_rows(self.audience.cells)
+        own = [cell.rows[-1] for cell in self.audience.cells if cell.cell.method.name in OWN_WEIGHTS and cell.rows]
+        now = next((one for one in own if one["epoch"] == row["epoch"]), {})
+        metrics = {name: now[name] for name in METRICS if name in now}
+        self.log.line(epoch_line({**row, **metrics}, before, self.base.epochs))
 
     def _record(self, snapshot: Snapshot) -> None:
         """Keep the digest of the weights, and store the snapshot where someone reads it, before anyone does."""
@@ -184,10 +201,12 @@ class TrainWorker(ObservingWorker):
             **labels(self.base),
             "status": status,
             "reason": reason,
+            "log": base_log(self.job.base.key),
             "config": as_plain(self.base),
             "N": self.job.base.N,
             "digests": self.digests,
             "versions": versions(),
+            "environment": self.job.origin.as_record(),
             "sources": {"harness": self.job.harness},
             "resumed": self.resumed,
             "device": device_name(self.device),

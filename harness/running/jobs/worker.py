@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import traceback
+import time
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,9 @@ from typing import Any, ClassVar
 import torch
 from safetensors.torch import save as save_safetensors
 
-from harness.config import BaseConfig
+from harness.causes import Cause, Interrupted
+from harness.config import BaseConfig, ConfigError
+from harness.method import Method
 from harness.planning.methods import make_method
 from harness.planning.plan import CellPlan
 from harness.problem.images import Images
@@ -29,22 +31,15 @@ from harness.running.events import (
     Tell,
     WorkedElsewhere,
 )
-from harness.running.jobs.job import (
-    GENERATION,
-    Job,
-    Log,
-    Refused,
-    cell_record,
-    next_run,
-    packed,
-    record_failure,
-    versions,
-)
+from harness.running.jobs.environment import versions
+from harness.running.jobs.job import GENERATION, Job, Refused, cell_record, ended, next_run, packed, record_failure
+from harness.running.jobs.logs import Log, begin_log, done_line, ending, epoch_line
 from harness.storage import inside
 from harness.storage.files import CorruptFile, is_disk_trouble, set_aside, write_bytes, write_json
 from harness.storage.keys import source_digest
 from harness.storage.leases import lease_name, leave
 from harness.storage.masking import masked_text
+from harness.storage.paths import cell_log
 from harness.storage.store import Record, Store
 from harness.storage.tensors import write_state
 from harness.tracking import tracks
@@ -53,7 +48,6 @@ from harness.training.clock import Clock, Load, peak_memory_bytes
 from harness.training.evaluate import Evaluator
 from harness.training.loop import set_determinism
 from harness.training.out_of_memory import bounded_by
-from harness.validation import reason_of_kind
 
 
 class Worker(ABC):
@@ -77,11 +71,24 @@ class Worker(ABC):
         """whether a repeated base differed from the recorded one, which is refused on the CPU only"""
         self._told: dict[str, tuple[str, int]] = {}
         """run id and rows told, by the key of a cell whose run is open"""
+        self.logs: list[Log] = []
+        """those that were begun"""
+        self._noted: dict[str, int] = {}
+        """how many rows of a cell its log has, by its key"""
         self._ended: set[str] = set()
 
     def say(self, text: str) -> None:
-        """One line for the person watching."""
+        """One line for the person watching, and in the logs."""
         self.tell(Message(masked_text(f"{self.job.label}: {text}")))
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """A line in the logs of what this job has begun."""
+        for log in self.logs:
+            log.line(text)
+
+    def cell_log(self, key: str) -> Log:
+        return Log(self.store.root / cell_log(key))
 
     @cached_property
     def images(self) -> Images:
@@ -123,24 +130,27 @@ class Worker(ABC):
                 if self.job.cells or self.job.kind == "train":
                     with bounded_by("batch_size", self.base.batch_size):
                         self.work()
+            except Interrupted:
+                self.note("interrupted: it goes on from its last finished epoch")
+                raise
             except CorruptFile as error:
                 path = Path(str(error).split(": ")[0])
                 aside = set_aside(path).name if path.exists() else "gone"
                 self.say(f"corrupt, set aside, to be redone: {error} ({aside})")
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if is_disk_trouble(error):
                     self.tell(DiskFailed(error.errno or 0, error.strerror or "", str(error.filename)))
                     return
-                reason = reason_of_kind(error)
                 cells = tuple(cell for cell in self.job.cells if cell.key not in self._ended)
-                self.say(f"failed: {reason}")
-                self.fail(cells, reason, traceback.format_exc())
+                self.fail(cells, Cause.of(error))
 
-    def fail(self, cells: tuple[CellPlan, ...], reason: str, trace: str) -> None:
+    def fail(self, cells: tuple[CellPlan, ...], cause: Cause) -> None:
         """The job as a whole failed, and with it the cells that had not ended."""
-        record_failure(self.job, self.store, cells, reason, trace)
+        record_failure(self.job, self.store, cells, cause)
+        if not cells:
+            self.tell(Message(masked_text(f"{self.job.label}: failed: {cause.reason}")))
         for cell in cells:
-            self.tell(CellEnded(cell.key, "failed", reason))
+            self.tell(CellEnded(cell.key, "failed", cause.reason, cause.where, self.job.log_of(cell)))
 
     def _unfinished(self) -> Job:
         """The job without the cells that another process has ended since it was planned."""
@@ -150,15 +160,44 @@ class Worker(ABC):
             if record is None or record["generation"] == self.job.generations.get(cell.key):
                 cells.append(cell)
             else:
-                self.tell(CellEnded(cell.key, record["status"], record["reason"]))
+                self.tell(ended(record))
         return dataclasses.replace(self.job, cells=tuple(cells))
 
     def start_cell(self, cell: CellPlan) -> RunningCell:
-        """The cell with a fresh method; failed where its source is no longer what was planned."""
-        entry = RunningCell(cell, make_method(cell.method))
+        """The cell with a fresh method and its log begun; failed where its source is no longer what was planned, or its
+        class refuses on this machine what it took when it was planned."""
+        self.begin_cell_log(cell)
+        try:
+            entry = RunningCell(cell, make_method(cell.method))
+        except ConfigError as error:
+            entry = RunningCell(cell, None)
+            entry.fail(error)
         if source_digest(cell.method.target.rpartition(".")[0]) != cell.source:
             entry.fail(Refused("the method's source changed while the suite ran: run it again"))
         return entry
+
+    def begin_cell_log(self, cell: CellPlan) -> None:
+        log = self.cell_log(cell.key)
+        begin_log(self.job, log, cell)
+        self.logs.append(log)
+        self._noted[cell.key] = 0
+
+    def note_rows(self, cells: list[RunningCell]) -> None:
+        """Have the logs of cells say the rows that they do not have yet."""
+        for entry in cells:
+            noted = self._noted.get(entry.key, len(entry.rows))
+            if len(entry.rows) > noted:
+                last = entry.cell.last_epoch(self.base.epochs)
+                before = [{}, *entry.rows][noted:]
+                lines = [epoch_line(*rows, last) for rows in zip(entry.rows[noted:], before, strict=False)]
+                self.cell_log(entry.key).lines(lines, numbers=True)
+                self._noted[entry.key] = len(entry.rows)
+
+    def note_resumed(self, epoch: int, bundle: Path, cells: list[RunningCell]) -> None:
+        """Have the logs say that the job goes on with what was finished earlier, which they have already."""
+        ended = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(bundle.stat().st_mtime))
+        self.note(f"goes on after epoch {epoch}, which ended {ended}")
+        self._noted |= {entry.key: len(entry.rows) for entry in cells if entry.key in self._noted}
 
     def check_digest(self, digest: str, t: int, expected: Record | None) -> str:
         """On the CPU a repeated base must be the recorded one to the last bit; elsewhere a difference is recorded."""
@@ -180,8 +219,8 @@ class Worker(ABC):
         if not tracks(self.job.settings.tracker):
             return
         for entry in cells:
-            record = cell_record(self.job, entry.cell, "running", None, None, self.base_digest)
-            info = cell_info(record | next_run(self.store, entry.cell), self.job.settings.suite)
+            record = cell_record(self.job, entry.cell, "running", self.base_digest)
+            info = cell_info(record | next_run(self.store, self.base, entry.cell), self.job.settings.suite)
             self._told[entry.key] = info.run_id, 0
             self.tell(RunStarted(entry.key, info))
         self.log_rows(cells)
@@ -199,7 +238,7 @@ class Worker(ABC):
         """The cells start over, and rows that were told will come again with other seconds: in another run each."""
         for cell in self.job.cells:
             path = self.store.cell_folder(cell.key) / GENERATION
-            write_json(path, {"least": next_run(self.store, cell)["generation"] + 1})
+            write_json(path, {"least": next_run(self.store, self.base, cell)["generation"] + 1})
 
     def report_epoch(self, epoch: int, images: int, seconds: float, cells: list[RunningCell]) -> None:
         """Tell the person watching that an epoch ended, after `images` in `seconds` of training."""
@@ -211,12 +250,14 @@ class Worker(ABC):
     def end_cell(self, entry: RunningCell, cost: dict[str, Any], weights: dict[str, torch.Tensor] | None) -> None:
         """Tables and weights first, then the record that makes the cell ended; its run is ended from the record."""
         cell, folder = entry.cell, self.store.cell_folder(entry.key)
+        self.note_rows([entry])
         if entry.status == "done":
+            assert entry.method is not None
             try:
                 self.store.write_tables(cell.key, entry.method.tables())
-                self._keep_fitted(entry)
-            except Exception as error:
-                if is_disk_trouble(error):
+                self._keep_fitted(entry.key, entry.method)
+            except (Exception, SystemExit) as error:
+                if is_disk_trouble(error) or isinstance(error, Interrupted):
                     raise
                 entry.fail(error)
         if weights is not None and entry.status == "done":
@@ -239,22 +280,19 @@ class Worker(ABC):
             "test_epochs": [row["epoch"] for row in entry.rows if "test_accuracy" in row],
             "weights": weights is not None,
         }
-        record = cell_record(self.job, cell, entry.status, entry.reason, entry.traceback, self.base_digest)
+        record = cell_record(self.job, cell, entry.status, self.base_digest, entry.cause)
         record |= {"summary": summary, "cost": cost, "holds": holds, "rederived": self.rederived}
         if "test_accuracy" in summary and entry.test_correct is not None:
             record["test_correct"] = packed(entry.test_correct)
         record["machine"]["load"] = {"cores": os.cpu_count(), "busy": self.load.busy()}
-        record |= next_run(self.store, cell)
+        record |= next_run(self.store, self.base, cell)
         self.store.write_record(record, entry.rows)
         self._ended.add(cell.key)
-        log = Log(folder / "log.txt")
-        log.line(f"{entry.status} {entry.reason or ''}".strip())
-        if entry.traceback is not None:
-            log.line(entry.traceback)
-        self.tell(CellEnded(cell.key, entry.status, entry.reason))
+        self.cell_log(cell.key).lines([done_line(record)] if entry.cause is None else ending(entry.status, entry.cause))
+        self.tell(ended(record))
 
-    def _keep_fitted(self, entry: RunningCell) -> None:
+    def _keep_fitted(self, key: str, method: Method) -> None:
         """The method's fitted model, where final weights are kept too."""
-        fitted = entry.method.fitted() if self.job.settings.save == "final" else {}
+        fitted = method.fitted() if self.job.settings.save == "final" else {}
         if fitted:
-            write_state(self.store.cell_folder(entry.key) / "fitted.safetensors", fitted)
+            write_state(self.store.cell_folder(key) / "fitted.safetensors", fitted)

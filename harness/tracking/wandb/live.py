@@ -85,6 +85,8 @@ class WandbTracker(Tracker):
         mode, note = resolve_mode(config)
         self.target = resolve_target(config)
         self.server: Server | None = None
+        self.trouble: str | None = None
+        """why the server cannot be used, where it was to be"""
         self.entity = self.target.entity
         if mode == "online":
             self._connect()
@@ -103,7 +105,7 @@ class WandbTracker(Tracker):
         settings, url = user_settings(), self.target.server
         try:
             if not has_key(settings, url):
-                raise Unavailable("no API key is configured")
+                raise Unavailable("no API key is configured (`wandb login` stores one, WANDB_API_KEY is one)")
             server = Server(url, api_key(settings, url))
             entity = server.default_entity()
             self.entity, self.server = self.entity or entity, server
@@ -138,9 +140,10 @@ class WandbTracker(Tracker):
                     known.run = None
         if self._used:
             self._leave_service(kill=True)
+        self.trouble = f"W&B at {self.target.server} cannot be used: {_one_line(error)}"
         self._once(
-            f"W&B at {self.target.server} cannot be used, runs go on offline in {self.folder / 'wandb'}, "
-            f"`traindyn publish`, of searches `traindyn sync`, sends what it misses: {_one_line(error)}",
+            f"{self.trouble}; runs go on offline in {self.folder / 'wandb'}, and `traindyn publish`, for trials of "
+            "searches `traindyn sync`, sends them when it can be used",
             "server",
         )
 
