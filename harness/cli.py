@@ -230,19 +230,18 @@ def _code_of(error: BaseException, verb: str) -> int:
         unit = "trial" if verb == "tune" else "epoch"
         print(f"interrupted: run the same command again to go on from the last finished {unit}", file=sys.stderr)
         return 130
-    if isinstance(error, ConfigError):
-        from harness.storage.masking import masked_text
+    from harness.storage.files import CorruptFile, is_disk_trouble
+    from harness.storage.masking import masked_text
 
+    if isinstance(error, ConfigError | CorruptFile):
         print(f"error: {printable(masked_text(str(error)))}", file=sys.stderr)
         return 2
     if not isinstance(error, OSError):
         raise error
-    from harness.storage.files import is_disk_trouble
-
     trouble = is_disk_trouble(error)
     goes_on = "; what is done stays, run the same command again when it can be written" if trouble else ""
     where = "" if error.filename is None else f": {error.filename}"
-    print(f"error: {error.strerror or reason(error)}{where}{goes_on}", file=sys.stderr)
+    print(f"error: {printable(masked_text(f'{error.strerror or reason(error)}{where}'))}{goes_on}", file=sys.stderr)
     return 1 if trouble else 2
 
 

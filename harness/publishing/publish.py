@@ -30,7 +30,7 @@ from harness.tracking.runs import cell_digest, cell_end, cell_info, holds
 from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Say, Tracker, WholeRun
 from harness.tracking.wandb.destination import check_server
 from harness.tracking.wandb.live import THREADS
-from harness.validation import reason, validated
+from harness.validation import reason, shown, validated
 
 SENT, THERE, LEFT, OTHER, REFUSED = "sent", "there", "left", "other", "refused"
 """what became of a run: given, complete already, without a record yet, holding rows that are not its record's, or not
@@ -161,6 +161,8 @@ def _same(value: Any, there: Any) -> bool:
 def chosen_tracker(planned: Mapping[str, Any], given: Mapping[str, Any]) -> TrackerConfig:
     """The tracker that a plan names, and over it what the command line gives of `tracker.*`."""
     known = {field.name for field in fields(TrackerConfig)}
+    if not isinstance(planned, Mapping):
+        raise ConfigError(f"tracker must be a mapping in the plan, got {shown(planned)}")
     values = {k: v for k, v in planned.items() if k in known and not (isinstance(v, str) and MASK in v)}
     return from_mapping(TrackerConfig, "tracker", {**values, **given})
 

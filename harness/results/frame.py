@@ -27,7 +27,7 @@ from harness.storage.paths import plan_files
 from harness.storage.schemas import STATUSES as RECORDED
 from harness.storage.schemas import read_plan_file
 from harness.storage.store import Store
-from harness.validation import reason, validated
+from harness.validation import reason, shown, validated
 
 MARGIN = 0.5
 """The points of accuracy within which methods count as equivalent, where the plan does not say."""
@@ -137,9 +137,9 @@ def _tested(plan: dict[str, Any]) -> dict[str, Any]:
     )
     again = f"running suite={plan.get('suite')} writes it anew"
     if not known:
-        raise ConfigError(f"plan.primary must be a list of methods with their control, got {pairs!r}; {again}")
-    if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 < margin < float("inf"):
-        raise ConfigError(f"plan.margin must be above 0 points, got {margin!r}; {again}")
+        raise ConfigError(f"plan.primary must be a list of methods with their control, got {shown(pairs)}; {again}")
+    if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 < margin < 1e300:
+        raise ConfigError(f"plan.margin must be above 0 points, got {shown(margin)}; {again}")
     return {"primary": [[str(pair["method"]), str(pair["control"])] for pair in pairs], "margin": float(margin)}
 
 

@@ -14,6 +14,7 @@ import errno
 import os
 import shutil
 import stat
+import uuid
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -140,17 +141,16 @@ def read_most(path: Path, most: int) -> bytes | None:
 def open_append(path: Path) -> BinaryIO:
     """A file opened for appending, and made where there is none; ConfigError where a link leads to it.
 
-    So has one that has another name elsewhere.
+    Where the file has another name elsewhere, that keeps what it has.
     """
     check_writable(path)
-    descriptor = os.open(
-        path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666
-    )
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-        os.close(descriptor)
-        raise ConfigError(f"{printable(path)} must be a file of one name to be appended to")
-    return open(descriptor, "a+b", buffering=0)
+    with contextlib.suppress(FileNotFoundError):
+        if os.lstat(path).st_nlink > 1:
+            copy = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+            copy_file(path, copy)
+            os.replace(copy, path)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return open(os.open(path, flags, 0o666), "a+b", buffering=0)
 
 
 def is_file(path: Path) -> bool:

@@ -35,9 +35,9 @@ def cell_info(record: Record, suite: str) -> RunInfo:
     labels = ("model", "dataset", "optimizer", "seed", "method", "batchnorm", "base_key", "cell_key")
     config = {
         **{name: record[name] for name in labels},
-        "base": record["config"]["base"],
-        "method_config": record["config"]["method"],
-        "evaluate": record["config"]["evaluate"],
+        "base": record["config"].get("base"),
+        "method_config": record["config"].get("method"),
+        "evaluate": record["config"].get("evaluate"),
         "environment": {
             **{name: record[name] for name in ENVIRONMENT if name in record},
             **(record.get("environment") or {}),

@@ -83,9 +83,8 @@ def _clear(path: Path) -> None:
         return
     data = read_bytes(path, MOST_BYTES)
     whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with inside.open_append(path) as file:
-            file.truncate(whole)
+    with inside.open_append(path) as file:
+        file.truncate(whole)
 
 
 def _database(url: str) -> BaseStorage:
