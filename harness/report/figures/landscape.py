@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.config import EvaluateConfig, MethodConfig
+from harness.config import Epochs, EvaluateConfig, MethodConfig
 from harness.method import Layout, Method, Plane, Proposal, Reconstruction, Run, Snapshot
 from harness.planning.methods import check_allowed, load_class, make_method
 from harness.problem.models import build_model
@@ -37,7 +37,7 @@ from harness.storage.store import Record, Store
 from harness.storage.trajectory import StoredTrajectory
 from harness.training.evaluate import Evaluator
 from harness.training.flat_model import FlatModel
-from harness.validation import reason
+from harness.validation import reason, validated
 
 VAL_IMAGES = 512
 """How many images of the validation split, in its fixed order, a point is evaluated on."""
@@ -87,7 +87,8 @@ def _with_snapshots(
         method = None if record is None else reconstruction(record, config_dirs)
         if record is None or method is None:
             return None
-        epochs, stored = base_from_record(record).epochs, store.base_folder(record["base_key"]) / "trajectory"
+        epochs = validated("epochs", Epochs, record["config"]["base"]["epochs"])
+        stored = store.base_folder(record["base_key"]) / "trajectory"
         first, last = method.needs(epochs) or (0, epochs)
         if set(range(first, last + 1)) <= set(stored_ts(stored)):
             return record, method, StoredTrajectory(stored, torch.device("cpu"), first, last)
