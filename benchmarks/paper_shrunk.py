@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import pandas as pd
+from harness import load_frame
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
         words = [*command, f"dataset={arguments.dataset}", f"results_dir={folder}", *arguments.overrides]
         done = subprocess.run(words, check=False)
         taken = time.perf_counter() - began
-        frame = pd.read_parquet(Path(folder) / "suites" / "paper" / "frame.parquet")
+        frame = load_frame(folder)
     counts = frame.groupby("model", sort=False)["status"].value_counts().unstack(fill_value=0)
     print(counts.to_string())
     print(f"{frame['model'].nunique()} models, {frame['method'].nunique()} methods: {taken:.0f} s")

@@ -27,9 +27,10 @@ from harness.report.page.write import write_page
 from harness.report.stats.summary import results
 from harness.report.tables.write import write_tables
 from harness.report.warnings import warnings
-from harness.results.frame import gather, read_plan
+from harness.results.frame import gather
 from harness.storage.files import write_json
 from harness.storage.store import Record, Store
+from harness.storage.views import read_plan
 
 METHODS = tuple(KNOWN)[:20]
 MODELS, OPTIMIZERS = 5, 5

@@ -91,7 +91,7 @@ def ignore(*_: object) -> None:
 
 def run(overrides: tuple[str, ...]) -> tuple[Search, tuple[float, float], tuple[float, float]]:
     """A search, its seconds, and those of training its base where that was done."""
-    study = tunable(resolve(Request(overrides), "benchmark"))
+    study = tunable(resolve(Request(overrides), "benchmark", compares=False))
     plan = make_plan(study, Store(Path(study.settings.results_dir)))
     engine = HereEngine()
     with contextlib.ExitStack() as stack:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -13,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from harness.config import FilePath, Number, Text, TrackerConfig
 from harness.results.columns import METRICS
-from harness.validation import ConfigError, Validated, as_given, field_types, shown, validated
+from harness.validation import ConfigError, Faults, Validated, as_given, field_types, nearest, shown, validated
 
 GRID = 61
 """most points of a loss landscape along one direction"""
@@ -67,14 +66,25 @@ class SyncArguments(Arguments):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishArguments(SyncArguments):
-    """As for `sync`, of one suite."""
+class OfView(Arguments):
+    """What view a verb is for; of neither key the latest."""
 
-    suite: Text = "adhoc"
+    name: Text | None = None
+    suite: Text | None = None
+    """the view of a suite, which has its name"""
+
+    @property
+    def view(self) -> str | None:
+        return self.name or self.suite
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportArguments(Arguments):
+class PublishArguments(SyncArguments, OfView):
+    """As for `sync`, of one view."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportArguments(OfView):
     """What to report on; column names are checked against the frame, later."""
 
     spelled: ClassVar[dict[str, str]] = {
@@ -83,8 +93,9 @@ class ReportArguments(Arguments):
         "target": "tables.target",
         "budget": "tables.budget",
         "landscape": "figures.landscape",
+        "width": "figures.width",
+        "title": "figures.title",
     }
-    suite: Text = "adhoc"
     columns: str = ""
     metric: Annotated[str, AfterValidator(_metric)] = "test_accuracy"
     target: Annotated[Number, Field(gt=0, le=100)] | None = None
@@ -93,36 +104,46 @@ class ReportArguments(Arguments):
     compare: FilePath | Literal[""] = ""
     figures: Literal["all", "none"] = "all"
     landscape: Annotated[int, AfterValidator(_grid_points)] = 0
+    width: Literal["auto", "column", "text"] = "auto"
+    """of every figure: one column of a paper, its text, or of these the one that suits the figure"""
+    title: bool = True
+    """whether figures have titles"""
 
 
 Given = TypeVar("Given", bound=Arguments)
 
 
-def read_arguments(cls: type[Given], verb: str, texts: Iterable[str]) -> Given:
+def read_arguments(cls: type[Given], verb: str, texts: Sequence[str]) -> Given:
     """A verb's arguments from `key=value` texts, the last of a key winning.
 
     A value is taken as the text that it is where its key is one for text, and read as YAML otherwise. ConfigError names
-    a key that the verb does not take, or the bound of a value that is refused.
+    every key that the verb does not take, and the bounds of all values that are refused.
     """
     kinds = {cls.spelled.get(name, name): (name, kind) for name, kind in field_types(cls).items()}
     tracked = {} if kinds.pop("tracker", None) is None else field_types(TrackerConfig)
     keys = {("tracker" if name == "name" else f"tracker.{name}"): (name, kind) for name, kind in tracked.items()}
     values: dict[str, Any] = {}
     tracker: dict[str, Any] = {}
+    faults = Faults()
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or key not in {**kinds, **keys}:
             takes = ", ".join([*(f"{known}=" for known in kinds), *(["tracker.*="] if keys else [])])
-            close = difflib.get_close_matches(key, [*kinds, *keys], n=1, cutoff=0.5)
-            near = f"; nearest: {close[0]}" if close else ""
-            raise ConfigError(f"{verb} takes {takes} only, got {shown(text)}{near}")
+            near = nearest(key, [*kinds, *keys])
+            faults.lines.append(
+                f"{verb} takes {takes} only, got {shown(text)}{near if near.startswith('; nearest') else ''}"
+            )
+            continue
         into, (name, kind) = (values, kinds[key]) if key in kinds else (tracker, keys[key])
-        into[name] = _read(key, kind, value)
+        with faults.gathered():
+            into[name] = _read(key, kind, value)
     if keys:
         values["tracker"] = tracker
+    given = {text.partition("=")[0] for text in texts}
     for key, (name, _) in kinds.items():
-        if name not in values and cls.__dataclass_fields__[name].default is MISSING:
-            raise ConfigError(f"{key} must be given")
+        if key not in given and cls.__dataclass_fields__[name].default is MISSING:
+            faults.lines.append(f"{key} must be given")
+    faults.check()
     return cls(**values)
 
 

@@ -41,11 +41,12 @@ what to run, as key=value pairs:
   method.cmd_online.modes=20       a value of one preset
   fast=true                        the smallest version of anything, to try it out
   results_dir=results              where results are kept and found again
+  name=mine                        of the view, suites/mine/; otherwise the suite's, or what was run
 """
 
 TRACKER_OVERRIDES = """\
 what and where, as key=value pairs:
-  suite=quick results_dir=results  a suite that has run, and where its results are
+  name=quick results_dir=results   a view (suite=quick is the same), otherwise the latest; and where its results are
   tracker=wandb                    wandb or csv
   tracker.mode=online              auto, online or offline
   tracker.project=, .entity=, .base_url=, .tags=, .notes=, .artifacts=none|tables|models|all
@@ -53,14 +54,16 @@ what and where, as key=value pairs:
 
 REPORT = """\
 what to report on, as key=value pairs:
-  suite=quick                      a suite that has run, finished or not
+  name=quick                       a view, finished or not (suite=quick is the same); otherwise the latest
   results_dir=results              where its results are
-  tables.columns=[base,swa,rank]   methods and columns to show; of the default tables all
+  tables.columns=[base,swa,n]      methods and columns to show; of the default tables all
   tables.metric=test_accuracy      test_accuracy | test_loss | val_accuracy | val_loss: what is compared
   tables.target=85                 validation accuracy to reach; of itself what the recalibrated base ends with
   tables.budget=base               also compare on one budget of gradients: base, or a number
   compare=published                also compare with published, another results folder, or a CSV of means
   figures=none                     all | none: tables and page alone
+  figures.width=column             column | text: every figure 3.25 or 6.75 inches wide, all text 7 points at that width
+  figures.title=false              figures without titles, for a paper that has them in captions
   figures.landscape=21             also the loss over a plane of each model, on so many points a side; resumable
 """
 
@@ -80,8 +83,8 @@ SUMMARIES = {
     "plan": "show bases and cells, what is done, and what the rest will cost",
     "run": "do what is left of a plan, and print the table",
     "tune": "search the parameters of methods by validation data, the same budget for each",
-    "report": "rebuild a suite's frame, tables, figures and page from the records, and print the table",
-    "publish": "give a tracker (W&B, or tracker=csv) what it lacks of a suite, from the records",
+    "report": "rebuild a view's frame, tables, figures and page from the records, and print the table",
+    "publish": "give a tracker (W&B, or tracker=csv) what it lacks of a view, from the records",
     "sync": "send the W&B runs that were kept offline, and say what is where",
     "doctor": "check packages, devices and a results folder, and set it right on request",
     "merge": "take over what another results folder has and this one lacks",
@@ -148,6 +151,7 @@ def _complete(prefix: str, **_: Any) -> list[str]:
         "trials=",
         "tuned=true",
         "results_dir=",
+        "name=",
     ]
 
 
@@ -295,8 +299,9 @@ def _make_plan(parsed: argparse.Namespace, command: str) -> Plan:
     from harness.planning.resolve import resolve
     from harness.storage.store import Store
 
-    experiment = resolve(Request(tuple(parsed.overrides), tuple(parsed.config_dir)), command)
-    if parsed.verb == "tune":
+    compares = parsed.verb != "tune"
+    experiment = resolve(Request(tuple(parsed.overrides), tuple(parsed.config_dir)), command, compares)
+    if not compares:
         from harness.tune.command import tunable
 
         experiment = tunable(experiment)
@@ -328,6 +333,7 @@ def _plan(parsed: argparse.Namespace, command: str) -> int:
         plan = _make_plan(parsed, command)
         cost, work = estimate(plan), work_left(plan)
     console = _console()
+    _say_view(plan, console)
     console.print(plan_table(plan))
     console.print(plan_text(plan, cost), markup=False, highlight=False, soft_wrap=True)
     for line in (*work.sentences(), _power(plan)):
@@ -335,12 +341,19 @@ def _plan(parsed: argparse.Namespace, command: str) -> int:
     return 0
 
 
+def _say_view(plan: Plan, console: Console) -> None:
+    """What a run of a plan makes of the view of its name, where that shows something else."""
+    if plan.view_line is not None:
+        console.print(plan.view_line, highlight=False, soft_wrap=True)
+
+
 def _power(plan: Plan) -> str:
     """What the plan's comparisons can find."""
-    from harness.report.stats.power import STD, smallest_difference
+    from harness.report.stats.power import STD, earlier_std, smallest_difference
 
     statistics = plan.experiment.statistics
-    asked = statistics.comparisons(cell.method.name for _, cell in plan.cells)
+    added = {*plan.experiment.added}
+    asked = statistics.comparisons(cell.method.name for _, cell in plan.cells if cell.method.name not in added)
     rows: dict[tuple[str, str, str], set[int]] = {}
     for base in plan.bases:
         config = base.config
@@ -349,11 +362,14 @@ def _power(plan: Plan) -> str:
     if not any({*pair} <= chosen for pair in asked):
         return "decides nothing: no primary comparison is among the chosen methods (statistics.primary)"
     seeds, tests = min(map(len, rows.values())), len(asked) * len(rows)
-    found = smallest_difference(seeds, tests=tests)
+    std, suites = earlier_std(plan.store.root, {row[:2] for row in rows})
+    found = smallest_difference(seeds, std or STD, tests)
+    known = f"as in {', '.join(suites)}" if suites else "which is assumed"
     size = "no difference: fewer than 3 seeds" if found != found else f"differences of {found:.1f} points and more"
     return (
         f"tests {tests} comparisons with {seeds} seeds each and finds {size}, in 4 of 5 cases, "
-        f"where differences vary by {STD} points between seeds; the test images' own error aside"
+        f"where differences vary by {std or STD:.2g} points between seeds, "
+        f"{known}; the test images' own error aside"
     )
 
 
@@ -362,8 +378,11 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
         from harness.planning.estimate import check_room, estimate
 
         plan = _make_plan(parsed, command)
+        from harness.storage.views import write_joined
+
         left = "left" in plan.statuses.values()
     console = _console()
+    _say_view(plan, console)
     if left:
         from harness.running.engine.local import warm_up
         from harness.tracking import check_environment
@@ -372,14 +391,14 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
         warm_up()
         plan = _with_data(plan, lambda: _make_plan(parsed, command), console)
         check_room(plan, estimate(plan))
-    plan.store.write_plan(plan.as_record())
+    write_joined(plan.store, plan.as_record())
     if "left" in plan.statuses.values():
         return _execute(plan, tuple(str(folder.resolve()) for folder in parsed.config_dir), console)
     ended = Counter(plan.statuses.values())
     again = " (redo=failed runs those again)" if ended["failed"] else ""
     sums = ", ".join(f"{count} {status}" for status, count in ended.items())
     console.print(f"nothing is left of this plan: {sums}{again}", highlight=False)
-    return _show(plan.store.root, plan.experiment.settings.suite, console)
+    return _show(plan, console)
 
 
 def _with_data(plan: Plan, again: Callable[[], Plan], console: Console) -> Plan:
@@ -425,7 +444,7 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
             display = Display(console, ended, len(plan.statuses), epochs_left(plan), engine.slots)
             tracking = None
             if tracks(settings.tracker):
-                tracking = TrackingProcess(settings.tracker, root, settings.suite, METHOD, events.path)
+                tracking = TrackingProcess(settings.tracker, root, settings.view, METHOD, events.path)
         display.start()
         try:
             try:
@@ -434,7 +453,7 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
             finally:
                 display.stop()
                 engine.close()
-            code = _show(root, settings.suite, console)
+            code = _show(plan, console)
             for line in () if tracking is None else tracking.finish():
                 console.print(line, highlight=False, soft_wrap=True)
         except BaseException:
@@ -451,6 +470,7 @@ def _tune_rates(experiment: Experiment, parsed: argparse.Namespace, command: str
     from harness.results.frame import load_frame
     from harness.running.engine.local import warm_up
     from harness.storage.store import Store
+    from harness.storage.views import write_joined
     from harness.tune.rates import rates_table, search_rates, write_rates
 
     console, root = _console(), Path(experiment.settings.results_dir)
@@ -462,10 +482,10 @@ def _tune_rates(experiment: Experiment, parsed: argparse.Namespace, command: str
             warm_up()
             plan = _with_data(plan, lambda: make_plan(asked, Store(root)), console)
             check_room(plan, estimate(plan))
-        plan.store.write_plan(plan.as_record())
+        write_joined(plan.store, plan.as_record())
         if "left" in plan.statuses.values():
             _execute(plan, tuple(str(folder.resolve()) for folder in parsed.config_dir), console)
-        return load_frame(root, asked.settings.suite)
+        return load_frame(root, asked.settings.view)
 
     tables = search_rates(experiment, run, _console_line())
     folder = root / "tuning" / experiment.settings.suite / "base"
@@ -481,7 +501,7 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
         from harness.planning.resolve import resolve
         from harness.tune.rates import BASE_ALONE
 
-        experiment = resolve(Request(tuple(parsed.overrides), tuple(parsed.config_dir)), command)
+        experiment = resolve(Request(tuple(parsed.overrides), tuple(parsed.config_dir)), command, compares=False)
     if {method.name for _, methods in experiment.bases for method in methods} <= BASE_ALONE:
         return _tune_rates(experiment, parsed, command)
     with _saying("planning"):
@@ -506,21 +526,21 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
             return tune(plan, engine, events, console, folders, python_path)
 
 
-def _show(root: Path, suite: str, console: Console) -> int:
-    """Write the views, print the table, and name what is not as it should be."""
+def _show(plan: Plan, console: Console) -> int:
+    """Write what the view of a plan shows, print the table, and name what is not as it should be."""
     with _saying("making tables"):
         from harness.report.tables.terminal import terminal_table
         from harness.report.views import write_views
         from harness.report.warnings import warnings
-        from harness.storage.store import Store
 
-        store = Store(root)
-        frame = write_views(store, suite)
+        store, view = plan.store, plan.experiment.settings.view
+        frame = write_views(store, view)
     console.print(terminal_table(frame))
-    for warning in warnings(frame, root):
+    for warning in warnings(frame, store.root):
         console.print(warning, highlight=False, soft_wrap=True)
-    console.print(f"tables and frame: {store.suite_folder(suite)}", highlight=False, soft_wrap=True)
-    return 1 if (frame["status"] == "failed").any() else 0
+    console.print(f"tables and frame: {store.suite_folder(view)}", highlight=False, soft_wrap=True)
+    asked = frame[frame["cell_key"].isin([cell.key for _, cell in plan.cells])]
+    return 1 if (asked["status"] == "failed").any() else 0
 
 
 def _report(parsed: argparse.Namespace, command: str) -> int:

@@ -59,8 +59,16 @@ def _file_name(text: str) -> str:
     return text
 
 
+def _view_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", text):
+        raise ValueError("text of at most 100 letters, digits, . _ and -, the first no point")
+    return text
+
+
 Text = Annotated[str, Field(min_length=1), AfterValidator(_printable), BeforeValidator(_as_text)]
 FileName = Annotated[str, AfterValidator(_file_name), BeforeValidator(_as_text)]
+ViewName = Annotated[str, AfterValidator(_view_name), BeforeValidator(_as_text)]
+"""of a folder below suites/"""
 FilePath = Annotated[Text, AfterValidator(_below_home)]
 """where a file or a folder lies, `~` being the home folder"""
 WandbName = Annotated[Text, AfterValidator(_wandb_name)]
@@ -451,6 +459,8 @@ class Settings(Validated):
     trajectory_keep: Literal["all", "warmup", "none"]
     save: Save
     redo: tuple[str, ...]
+    view: str
+    """the name of what is shown of it"""
 
     def key(self, name: str) -> str:
         return "trajectory.keep" if name == "trajectory_keep" else name

@@ -1,7 +1,8 @@
 """Values held to annotated types and bounds: pydantic finds what is wrong, and one line says it in our own words.
 
-The line names key, bound and value: `epochs must be at least 1, got 0`. pydantic itself is imported when the first
-value is checked, so that the command's help does without it.
+The line names key, bound and value: `epochs must be at least 1, got 0`. What is wrong in several places is gathered
+(`Faults`) and said at once. pydantic itself is imported when the first value is checked, so that the command's help
+does without it.
 """
 
 from __future__ import annotations
@@ -15,26 +16,81 @@ import re
 import traceback
 import types
 import typing
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, Union
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
     from pydantic_core import ErrorDetails
 
 T = TypeVar("T")
+P = ParamSpec("P")
 SHOWN_CHARACTERS = 200
 """characters of a refused value that an error shows at most"""
+NEAREST = 8
+"""names that an error offers at most in place of one that is cut short"""
 
 
 class ConfigError(ValueError):
-    """Bad input: one line naming key, bound and value."""
+    """Bad input: a line for every fault, naming key, bound and value; where there are several, a line that counts them
+    stands before them."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__(*dict.fromkeys(faults))
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """The lines, none of them twice."""
+        return self.args
+
+    def __str__(self) -> str:
+        if len(self.faults) == 1:
+            return self.faults[0]
+        return "\n  ".join([f"{len(self.faults)} things to change:", *self.faults])
+
+
+class Faults:
+    """Gathers what is wrong in several places, so that all of it is said at once."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.lines)
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Note what a ConfigError in the block says, which ends there, and go on after the block."""
+        try:
+            yield
+        except ConfigError as error:
+            self.lines += error.faults
+
+    def tried(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """What a function returns; None where it raises a ConfigError, whose lines are noted."""
+        try:
+            return make(*args, **kwargs)
+        except ConfigError as error:
+            self.lines += error.faults
+            return None
+
+    def check(self) -> None:
+        """ConfigError with all lines, if there are any."""
+        if self.lines:
+            raise ConfigError(*self.lines)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; nearest: a, b` for an error that rejects `name`, or the first of the known names where none is near."""
-    known = sorted(set(known))
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    """`; nearest: a, b` for an error that rejects `name`, or the first of the known names where none is near.
+
+    First those that begin with it (`cmd` stands for all methods of CMD) or, of dotted keys, end with it as a part, the
+    shortest first; then those of similar letters.
+    """
+    known, small = sorted(set(known)), name.lower()
+    meant = [k for k in known if small and (k.lower().startswith(small) or k.lower().endswith(f".{small}"))]
+    meant = sorted(meant, key=len)[:NEAREST]
+    similar = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    close = list(dict.fromkeys([*meant, *similar]))[: max(3, len(meant))]
     return f"; nearest: {', '.join(close)}" if close else f"; one of: {', '.join(known[:20])}"
 
 
@@ -172,8 +228,11 @@ class Validated:
     """A dataclass, frozen, that holds its fields to their annotations whenever one is made, from a file or in code."""
 
     def __post_init__(self) -> None:
+        faults = Faults()
         for name, kind in field_types(type(self)).items():
-            object.__setattr__(self, name, validated(self.key(name), kind, getattr(self, name)))
+            with faults.gathered():
+                object.__setattr__(self, name, validated(self.key(name), kind, getattr(self, name)))
+        faults.check()
         self.check()
 
     def key(self, name: str) -> str:
@@ -187,39 +246,47 @@ class Validated:
 def from_mapping(cls: type[T], key: str, values: Any, **given: Any) -> T:
     """The dataclass `cls` from a composed mapping at `key`, the empty key being the top level.
 
-    `given` are fields that come from code. ConfigError where a key is unknown or missing or a value is refused.
+    `given` are fields that come from code. ConfigError, with all that is wrong, where keys are unknown or missing or
+    values are refused.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{key} must be a mapping, got {shown(values)}")
     kinds = {name: kind for name, kind in field_types(cls).items() if name not in given}
-    check_names(key, values, kinds)
+    faults, fields = Faults(), {}
+    with faults.gathered():
+        check_names(key, values, kinds)
     parameters = inspect.signature(cls).parameters.values()
     for name in (p.name for p in parameters if p.default is p.empty and p.name in kinds):
         if name not in values:
-            raise ConfigError(f"{below(key, name)} must be given")
-    return cls(**{name: validated(below(key, name), kinds[name], value) for name, value in values.items()}, **given)
+            faults.lines.append(f"{below(key, name)} must be given")
+    for name in [name for name in values if name in kinds]:
+        with faults.gathered():
+            fields[name] = validated(below(key, name), kinds[name], values[name])
+    faults.check()
+    return cls(**fields, **given)
 
 
-def check_whole_numbers(key: str, value: Any) -> None:
-    """ConfigError where a whole number in a composed value has more than 64 bits, which no table or file takes."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            check_whole_numbers(below(key, name), inner)
-    elif isinstance(value, list | tuple):
-        for index, inner in enumerate(value):
-            check_whole_numbers(f"{key}[{index}]", inner)
-    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-        bound = f"below {2**63}" if value > 0 else f"at least {-(2**63)}"
-        raise ConfigError(f"{key} must be {bound}, got {shown(value)}")
+def too_long(values: Any, key: str = "") -> Iterator[str]:
+    """A line for every whole number in a value at `key` that has more than 64 bits, which no table or file takes."""
+    if isinstance(values, Mapping):
+        for name, inner in values.items():
+            yield from too_long(inner, below(key, name))
+    elif isinstance(values, list | tuple):
+        for index, inner in enumerate(values):
+            yield from too_long(inner, f"{key}[{index}]")
+    elif isinstance(values, int) and not -(2**63) <= values < 2**63:
+        bound = f"below {2**63}" if values > 0 else f"at least {-(2**63)}"
+        yield f"{key} must be {bound}, got {shown(values)}"
 
 
 def check_names(key: str, values: Iterable[Any], known: Iterable[str]) -> None:
-    """ConfigError where a mapping at `key` has a key that is none, with the nearest of those it may have."""
-    known = tuple(known)
+    """ConfigError where a mapping at `key` has keys that are none, with the nearest of those it may have."""
+    known, faults = tuple(known), Faults()
     for name in values:
         if name not in known:
             refused = f"{key} has no key {shown(name)}" if key else f"no key named {shown(name)}"
-            raise ConfigError(f"{refused}{nearest(str(name), known) if known else ''}")
+            faults.lines.append(f"{refused}{nearest(str(name), known) if known else ''}")
+    faults.check()
 
 
 def below(key: str, name: object) -> str:

@@ -19,6 +19,8 @@ import pandas as pd
 from command_server import Forked
 
 from harness.cli import main
+from harness.results.columns import PARAMETER
+from harness.storage.views import chosen_view
 
 OWN = Path(__file__).parent / "own"
 """presets and modules as a user would have them, for --config-dir"""
@@ -116,15 +118,25 @@ def here(*arguments, results, code=0, variables=None):
     return CompletedProcess(words, found, stdout.getvalue(), stderr.getvalue())
 
 
-def numbers(results, suite):
-    """A suite's frame without what two runs may differ in, by cell key."""
-    frame = pd.read_parquet(Path(results) / "suites" / suite / "frame.parquet")
-    return frame.drop(columns=list(RUN_ONLY)).set_index("cell_key").sort_index()
+LATEST = None
+"""In place of the name of a view: the latest."""
 
 
-def curves(results, suite):
-    """A suite's history without seconds, by cell key and epoch."""
-    history = pd.read_parquet(Path(results) / "suites" / suite / "history.parquet")
+def view_folder(results, view=LATEST):
+    """The folder of a view."""
+    return Path(results) / "suites" / chosen_view(results, view)
+
+
+def numbers(results, view):
+    """A view's frame without what two runs may differ in and what depends on the cells beside, by cell key."""
+    frame = pd.read_parquet(view_folder(results, view) / "frame.parquet")
+    beside = [name for name in frame if name.startswith(PARAMETER)]
+    return frame.drop(columns=[*RUN_ONLY, *beside]).set_index("cell_key").sort_index()
+
+
+def curves(results, view):
+    """A view's history without seconds, by cell key and epoch."""
+    history = pd.read_parquet(view_folder(results, view) / "history.parquet")
     kept = sorted(name for name in history.columns if not name.endswith("_seconds"))
     return history[kept].set_index(["cell_key", "epoch"]).sort_index()
 
@@ -144,15 +156,15 @@ def state(folder, *patterns):
     }
 
 
-def cell_folder(results, suite, method, seed=0):
+def cell_folder(results, view, method, seed=0):
     """The folder of the one cell of a method and a seed."""
-    frame = pd.read_parquet(Path(results) / "suites" / suite / "frame.parquet")
+    frame = pd.read_parquet(view_folder(results, view) / "frame.parquet")
     (key,) = frame.loc[(frame["method"] == method) & (frame["seed"] == seed), "cell_key"]
     return Path(results) / "cells" / key
 
 
-def base_folder(results, suite, seed=0):
+def base_folder(results, view, seed=0):
     """The folder of the one base of a seed."""
-    frame = pd.read_parquet(Path(results) / "suites" / suite / "frame.parquet")
+    frame = pd.read_parquet(view_folder(results, view) / "frame.parquet")
     (key,) = set(frame.loc[frame["seed"] == seed, "base_key"])
     return Path(results) / "bases" / key

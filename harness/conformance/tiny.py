@@ -17,7 +17,7 @@ from harness.config import BaseConfig
 from harness.method import Layout, Method, Run, Snapshot, Trajectory
 from harness.planning.compose import Request, Values, available, load_yaml
 from harness.planning.experiment import Experiment
-from harness.planning.methods import load_class, make_method
+from harness.planning.methods import load_class, make_method, with_lengths
 from harness.planning.plan import BasePlan, CellPlan, make_plan
 from harness.planning.resolve import resolve
 from harness.problem.images import Images
@@ -51,7 +51,7 @@ class Subject:
     """A preset with its `fast` values, planned on the tiny base."""
 
     values: Values
-    """the preset as its file has it"""
+    """the preset as its file has it, but for lengths: whole numbers in place of shares of the tiny base's epochs"""
     experiment: Experiment
     base: BasePlan
     cell: CellPlan
@@ -118,10 +118,11 @@ def find_class(preset: str, config_dirs: tuple[Path, ...] = ()) -> type[Method]:
 @cache
 def find_subject(preset: str, config_dirs: tuple[Path, ...] = ()) -> Subject:
     """The preset, composed and validated as the command does it; ConfigError where it cannot be."""
-    experiment = resolve(Request((*TINY, f"method=[{preset}]"), config_dirs), "conformance")
+    experiment = resolve(Request((*TINY, f"method=[{preset}]"), config_dirs), "conformance", compares=False)
     (base,) = make_plan(experiment, Store(temporary_folder())).bases
     (cell,) = base.cells
-    return Subject(load_yaml(available("method", config_dirs)[preset])[preset], experiment, base, cell)
+    values = with_lengths(preset, load_yaml(available("method", config_dirs)[preset])[preset], base.config.epochs)
+    return Subject(values, experiment, base, cell)
 
 
 @cache

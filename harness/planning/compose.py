@@ -12,6 +12,7 @@ import io
 import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,11 +29,22 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers.oc import env
 from yaml import YAMLError
 
-from harness.config import ModelConfig
+from harness.config import ModelConfig, ViewName
 from harness.packages import CONF
+from harness.planning.names import view_name
 from harness.planning.vocabulary import kind_of
 from harness.storage.masking import note_asked
-from harness.validation import SHOWN_CHARACTERS, ConfigError, as_given, below, nearest, reason, shown
+from harness.validation import (
+    SHOWN_CHARACTERS,
+    ConfigError,
+    Faults,
+    as_given,
+    below,
+    nearest,
+    reason,
+    shown,
+    validated,
+)
 
 LIST_GROUPS = {"model": "timm", "dataset": "source", "optimizer": "_target_", "method": "_target_"}
 """Groups of which several presets may be chosen, each with the key that all of its presets have: a suite's values for a
@@ -70,6 +82,10 @@ class Composition:
     """the presets that an entry of `bases` takes where it names none, by group"""
     chosen: dict[str, list[str]]
     """these and the presets that entries of `bases` name"""
+    view: str
+    """the name of what is shown of it"""
+    refused: frozenset[str] = frozenset()
+    """keys and groups of the command line whose values were refused: what follows from them is not known"""
 
 
 def available(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, Path]:
@@ -182,19 +198,73 @@ def quoted(text: str) -> str:
     return QuotedString(text, Quote.double).with_quotes()
 
 
-def _parse(overrides: Iterable[str]) -> list[Override]:
+def _parse(overrides: Iterable[str], faults: Faults, refused: set[str]) -> list[Override]:
+    """The arguments that can be read, with values of their keys' types; the keys of others are `refused`."""
     parsed = []
-    for text in overrides:
-        if text in ("-m", "--multirun") or text.startswith("hydra"):
-            raise ConfigError(
-                f"{text} is not used here: give a list, such as model=[resnet18,test_vit] or seeds=[0,1,2]"
-            )
-        override = _override(text)
-        value = override.value()
-        if override.key_or_group in ("tracker", "engine") and (override.is_delete() or not isinstance(value, str)):
-            raise ConfigError(f"{override.key_or_group} must be one name, got {shown(value)}")
-        parsed.append(override)
+    for text in _whole(overrides, faults, refused):
+        override = faults.tried(_parse_one, text)
+        if override is None:
+            refused.add(_key_of(text))
+        else:
+            parsed.append(override)
     return parsed
+
+
+def _key_of(text: str) -> str:
+    return text.partition("=")[0].lstrip("+~")
+
+
+def _parse_one(text: str) -> Override:
+    if text in ("-m", "--multirun") or text.startswith("hydra"):
+        raise ConfigError(f"{text} is not used here: give a list, such as model=[resnet18,test_vit] or seeds=[0,1,2]")
+    override = _override(text)
+    key, value = override.key_or_group, override.value()
+    if key in ("tracker", "engine") and (override.is_delete() or not isinstance(value, str)):
+        raise ConfigError(f"{key} must be one name, got {shown(value)}")
+    _check_plain(key, value)
+    kind = None if override.is_delete() or key in (*LIST_GROUPS, *SINGLE_GROUPS) else kind_of(key)
+    # what is null may follow from a data set's files, or be left out of a method
+    left_out = value is None and key.startswith(("dataset.", "method."))
+    if kind is not None and not left_out and "${" not in str(value):
+        validated(key, kind, value)
+    return override
+
+
+def _whole(overrides: Iterable[str], faults: Faults, refused: set[str]) -> Iterator[str]:
+    """The arguments but for those that a shell made of a list with spaces in it, which are a fault.
+
+    `method=[base, swa]` without quotes comes as `method=[base,` and `swa]`.
+    """
+    waiting = list(overrides)
+    while waiting:
+        parts = [waiting.pop(0)]
+        _, _, value = parts[0].partition("=")
+        if value[:1] in ("[", "{"):
+            while _open_brackets(" ".join(parts)) > 0 and waiting and "=" not in waiting[0]:
+                parts.append(waiting.pop(0))
+        whole = " ".join(parts)
+        if len(parts) > 1 and _open_brackets(whole) == 0:
+            refused.add(_key_of(whole))
+            compact = "" if "{" in whole else f", or without spaces: {re.sub(r', +', ',', whole)}"
+            faults.lines.append(
+                f"{_key_of(whole)} came as {len(parts)} arguments, since a shell parts them at spaces: "
+                f"write it in quotes: {shlex.quote(whole)}{compact}"
+            )
+        elif not value and _open_brackets(whole) < 0:
+            faults.lines.append(
+                f"{shown(whole)} is the end of a list that a shell parted at a space: write all of it in quotes, "
+                "such as 'method=[base, swa]', or without spaces"
+            )
+        else:
+            waiting = [*parts[1:], *waiting]
+            yield parts[0]
+
+
+def _open_brackets(text: str) -> int:
+    """How many brackets a text opens and does not close, or closes (below 0) and does not open."""
+    _, equals, value = text.partition("=")
+    counts = Counter(value if equals else text)
+    return counts["["] + counts["{"] - counts["]"] - counts["}"]
 
 
 def _merge(below: Values, above: Mapping[str, Any]) -> Values:
@@ -223,9 +293,10 @@ def _suite_values(name: str, config_dirs: Iterable[Path], building: tuple[str, .
     return {**_merge(values, own), "defaults": chosen}
 
 
-def _choices(parsed: list[Override], suite: Values, config: Values) -> dict[str, list[str]]:
+def _choices(parsed: list[Override], suite: Values, faults: Faults, refused: set[str]) -> dict[str, list[str]]:
     """The chosen presets of every many-choice group, entries of `bases` aside: command line before suite before
-    config.yaml."""
+    config.yaml. Choices of none are faults, and their groups are `refused`."""
+    config = load_yaml(CONF / "config.yaml")
     chosen: dict[str, list[str]] = {}
     for source in (config["defaults"], suite.get("defaults", [])):
         for entry in source:
@@ -238,8 +309,10 @@ def _choices(parsed: list[Override], suite: Values, config: Values) -> dict[str,
             value = override.value()
             names = value if isinstance(value, list) else [value]
             if override.is_delete() or not names or not all(isinstance(name, str) and name for name in names):
-                raise ConfigError(f"{override.key_or_group} must name at least 1 preset, got {override.input_line}")
-            chosen[override.key_or_group] = as_names(value)
+                faults.lines.append(f"{override.key_or_group} must name at least 1 preset, got {override.input_line}")
+                refused.add(override.key_or_group)
+            else:
+                chosen[override.key_or_group] = as_names(value)
     return chosen
 
 
@@ -271,26 +344,35 @@ def _with_entries(choices: dict[str, list[str]], parsed: list[Override], suite: 
     return chosen
 
 
-def _register(chosen: dict[str, list[str]], config_dirs: Iterable[Path]) -> None:
-    """Make `all` and timm's own names stand where a preset may, and refuse every other unknown name."""
-    store = ConfigStore.instance()
+def _register(chosen: dict[str, list[str]], config_dirs: Iterable[Path], faults: Faults) -> dict[str, list[str]]:
+    """Make `all` and timm's own names stand where a preset may; every other unknown name is a fault.
+
+    Returns the choices that are known; of a group of which none is, nothing.
+    """
+    store, known = ConfigStore.instance(), {}
     for group, names in chosen.items():
         presets = available(group, config_dirs)
         store.store(group=group, name="all", node={"defaults": sorted(presets)})
-        for name in names:
-            if name in presets or name == "all":
-                continue
-            if group != "model":
-                raise ConfigError(f"{group}: no preset named {name!r}{nearest(name, presets)}")
-            from harness.problem.models import is_timm_model, timm_names
+        known[group] = [name for name in names if faults.tried(_register_one, store, group, name, presets)]
+    return known
 
-            if not is_timm_model(name):
-                raise ConfigError(
-                    f"model: no preset and no timm model named {name!r}{nearest(name, [*presets, *timm_names()])}"
-                )
-            blank = ModelConfig(name.replace(".", "_"), name)
-            values = {k: v for k, v in vars(blank).items() if k != "name"}
-            store.store(group="model", name=name, node={blank.name: values})
+
+def _register_one(store: ConfigStore, group: str, name: str, presets: Iterable[str]) -> bool:
+    """True where a preset of a group may have that name, which is made known to Hydra; ConfigError elsewhere."""
+    if name in presets or name == "all":
+        return True
+    if group != "model":
+        raise ConfigError(f"{group}: no preset named {name!r}{nearest(name, presets)}")
+    from harness.problem.models import is_timm_model, timm_names
+
+    if not is_timm_model(name):
+        raise ConfigError(
+            f"model: no preset and no timm model named {name!r}{nearest(name, [*presets, *timm_names()])}"
+        )
+    blank = ModelConfig(name.replace(".", "_"), name)
+    values = {k: v for k, v in vars(blank).items() if k != "name"}
+    store.store(group="model", name=name, node={blank.name: values})
+    return True
 
 
 def _keys(values: Mapping[str, Any], path: KeyPath = ()) -> Iterator[str]:
@@ -351,8 +433,9 @@ def _apply(config: DictConfig, override: Override) -> None:
     OmegaConf.update(config, key, value, merge=merges, force_add=True)
 
 
-def _hydra(groups: list[str], parsed: list[Override]) -> Values:
-    """One composition of the chosen groups, the command line's values over it."""
+def _hydra(groups: list[str], parsed: list[Override], faults: Faults, refused: set[str]) -> tuple[Values, Values]:
+    """One composition of the chosen groups, the command line's values over it, and what these change, by their keys;
+    those of keys that do not exist are faults, but for keys of presets where the choice of these was `refused`."""
     GlobalHydra.instance().clear()
     OmegaConf.register_new_resolver("oc.env", _variable, replace=True)
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -362,12 +445,17 @@ def _hydra(groups: list[str], parsed: list[Override]) -> Values:
             bare = _container(config, resolve=False)
             known = set(_keys(bare))
             for override in parsed:
-                _check_key(override, bare, known)
-            for override in parsed:
-                _apply(config, override)
+                key = override.key_or_group
+                if key.partition(".")[0] in refused and key not in known:
+                    continue
+                with faults.gathered():
+                    _check_key(override, bare, known)
+                    _apply(config, override)
+                    continue
+                refused.add(key)
             values = _container(config, resolve=True)
             _check_plain("", values)
-            return values
+            return values, {o.key_or_group: o.value() for o in parsed if _at(bare, o.key_or_group) != o.value()}
         except ConfigError:
             raise
         except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError) as error:
@@ -386,33 +474,62 @@ def _variable(name: str, *default: str | None) -> str | None:
     return value
 
 
+def _at(values: Values, key: str) -> Any:
+    """The value at a dotted key, None where there is none."""
+    found: Any = values
+    for name in key.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
 def _container(config: DictConfig, resolve: bool) -> Values:
     container = OmegaConf.to_container(config, resolve=resolve, throw_on_missing=resolve)
     assert isinstance(container, dict)
     return {str(k): v for k, v in container.items()}
 
 
-def compose_values(request: Request) -> Composition:
-    """Hydra's composition of what was asked for, in plain values; ConfigError where a preset or a key is none."""
-    parsed = _parse(request.overrides)
-    singles = [o for o in parsed if o.key_or_group in SINGLE_GROUPS and not o.is_delete()]
-    single = [o for o in singles if o.value() is not None]
-    for override in single:
-        presets, name = available(override.key_or_group, request.config_dirs), str(override.value())
+def compose_values(request: Request, faults: Faults | None = None) -> Composition:
+    """Hydra's composition of what was asked for, in plain values.
+
+    What is wrong is gathered in `faults`, and the rest composed as if it had not been said; without `faults`, and where
+    nothing can be composed, it is raised as a ConfigError: presets and keys that are none, values of another type.
+    """
+    found, refused = Faults() if faults is None else faults, set[str]()
+    parsed = _parse(request.overrides, found, refused)
+    single = [o for o in parsed if o.key_or_group in SINGLE_GROUPS and not o.is_delete() and o.value() is not None]
+    for override in list(single):
+        group, name = override.key_or_group, str(override.value())
+        presets = available(group, request.config_dirs)
         if name not in presets:
-            raise ConfigError(f"{override.key_or_group}: no preset named {name!r}{nearest(name, presets)}")
+            found.lines.append(f"{group}: no preset named {name!r}{nearest(name, presets)}")
+            refused.add(group)
+            single.remove(override)
     suite = next((str(o.value()) for o in reversed(single) if o.key_or_group == "suite"), None)
     suite_values = {} if suite is None else _suite_values(suite, request.config_dirs)
-    choices = _choices(parsed, suite_values, load_yaml(CONF / "config.yaml"))
-    chosen = _with_entries(choices, parsed, suite_values)
-    _register(chosen, request.config_dirs)
+    choices = _choices(parsed, suite_values, found, refused)
+    asked = _with_entries(choices, parsed, suite_values)
+    chosen = _register(asked, request.config_dirs, found)
+    if "suite" in refused:  # whose choices and values are not known: what else is wrong is told by types alone
+        found.check()
+    defaults = _choices([], suite_values, found, refused)
+    for group in (group for group in asked if chosen[group] != asked[group]):
+        refused.add(group)
+        chosen[group] = chosen[group] or _register({group: defaults[group]}, request.config_dirs, found)[group]
+        if not chosen[group]:
+            found.check()
+        choices[group] = [name for name in choices[group] if name in chosen[group]] or chosen[group]
     search = ",".join(quoted(f"file://{folder.resolve()}") for folder in request.config_dirs)
     groups = [f"{group}=[{','.join(map(quoted, names))}]" for group, names in chosen.items()]
     groups += [f"{o.key_or_group}={quoted(str(o.value()))}" for o in single]
     groups += [f"hydra.searchpath=[{search}]"]
-    values = _hydra(groups, [o for o in parsed if o.key_or_group not in (*LIST_GROUPS, *SINGLE_GROUPS)])
-    overridden = {tuple(o.key_or_group.split(".")) for o in parsed}
-    return Composition(values, suite or "adhoc", overridden, choices, chosen)
+    rest = [o for o in parsed if o.key_or_group not in (*LIST_GROUPS, *SINGLE_GROUPS)]
+    values, changed = _hydra(groups, rest, found, refused)
+    given = found.tried(validated, "name", ViewName | None, values.get("name"))
+    if faults is None:
+        found.check()
+    overridden = {tuple(o.key_or_group.split(".")) for o in parsed} - {tuple(key.split(".")) for key in refused}
+    view = view_name(given, suite, chosen, changed)
+    return Composition(values, suite or "adhoc", overridden, choices, chosen, view, frozenset(refused))
 
 
 def overlay(target: Values, values: Mapping[str, Any], overridden: set[KeyPath], path: KeyPath = ()) -> None:

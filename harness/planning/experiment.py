@@ -23,3 +23,5 @@ class Experiment:
     statistics: StatisticsConfig
     notes: tuple[str, ...] = ()
     """what a person must know of the settings, one line each"""
+    added: tuple[str, ...] = ()
+    """controls that were not asked for, and are here for comparison"""

@@ -6,12 +6,15 @@ both: a plan whose settings were planned before imports no method, and so no tor
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import json
+import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -24,12 +27,24 @@ from harness.config import MOST_EPOCHS, MethodConfig, Text
 from harness.method import Branch, Brancher, Method, Observer, Reconstruction
 from harness.packages import HOME, METHODS, other_methods, pin_methods
 from harness.planning.compose import one_line
-from harness.planning.vocabulary import check_search_entry
+from harness.planning.vocabulary import LengthBounds, check_search_entry
 from harness.storage.cache import remembered
 from harness.storage.keys import source_digest
-from harness.validation import ConfigError, check_names, check_parameter, nearest, parameter_types, shown, validated
+from harness.validation import (
+    ConfigError,
+    Faults,
+    check_names,
+    check_parameter,
+    from_mapping,
+    nearest,
+    parameter_types,
+    shown,
+    validated,
+)
 
-RESERVED = ("_target_", "batchnorm", "search", "fast", "control")
+RESERVED = ("_target_", "batchnorm", "search", "fast", "control", "lengths")
+FURTHER = 50
+"""epochs of a longer base, at most, in which a method is tried that does not fit its base"""
 OWN_PACKAGES = (METHODS,)
 pin_methods()
 
@@ -112,31 +127,91 @@ def _method_class(name: str, target: str) -> type[Method]:
     return found
 
 
+def with_lengths(name: str, values: Mapping[str, Any], epochs: int) -> dict[str, Any]:
+    """A preset's values, and those of its `fast`, with whole numbers in place of shares of so many epochs.
+
+    Parameters that `lengths` names are numbers of epochs or of what grows with them: a whole number is meant as it is,
+    so that 1 is one epoch, and a number above 0 and below 1 is that share of the base's epochs, rounded half up and
+    brought within the bounds that `lengths` gives; within a list each is above the one before. ConfigError where it is
+    another number.
+    """
+    key, faults = f"method.{name}", Faults()
+    lengths = validated(f"{key}.lengths", dict[str, dict[str, Any]] | None, values.get("lengths")) or {}
+    whole = dict(values)
+    places = {key: whole}
+    if isinstance(whole.get("fast"), Mapping):
+        places[f"{key}.fast"] = whole["fast"] = dict(whole["fast"])
+    for parameter, given in lengths.items():
+        bounds = faults.tried(from_mapping, LengthBounds, f"{key}.lengths.{parameter}", given)
+        for place, inner in places.items() if bounds is not None else ():
+            if parameter in inner:
+                with faults.gathered():
+                    inner[parameter] = _whole(f"{place}.{parameter}", inner[parameter], epochs, bounds)
+    faults.check()
+    return whole
+
+
+def _whole(key: str, value: Any, epochs: int, bounds: LengthBounds) -> Any:
+    """A length as a whole number; what is neither a number nor a list stays as it is, for its class to judge."""
+    if isinstance(value, list):
+        found: list[Any] = []
+        for one in value:
+            number = _whole(key, one, epochs, bounds)
+            follows = isinstance(one, float) and found and isinstance(found[-1], int)
+            found.append(max(number, found[-1] + 1) if follows else number)
+        return found
+    if not isinstance(value, float):
+        return value
+    if not 0 < value < 1:
+        raise ConfigError(f"{key} must be a whole number, or a share of the epochs above 0 and below 1, got {value}")
+    number = max(math.floor(round(value * epochs, 9) + 0.5), bounds.least)
+    return number if bounds.most is None else min(number, bounds.most)
+
+
+def shares(values: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The parameters that a preset gives as shares of the epochs, by name: the share, and the number of `with_lengths`.
+
+    Both may be lists.
+    """
+    lengths = values.get("lengths") or {}
+    return {name: (values[name], whole[name]) for name in lengths if name in values and values[name] != whole[name]}
+
+
 def method_config(name: str, values: Mapping[str, Any]) -> MethodConfig:
     """A method's setting from its preset's values, defaults filled in.
 
-    ConfigError where a parameter, one of `fast` or an entry of `search` is unknown or of another type. Whether the
-    class takes the values, `fit_method` and `make_method` find out.
+    ConfigError, with all that is wrong, where parameters, those of `fast` or entries of `search` are unknown or of
+    another type. Whether the class takes the values, `fit_method` and `make_method` find out.
     """
-    key = f"method.{name}"
+    key, faults = f"method.{name}", Faults()
     target = validated(f"{key}._target_", Text, values.get("_target_"))
     cls = _method_class(name, target)
     types, defaults = parameter_types(cls), inspect.signature(cls).parameters
-    fast = values.get("fast")
-    for place, given in ((key, values), (f"{key}.fast", validated(f"{key}.fast", dict[str, Any] | None, fast) or {})):
-        check_names(place, given, [*types, *RESERVED] if place == key else types)
-        for parameter in given.keys() & types.keys():
-            check_parameter(f"{place}.{parameter}", types[parameter], given[parameter])
+    fast = faults.tried(validated, f"{key}.fast", dict[str, Any] | None, values.get("fast")) or {}
+    for place, given in ((key, values), (f"{key}.fast", fast)):
+        with faults.gathered():
+            check_names(place, given, [*types, *RESERVED] if place == key else types)
+        for parameter in (parameter for parameter in types if parameter in given):
+            with faults.gathered():
+                check_parameter(f"{place}.{parameter}", types[parameter], given[parameter])
     for parameter, declared in defaults.items():
         if parameter not in values and declared.default is declared.empty:
-            raise ConfigError(f"{key}.{parameter} must be given")
+            faults.lines.append(f"{key}.{parameter} must be given")
     params = {parameter: values.get(parameter, declared.default) for parameter, declared in defaults.items()}
-    search = validated(f"{key}.search", dict[str, Any] | None, values.get("search")) or {}
-    for parameter, entry in search.items():
-        if parameter not in params:
-            raise ConfigError(f"{key}.search: no parameter named {parameter!r}{nearest(parameter, params)}")
-        check_search_entry(f"{key}.search.{parameter}", entry)
-    return MethodConfig(name, target, params, values.get("batchnorm", "recalibrate"), search, values.get("control"))
+    search = faults.tried(validated, f"{key}.search", dict[str, Any] | None, values.get("search")) or {}
+    for place, named in (("search", search), ("lengths", values.get("lengths") or {})):
+        for parameter in named:
+            if parameter not in params:
+                faults.lines.append(f"{key}.{place}: no parameter named {parameter!r}{nearest(parameter, params)}")
+    for parameter in [parameter for parameter in search if parameter in params]:
+        with faults.gathered():
+            check_search_entry(f"{key}.search.{parameter}", search[parameter])
+    own = faults.tried(
+        MethodConfig, name, target, params, values.get("batchnorm", "recalibrate"), {}, values.get("control")
+    )
+    faults.check()
+    assert own is not None
+    return dataclasses.replace(own, search=search)
 
 
 def make_method(config: MethodConfig) -> Method:
@@ -163,7 +238,10 @@ def fit_method(config: MethodConfig, epochs: int) -> FittedMethod:
         needs = made.needs(epochs)
         branch = made.branch(epochs) if isinstance(made, Brancher) else None
     except (ValueError, ArithmeticError) as error:
-        raise ConfigError(f"{key}.{one_line(error)}") from error
+        line = one_line(error)
+        if line.startswith("epochs ") and "epochs" not in config.params:  # the base's
+            raise ConfigError(f"{line} (method {config.name})") from error
+        raise ConfigError(f"{key}.{line}") from error
     if branch is not None and branch.prefix > epochs:
         raise ConfigError(f"{key} must leave its base at an epoch of at most {epochs}, got {branch.prefix}")
     if branch is not None and branch.epochs > MOST_EPOCHS:
@@ -181,17 +259,70 @@ def fit_method(config: MethodConfig, epochs: int) -> FittedMethod:
 def resolved_method(name: str, values: Mapping[str, Any], epochs: int) -> FittedMethod:
     """A preset's values as a setting for bases of so many epochs; ConfigError, naming the key, where they are refused.
 
-    Of this project's own methods only what was never asked before is found out by building one.
+    Lengths may be shares of the epochs (`with_lengths`). Of this project's own methods only what was never asked before
+    is found out by building one.
     """
     target = validated(f"method.{name}._target_", Text, values.get("_target_"))
-    if target.split(".")[0] not in OWN_PACKAGES:
-        return fit_method(method_config(name, values), epochs)
+    whole = with_lengths(name, values, epochs)
 
     def find() -> FittedMethod:
-        fitted = fit_method(method_config(name, values), epochs)
+        config = method_config(name, whole)
+        try:
+            return fit_method(config, epochs)
+        except ConfigError as error:
+            raise ConfigError(*_all_refusals(config, values, epochs, str(error))) from error
+
+    def find_own() -> FittedMethod:
+        fitted = find()
         return dataclasses.replace(fitted, memory_floats=partial(_memory_floats, fitted.config))
 
-    return remembered("methods", _key(target, {"name": name, "values": values, "epochs": epochs}), find, _plain, _read)
+    if target.split(".")[0] not in OWN_PACKAGES:
+        return find()
+    asked = {"name": name, "values": whole, "epochs": epochs}
+    return remembered("methods", _key(target, asked), find_own, _plain, _read)
+
+
+def _all_refusals(config: MethodConfig, values: Mapping[str, Any], epochs: int, first: str) -> list[str]:
+    """What a class has against the values of a setting in so many epochs, one line each.
+
+    A class refuses one value at a time: those after the first are found with the class's own default in its place, as
+    far as they do not follow from that.
+    """
+    defaults = inspect.signature(_method_class(config.name, config.target)).parameters
+    setting, refusals, replaced, line = config, list[str](), set[str](), first
+    while (named := re.match(rf"method\.{re.escape(config.name)}\.(\w+) ", line)) and named[1] in config.params:
+        if replaced & set(re.findall(r"\w+", line)):
+            break
+        refusals.append(line + _what_fits(setting, named[1], values, epochs))
+        replaced.add(named[1])
+        default = defaults[named[1]].default
+        if default is inspect.Parameter.empty:
+            break
+        setting = dataclasses.replace(setting, params={**setting.params, named[1]: default})
+        try:
+            fit_method(setting, epochs)
+            break
+        except ConfigError as error:
+            line = str(error)
+    return refusals or [first]
+
+
+def _what_fits(setting: MethodConfig, parameter: str, values: Mapping[str, Any], epochs: int) -> str:
+    """The end of a refusal of a parameter: which share of the epochs it is, and in how many epochs the setting fits;
+    nothing where the parameter is a length that was given as a number, whose bound tells."""
+    given = shares(values, with_lengths(setting.name, values, epochs))
+    if parameter in (values.get("lengths") or {}) and parameter not in given and values.get(parameter) is not None:
+        return ""
+    said = f", {given[parameter][0]} of {epochs} epochs" if parameter in given else ""
+    with contextlib.suppress(ConfigError):
+        make_method(setting)
+        for more in range(epochs + 1, epochs + 1 + FURTHER):
+            whole = with_lengths(setting.name, values, more)
+            longer = dataclasses.replace(setting, params=setting.params | {name: whole[name] for name in given})
+            with contextlib.suppress(ConfigError):
+                fit_method(longer, more)
+                return f"{said}; it fits from epochs={more} on"
+    return said
 
 
 def _key(target: str, asked: dict[str, Any]) -> str:

@@ -1,12 +1,33 @@
-"""What the norms of a model ask of its batches and of methods, checked before anything trains."""
+"""What a data set and the norms of a model ask of batches and of methods, checked before anything trains."""
 
 from __future__ import annotations
 
-from harness.config import BaseConfig, EvaluateConfig
+from harness.config import BaseConfig, DatasetConfig, EvaluateConfig
 from harness.planning.methods import FittedMethod
 from harness.planning.model_cost import ModelFacts
 from harness.problem.datasets import check_sizes
 from harness.validation import ConfigError
+
+
+def check_batch_size(data: DatasetConfig, batch_size: int | None, batches: int | None, images: int) -> None:
+    """ConfigError where a mini-batch, or so many of them, is more than the images trained on; None is not known, or
+    not bounded."""
+    if batch_size is None:
+        return
+    if batch_size > images:
+        raise ConfigError(f"batch_size must be at most {images}, the training images of {data.name}, got {batch_size}")
+    full = images // batch_size
+    if batches is not None and batches > full:
+        raise ConfigError(f"batches_per_epoch must be at most {full}, the full batches of {data.name}, got {batches}")
+
+
+def check_own_batch_size(data: DatasetConfig, method: FittedMethod, images: int) -> None:
+    """ConfigError where a method's own mini-batches are larger than the images trained on."""
+    if method.batch_size is not None and method.batch_size > images:
+        raise ConfigError(
+            f"method.{method.name}.batch_size must be at most {images}, the training images of {data.name}, "
+            f"got {method.batch_size}"
+        )
 
 
 def check_batches(base: BaseConfig, evaluate: EvaluateConfig, facts: ModelFacts) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +15,14 @@ from harness.method import Branch
 from harness.planning.experiment import Experiment
 from harness.planning.methods import FittedMethod
 from harness.planning.model_cost import model_facts, pretrained_digest
-from harness.planning.norms import check_batches, check_method
+from harness.planning.norms import check_batches, check_method, check_own_batch_size
 from harness.storage.inside import is_file, refusal, strangers_in
 from harness.storage.keys import base_key, cell_key, harness_digest, source_digest
 from harness.storage.paths import restart_path, snapshot_path
 from harness.storage.retention import kept_ts
 from harness.storage.store import SCHEMA, Record, Store
-from harness.validation import ConfigError, printable
+from harness.storage.views import join, set_twins
+from harness.validation import ConfigError, Faults, printable
 
 ENDED = ("done", "stale", "failed", "diverged", "skipped")
 
@@ -69,6 +70,8 @@ class BasePlan:
     N: int
     buffer_floats: int
     cells: tuple[CellPlan, ...]
+    settings: str
+    """its key but for the seed"""
 
     @property
     def control(self) -> CellPlan | None:
@@ -182,58 +185,67 @@ class Plan:
             raise ConfigError(f"results_dir must hold files and folders alone where something is written: {found[0]}")
 
     def as_record(self) -> Record:
-        """What report and publish read: the cells in order, and the configuration they came from."""
-        twins = annealed_twins(self.bases)
-        return {
+        """What report and publish read: the cells in order, and the configuration they came from.
+
+        `settings` of a base and of a cell are their keys but for the seed.
+        """
+        experiment = self.experiment
+        added = {*experiment.added}
+        record: Record = {
             "schema": SCHEMA,
-            "suite": self.experiment.settings.suite,
-            "command": printable(self.experiment.command),
+            "suite": experiment.settings.view,
+            "command": printable(experiment.command),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "config": self.experiment.composed,
+            "config": experiment.composed,
+            "fast": experiment.composed["fast"],
             "primary": [
                 {"method": method, "control": control}
-                for method, control in self.experiment.statistics.comparisons(c.method.name for _, c in self.cells)
+                for method, control in experiment.statistics.comparisons(
+                    cell.method.name for _, cell in self.cells if cell.method.name not in added
+                )
             ],
-            "margin": self.experiment.statistics.margin,
+            "margin": experiment.statistics.margin,
             "bases": [
-                {"base_key": base.key, "keeps": sorted(base.kept(self.experiment.settings.trajectory_keep))}
+                {
+                    "base_key": base.key,
+                    "settings": base.settings,
+                    "alike": alike(base.config),
+                    "keeps": sorted(base.kept(experiment.settings.trajectory_keep)),
+                }
                 for base in self.bases
             ],
             "cells": [
                 {
                     "cell_key": cell.key,
                     "base_key": base.key,
+                    "settings": cell_key(
+                        base.settings, cell.method, experiment.evaluate, base.config.dataset.test_size, cell.source
+                    ),
                     **labels(base.config),
                     "method": cell.method.name,
                     "kind": cell.kind,
                     "control": cell.method.control,
                     "schedule": base.config.optimizer.schedule.name,
-                    "twin": twins.get(base.key),
+                    "twin": None,
                     "batchnorm": cell.method.batchnorm,
                     "parameters": cell.method.params,
                 }
                 for base, cell in self.cells
             ],
         }
+        set_twins(record)
+        return record
+
+    @cached_property
+    def view_line(self) -> str | None:
+        """What a run of this plan makes of the view of its name, None where that shows nothing else."""
+        return join(self.store, self.as_record()).line
 
 
-def annealed_twins(bases: Iterable[BasePlan]) -> dict[str, str]:
-    """By the key of a base at a constant rate the optimizer's preset of its rival: the first base whose rate is
-    annealed, with the same model, data set, seed, length and class of optimizer."""
-
-    def alike(base: BasePlan) -> tuple[Any, ...]:
-        config = base.config
-        length = config.epochs, config.batches_per_epoch, config.batch_size
-        return config.model.name, config.dataset.name, config.optimizer.target, config.seed, *length
-
-    annealed: dict[tuple[Any, ...], str] = {}
-    constant = {}
-    for base in bases:
-        if base.config.optimizer.schedule.name == "constant":
-            constant[base.key] = alike(base)
-        else:
-            annealed.setdefault(alike(base), base.config.optimizer.name)
-    return {key: annealed[what] for key, what in constant.items() if what in annealed}
+def alike(base: BaseConfig) -> list[Any]:
+    """What a base must have in common with one of another schedule to be its rival."""
+    length = base.epochs, base.batches_per_epoch, base.batch_size
+    return [base.model.name, base.dataset.name, base.optimizer.target, base.seed, *length]
 
 
 def labels(base: BaseConfig) -> dict[str, Any]:
@@ -251,12 +263,8 @@ def plan_cell(base: BaseConfig, key: str, method: FittedMethod, evaluate: Evalua
     or do not suit the model's norms."""
     from harness.problem.datasets import train_images
 
-    config, images = method.config, train_images(base.dataset)
-    if method.batch_size is not None and method.batch_size > images:
-        raise ConfigError(
-            f"method.{config.name}.batch_size must be at most {images}, the training images of {base.dataset.name}, "
-            f"got {method.batch_size}"
-        )
+    config = method.config
+    check_own_batch_size(base.dataset, method, train_images(base.dataset))
     facts = model_facts(base.model, base.dataset)
     check_method(base, method, evaluate, facts)
     source = source_digest(config.target.rpartition(".")[0])
@@ -276,29 +284,28 @@ def plan_cell(base: BaseConfig, key: str, method: FittedMethod, evaluate: Evalua
 
 
 def make_plan(experiment: Experiment, store: Store) -> Plan:
-    """Bases and cells of an experiment; ConfigError where a model refuses its images or a batch its data."""
-    from harness.problem.datasets import Found, found, train_images
+    """Bases and cells of an experiment; ConfigError, with all that is wrong, where models refuse their images or data
+    cannot be used."""
+    from harness.problem.datasets import Found, found
 
     notes: list[str] = [*experiment.notes]
     data: dict[str, Found | None] = {}
-    bases = []
+    refused: set[str] = set()
+    bases, faults = [], Faults()
     for config, methods in experiment.bases:
-        images = train_images(config.dataset)
-        if config.batch_size > images:
-            raise ConfigError(
-                f"batch_size must be at most {images}, the training images of {config.dataset.name}, "
-                f"got {config.batch_size}"
-            )
-        full = images // config.batch_size
-        if config.batches_per_epoch is not None and config.batches_per_epoch > full:
-            raise ConfigError(
-                f"batches_per_epoch must be at most {full}, the full batches of {config.dataset.name}, "
-                f"got {config.batches_per_epoch}"
-            )
-        name, declared = config.dataset.name, config.dataset.digest
-        if repr(config.dataset) not in data:
-            data[repr(config.dataset)] = found(config.dataset)
-        here = data[repr(config.dataset)]
+        name, asked = config.dataset.name, repr(config.dataset)
+        if asked not in data and asked not in refused:
+            refused.add(asked)
+            with faults.gathered():
+                data[asked] = found(config.dataset)
+                refused.remove(asked)
+        facts = faults.tried(model_facts, config.model, config.dataset)
+        if facts is not None:
+            faults.tried(check_batches, config, experiment.evaluate, facts)
+        weights = faults.tried(_pretrained, config)
+        if asked in refused or facts is None or weights is None:
+            continue
+        here, declared = data[asked], config.dataset.digest
         if here is None and declared is None:
             notes.append(f"dataset {name} is not here yet: keys will change when it is")
         elif here is None:
@@ -306,18 +313,22 @@ def make_plan(experiment: Experiment, store: Store) -> Plan:
         elif declared is not None and here.sha256 != declared:
             notes.append(f"dataset {name} differs from the genuine one: it gets keys of its own")
         notes += [f"dataset {name}: {note}" for note in here.notes] if here is not None else []
-        facts = model_facts(config.model, config.dataset)
-        check_batches(config, experiment.evaluate, facts)
-        key = base_key(
-            config, here.sha256 if here is not None else declared or "undeclared", pretrained_digest(config.model)
-        )
-        cells = tuple(plan_cell(config, key, method, experiment.evaluate) for method in methods)
-        bases.append(BasePlan(key, config, facts.N, facts.buffer_floats, cells))
+        digests = here.sha256 if here is not None else declared or "undeclared", *weights
+        key, settings = base_key(config, *digests), base_key(replace(config, seed=0), *digests)
+        planned = [faults.tried(plan_cell, config, key, method, experiment.evaluate) for method in methods]
+        cells = tuple(cell for cell in planned if cell is not None)
+        bases.append(BasePlan(key, config, facts.N, facts.buffer_floats, cells, settings))
+    faults.check()
     for key, count in Counter(base.key for base in bases).items():
         if count > 1:
             twins = [base.config.label for base in bases if base.key == key]
             raise ConfigError(f"bases must differ in more than their name, got {' and '.join(twins)}")
     return Plan(experiment, tuple(bases), store, list(dict.fromkeys(notes)))
+
+
+def _pretrained(config: BaseConfig) -> tuple[str | None]:
+    """What identifies a base's pretrained weights, in a tuple of one."""
+    return (pretrained_digest(config.model),)
 
 
 def needs_shadow(base: BasePlan, cells: list[CellPlan], folder: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Set
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,11 +14,11 @@ import yaml
 
 from harness.config import (
     ENGINES,
+    MOST_EPOCHS,
     BaseConfig,
     DatasetConfig,
     EngineConfig,
     EngineName,
-    Epochs,
     EvaluateConfig,
     ModelConfig,
     OptimizerConfig,
@@ -45,14 +45,35 @@ from harness.planning.compose import (
     load_yaml,
     overlay,
 )
+from harness.planning.controls import Controls, add_controls, without
 from harness.planning.experiment import Experiment
-from harness.planning.methods import RESERVED, FittedMethod, check_allowed, make_importable, resolved_method
+from harness.planning.methods import (
+    RESERVED,
+    FittedMethod,
+    check_allowed,
+    make_importable,
+    method_config,
+    resolved_method,
+    shares,
+    with_lengths,
+)
+from harness.planning.norms import check_batch_size, check_own_batch_size
 from harness.planning.slots import finds_cuda
 from harness.planning.tuned import overlay_tuned
 from harness.planning.vocabulary import BaseEntry, FastEntry, TopLevel, check_seeds
-from harness.problem.datasets import check_sizes
+from harness.problem.datasets import assumed, completed, most_train_images, train_images
 from harness.problem.optimizers import check_optimizer, schedule
-from harness.validation import ConfigError, check_names, check_whole_numbers, from_mapping, nearest, shown, validated
+from harness.validation import (
+    ConfigError,
+    Faults,
+    check_names,
+    field_types,
+    from_mapping,
+    nearest,
+    shown,
+    too_long,
+    validated,
+)
 
 REDO_CHOICES = ("failed", "stale", "base", "all")
 BASE_KEYS = (
@@ -89,17 +110,19 @@ def _overlay_fast(values: Values, own: Values, overridden: set[KeyPath]) -> None
 
 def _drop_unchosen(composed: Composition, config_dirs: Iterable[Path]) -> None:
     """Drop a suite's values for presets that are not chosen, after checking that such presets exist."""
+    faults = Faults()
     for group, key in LIST_GROUPS.items():
         presets, values = available(group, config_dirs), composed.values[group]
         names = [name for chosen in composed.chosen[group] for name in (presets if chosen == "all" else [chosen])]
         chosen = {name.replace(".", "_") if name not in presets else name for name in names}
         for name in chosen:
             if name not in values or key not in values[name]:
-                raise ConfigError(f"{group}.{name}.{key} must be given")
+                faults.lines.append(f"{group}.{name}.{key} must be given")
         for name in values.keys() - chosen:
             if name not in presets:
-                raise ConfigError(f"{group}: no preset named {name!r}{nearest(name, presets)}")
+                faults.lines.append(f"{group}: no preset named {name!r}{nearest(name, presets)}")
             del values[name]
+    faults.check()
 
 
 def _entry_values(where: str, kind: type[BaseEntry] | type[FastEntry], entry: Values, methods: Iterable[str]) -> Values:
@@ -107,10 +130,14 @@ def _entry_values(where: str, kind: type[BaseEntry] | type[FastEntry], entry: Va
     key, a value or a method's preset that is none."""
     from_mapping(kind, where, entry)
     check_seeds(f"{where}.seeds", entry.get("seeds") or [])
-    for key in ("method", "without"):
-        for name in entry.get(key) or ():
-            if name not in methods:
-                raise ConfigError(f"{where}.{key}: no preset named {name!r}{nearest(name, methods)}")
+    unknown = [
+        f"{where}.{key}: no preset named {name!r}{nearest(name, methods)}"
+        for key in ("method", "without")
+        for name in entry.get(key) or ()
+        if name not in methods
+    ]
+    if unknown:
+        raise ConfigError(*unknown)
     return {key: entry[key] for key in ("epochs", "batch_size", "seeds", "method") if entry.get(key) is not None}
 
 
@@ -125,18 +152,23 @@ def _entry_presets(where: str, entry: Values) -> Values:
     return laid
 
 
-def _entries(composed: Composition, config_dirs: Iterable[Path]) -> Iterator[tuple[str, str, str, Values]]:
-    """(model, dataset, optimizer, values) of every base but its seed, in the plan's order, `fast` laid over them."""
+Entry = tuple[str, str, str, Values]
+"""model, dataset, optimizer, and the values of their bases"""
+
+
+def _entries(composed: Composition, config_dirs: Iterable[Path], controls: Controls, faults: Faults) -> list[Entry]:
+    """Every base but its seed, in the plan's order, `fast` laid over them; entries of `bases` with faults left out."""
     values, overridden, choices = composed.values, composed.overridden, composed.choices
     if values["bases"] is None:
         own = copy.deepcopy(values)
         if values["fast"]:
             _overlay_fast(own, {}, overridden)
-        for model in values["model"]:
-            for dataset in values["dataset"]:
-                for optimizer in values["optimizer"]:
-                    yield model, dataset, optimizer, copy.deepcopy(own)
-        return
+        return [
+            (model, dataset, optimizer, copy.deepcopy(own))
+            for model in values["model"]
+            for dataset in values["dataset"]
+            for optimizer in values["optimizer"]
+        ]
 
     def named(entry: Values, group: str) -> list[str]:
         """What an entry names, or the choice of its suite or the command line."""
@@ -147,28 +179,30 @@ def _entries(composed: Composition, config_dirs: Iterable[Path]) -> Iterator[tup
             return [name]
         return list(values[group]) if "all" in choices[group] else choices[group]
 
-    found, methods = False, available("method", config_dirs)
+    found, methods, made = False, available("method", config_dirs), list[Entry]()
     for index, entry in enumerate(values["bases"]):
         where = f"bases[{index}]"
-        laid = _entry_values(where, BaseEntry, entry, methods) | _entry_presets(where, entry)
-        fast = entry.get("fast") or {}
-        _entry_values(f"{where}.fast", FastEntry, fast, methods)
-        (model,) = laid["model"]
-        if model not in values["model"]:
-            continue
-        found = True
-        for dataset in named(entry, "dataset"):
-            for optimizer in named(entry, "optimizer"):
-                own = copy.deepcopy(values)
-                _overlay_presets(own, laid, overridden)
-                if values["fast"]:
-                    _overlay_fast(own, fast, overridden)
-                for name in () if ("method",) in overridden else entry.get("without") or ():
-                    own["method"].pop(name, None)
-                yield model, dataset, optimizer, own
-    if not found:
+        with faults.gathered():
+            laid = _entry_values(where, BaseEntry, entry, methods) | _entry_presets(where, entry)
+            fast = entry.get("fast") or {}
+            _entry_values(f"{where}.fast", FastEntry, fast, methods)
+            (model,) = laid["model"]
+            if model not in values["model"]:
+                continue
+            found = True
+            for dataset in named(entry, "dataset"):
+                for optimizer in named(entry, "optimizer"):
+                    own = copy.deepcopy(values)
+                    _overlay_presets(own, laid, overridden)
+                    if values["fast"]:
+                        _overlay_fast(own, fast, overridden)
+                    for name in without(entry, ("method",) in overridden, controls):
+                        own["method"].pop(name, None)
+                    made.append((model, dataset, optimizer, own))
+    if not found and not faults:
         known = ", ".join(str(entry_choice(entry, "model")[0]) for entry in values["bases"])
-        raise ConfigError(f"model must be among the suite's bases ({known}), got {', '.join(values['model'])}")
+        faults.lines.append(f"model must be among the suite's bases ({known}), got {', '.join(values['model'])}")
+    return made
 
 
 def _device(asked: Literal["auto", "cpu", "cuda"], engine: EngineConfig) -> Literal["cpu", "cuda"]:
@@ -183,22 +217,30 @@ def _device(asked: Literal["auto", "cpu", "cuda"], engine: EngineConfig) -> Lite
     return asked
 
 
-def _settings(values: Values, suite: str) -> Settings:
+def _settings(values: Values, suite: str, view: str) -> Settings:
+    faults = Faults()
     redo = () if values["redo"] is None else tuple(as_names(values["redo"]))
     for name in redo:
         if name not in (*REDO_CHOICES, *values["method"]):
-            raise ConfigError(f"redo must name failed, stale, base, all or a chosen method, got {name!r}")
-    check_names("trajectory", values["trajectory"], ("keep",))
+            faults.lines.append(f"redo must name failed, stale, base, all or a chosen method, got {name!r}")
+    with faults.gathered():
+        check_names("trajectory", values["trajectory"], ("keep",))
     if "keep" not in values["trajectory"]:
-        raise ConfigError("trajectory.keep must be given")
+        faults.lines.append("trajectory.keep must be given")
+    tracker = faults.tried(from_mapping, TrackerConfig, "tracker", values["tracker"])
+    engine = faults.tried(_engine, values["engine"])
+    faults.check()
+    assert tracker is not None
+    assert engine is not None
     return Settings(
         suite=suite,
         results_dir=str(Path(values["results_dir"]).absolute()),
-        tracker=from_mapping(TrackerConfig, "tracker", values["tracker"]),
-        engine=_engine(values["engine"]),
+        tracker=tracker,
+        engine=engine,
         trajectory_keep=values["trajectory"]["keep"],
         save=values["save"],
         redo=redo,
+        view=view,
     )
 
 
@@ -206,10 +248,14 @@ def _statistics(values: Values, config_dirs: tuple[Path, ...]) -> StatisticsConf
     """What is to be decided; ConfigError where it names a method that is no preset."""
     found = from_mapping(StatisticsConfig, "statistics", values)
     presets = available("method", config_dirs)
-    for index, entry in enumerate(found.primary or []):
-        for name in [entry] if isinstance(entry, str) else [*entry, *entry.values()]:
-            if name not in presets:
-                raise ConfigError(f"statistics.primary[{index}]: no method named {name!r}{nearest(name, presets)}")
+    unknown = [
+        f"statistics.primary[{index}]: no method named {name!r}{nearest(name, presets)}"
+        for index, entry in enumerate(found.primary or [])
+        for name in ([entry] if isinstance(entry, str) else [*entry, *entry.values()])
+        if name not in presets
+    ]
+    if unknown:
+        raise ConfigError(*unknown)
     return found
 
 
@@ -218,29 +264,70 @@ def _engine(values: Values) -> EngineConfig:
     return from_mapping(ENGINES[name], "engine", values)
 
 
-def _optimizer(name: str, values: Values, epochs: int) -> OptimizerConfig:
-    """An optimizer and its schedule from a preset's values, whose keys are checked against its class."""
-    key = f"optimizer.{name}"
+def _optimizer(name: str, values: Values, epochs: int | None) -> OptimizerConfig:
+    """An optimizer and its schedule from a preset's values, whose keys are checked against its class; whether the
+    schedule fits the epochs, where these are known."""
+    key, faults = f"optimizer.{name}", Faults()
     target = validated(f"{key}._target_", Text, values["_target_"])
     params = {k: v for k, v in values.items() if k not in ("_target_", "schedule", "rates")}
-    shape = from_mapping(ScheduleConfig, f"{key}.schedule", values.get("schedule", {}))
-    config = OptimizerConfig(name, target, params, shape, values.get("rates"))
-    check_optimizer(config)
-    schedule(config.schedule, epochs)
+    shape = faults.tried(from_mapping, ScheduleConfig, f"{key}.schedule", values.get("schedule", {}))
+    config = faults.tried(OptimizerConfig, name, target, params, shape or ScheduleConfig(), values.get("rates"))
+    if config is None:
+        faults.check()
+    assert config is not None
+    faults.tried(check_optimizer, config)
+    if epochs is not None:
+        faults.tried(schedule, config.schedule, epochs)
+    faults.check()
     return config
 
 
-def _methods(values: Values, epochs: int, config_dirs: tuple[Path, ...]) -> tuple[FittedMethod, ...]:
-    """The chosen methods, each built once to ask what it declares for so many epochs."""
-    fitted, presets = [], available("method", config_dirs)
-    for name, preset in values["method"].items():
+def _methods(
+    values: Values,
+    epochs: int | None,
+    config_dirs: tuple[Path, ...],
+    controls: Controls,
+    notes: list[str],
+    faults: Faults,
+) -> tuple[FittedMethod, ...]:
+    """The chosen methods and the controls that they need, each built to ask what it declares for so many epochs; where
+    these are not known, only the types of their parameters are checked. Methods with `faults` are left out, and lines
+    on lengths given as shares go to `notes`."""
+    presets = available("method", config_dirs)
+    said: dict[str, list[str]] = {}
+
+    def checked(name: str, preset: Values) -> Values:
+        """The values of a preset, its lengths whole numbers."""
         key = f"method.{name}._target_"
         check_allowed(key, validated(key, Text, preset["_target_"]), config_dirs)
-        found = resolved_method(name, preset, epochs)
-        control = found.config.control
+        return with_lengths(name, preset, MOST_EPOCHS if epochs is None else epochs)
+
+    def check_control(name: str, control: str | None) -> None:
         if control is not None and control not in presets:
             raise ConfigError(f"method.{name}.control: no method named {control!r}{nearest(control, presets)}")
-        fitted.append(replace(found, changed=_changed(name, preset, presets[name])))
+
+    def resolved(name: str, preset: Values) -> FittedMethod:
+        assert epochs is not None
+        whole = checked(name, preset)
+        found = resolved_method(name, preset, epochs)
+        for parameter, (share, number) in shares(preset, whole).items():
+            of = said.setdefault(f"{parameter} {share} is {number}", [])
+            of += [name] if name not in of else []
+        check_control(name, found.config.control)
+        return replace(found, changed=_changed(name, preset, presets[name]))
+
+    fitted: list[FittedMethod] = []
+    for name, preset in values["method"].items():
+        if name in controls.names:
+            continue
+        with faults.gathered():
+            if epochs is None:
+                check_control(name, method_config(name, checked(name, preset)).control)
+            else:
+                fitted.append(resolved(name, preset))
+    fitted = [*controls.fit(values["method"], tuple(fitted), resolved)]
+    if said:
+        notes.append(f"of {epochs} epochs " + ", ".join(f"{what} ({', '.join(of)})" for what, of in said.items()))
     return tuple(fitted)
 
 
@@ -265,36 +352,145 @@ def _changed(name: str, given: Values, path: Path) -> Values:
     return {key: value for key, value in given.items() if key not in RESERVED and not as_in_file(key, value)}
 
 
-def resolve(request: Request, command: str) -> Experiment:
-    """The validated experiment that the command line asks for; ConfigError in one line where it cannot be."""
+def resolve(request: Request, command: str, compares: bool = True) -> Experiment:
+    """The validated experiment that the command line asks for; ConfigError, with all that is wrong, where it cannot be.
+
+    `compares`: whether methods are compared, so that their controls are there too.
+    """
     make_importable(request.config_dirs)
-    return validate(compose_values(request), request.config_dirs, command)
+    faults = Faults()
+    composed = faults.tried(compose_values, request, faults)
+    experiment = None if composed is None else faults.tried(validate, composed, request.config_dirs, command, compares)
+    faults.check()
+    assert experiment is not None
+    return experiment
 
 
-def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str) -> Experiment:
-    """The experiment that composed values say; ConfigError in one line where a key has no such value."""
-    values = composed.values
-    values |= vars(from_mapping(TopLevel, "", values))
-    _drop_unchosen(composed, config_dirs)
-    settings = _settings(values, composed.suite)
-    tune = from_mapping(TuneConfig, "tune", values["tune"], trials=values["trials"])
-    evaluate = from_mapping(EvaluateConfig, "evaluate", values["evaluate"])
-    statistics = _statistics(values["statistics"], config_dirs)
-    device = _device(values["device"], settings.engine)
-    entries = list(_entries(composed, config_dirs))
-    notes = overlay_tuned(entries, settings, tune, composed.overridden) if values["tuned"] else []
+def _check_top_level(values: Values, faults: Faults) -> set[str]:
+    """Hold the top level to its types, in place; what is refused has its value of config.yaml from then on, and is
+    returned. ConfigError where it has none there."""
+    defaults, refused = load_yaml(CONF / "config.yaml"), set()
+    kinds = field_types(TopLevel)
+    with faults.gathered():
+        check_names("", values, kinds)
+    for name, kind in kinds.items():
+        if name in values:
+            with faults.gathered():
+                values[name] = validated(name, kind, values[name])
+                continue
+        else:
+            faults.lines.append(f"{name} must be given")
+        refused.add(name)
+        if name not in defaults:
+            faults.check()
+        values[name] = defaults[name]
+    with faults.gathered():
+        TopLevel(**{name: values[name] for name in kinds})
+    return refused
+
+
+def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str, compares: bool = True) -> Experiment:
+    """The experiment that composed values say; ConfigError, with all that is wrong, where keys have no such value."""
+    values, faults = composed.values, Faults()
+    refused = composed.refused | _check_top_level(values, faults)
+    statistics = faults.tried(_statistics, values["statistics"], config_dirs)
+    controls = Controls()
+    with faults.gathered():
+        if compares and statistics is not None:
+            controls = add_controls(composed, statistics, config_dirs)
+        _drop_unchosen(composed, config_dirs)
+    if any(key not in preset for group, key in LIST_GROUPS.items() for preset in values[group].values()):
+        faults.check()
+    settings = faults.tried(_settings, values, composed.suite, composed.view)
+    tune = faults.tried(from_mapping, TuneConfig, "tune", values["tune"], trials=values["trials"])
+    evaluate = faults.tried(from_mapping, EvaluateConfig, "evaluate", values["evaluate"])
+    device = None if settings is None else faults.tried(_device, values["device"], settings.engine)
+    entries = _entries(composed, config_dirs, controls, faults)
+    notes: list[str] = []
+    if values["tuned"] and settings is not None and tune is not None and not refused:
+        notes += faults.tried(overlay_tuned, entries, settings, tune, composed.overridden, controls.names) or []
     bases: list[tuple[BaseConfig, tuple[FittedMethod, ...]]] = []
-    for model, dataset, optimizer, own in entries:
-        data = from_mapping(DatasetConfig, f"dataset.{dataset}", own["dataset"][dataset], name=dataset)
-        check_sizes(data)
-        epochs = validated("epochs", Epochs, own["epochs"])
-        methods = _methods(own, epochs, config_dirs)
-        shape = from_mapping(ModelConfig, f"model.{model}", own["model"][model], name=model)
-        steps = _optimizer(optimizer, own["optimizer"][optimizer], epochs)
-        rest = {key: own[key] for key in BASE_KEYS}
-        for seed in own["seeds"]:
-            base = BaseConfig(model=shape, dataset=data, optimizer=steps, seed=seed, device=device, **rest)
-            bases.append((base, methods))
-        evaluate = from_mapping(EvaluateConfig, "evaluate", own["evaluate"])
-    check_whole_numbers("", composed.values)
-    return Experiment(settings, evaluate, tuple(bases), command, values, tune, statistics, tuple(notes))
+    for entry in entries:
+        with faults.gathered():
+            bases += _bases(entry, device, refused, composed.overridden, config_dirs, controls, notes)
+        evaluate = faults.tried(from_mapping, EvaluateConfig, "evaluate", entry[3]["evaluate"])
+    faults.lines += [
+        line for line in too_long(values) if not any(f.split()[0] == line.split()[0] for f in faults.lines)
+    ]
+    faults.check()
+    assert settings is not None
+    assert tune is not None
+    assert evaluate is not None
+    assert statistics is not None
+    said = tuple(dict.fromkeys([*notes, *controls.notes()]))
+    return Experiment(settings, evaluate, tuple(bases), command, values, tune, statistics, said, controls.names)
+
+
+def _bases(
+    entry: Entry,
+    device: Literal["cpu", "cuda"] | None,
+    refused: Set[str],
+    overridden: set[KeyPath],
+    config_dirs: tuple[Path, ...],
+    controls: Controls,
+    notes: list[str],
+) -> list[tuple[BaseConfig, tuple[FittedMethod, ...]]]:
+    """An entry's bases, one of each seed, with their methods; lines on what followed from elsewhere go to `notes`.
+
+    ConfigError with all that is wrong, but for what would follow from keys that were `refused`.
+    """
+    model, dataset, optimizer, own = entry
+    faults, kinds = Faults(), field_types(BaseConfig)
+    rest: Values = {key: faults.tried(validated, key, kinds[key], own[key]) for key in BASE_KEYS}
+    unsure = any(key == "dataset" or key.startswith("dataset.") for key in refused)
+    data = faults.tried(_data, dataset, own, overridden, notes, unsure)
+    images = None
+    if data is not None and not unsure:
+        images = faults.tried(train_images, data) or Faults().tried(most_train_images, data)
+    if data is not None and images is not None:
+        if own["fast"]:
+            _shrink_batches(rest, images, overridden)
+        if not {"batch_size", "batches_per_epoch", "fast"} & refused:
+            faults.tried(check_batch_size, data, rest["batch_size"], rest["batches_per_epoch"], images)
+    of_epochs = {"epochs", "method", "fast", "tuned", "bases", *(("model",) if own["bases"] is not None else ())}
+    epochs: int | None = None if of_epochs & refused else rest["epochs"]
+    methods = _methods(own, epochs, config_dirs, controls, notes, faults)
+    if data is not None and images is not None:
+        for method in methods:
+            faults.tried(check_own_batch_size, data, method, images)
+    shape = faults.tried(from_mapping, ModelConfig, f"model.{model}", own["model"][model], name=model)
+    steps = faults.tried(_optimizer, optimizer, own["optimizer"][optimizer], epochs)
+    if data is None or shape is None or steps is None or device is None:
+        faults.check()
+        return []
+    made = [
+        faults.tried(BaseConfig, model=shape, dataset=data, optimizer=steps, seed=seed, device=device, **rest)
+        for seed in own["seeds"]
+    ]
+    faults.check()
+    return [(base, methods) for base in made if base is not None]
+
+
+def _data(name: str, own: Values, overridden: set[KeyPath], notes: list[str], unsure: bool) -> DatasetConfig:
+    """A data set from its preset's values and from its files, which say what is left out there.
+
+    With `fast`, splits are of what it says at most. Where some of its values are `unsure`, the files are not asked.
+    """
+    key, values = f"dataset.{name}", own["dataset"][name]
+    bounded = [size for size in ("val_size", "test_size") if own["fast"] and ("dataset", name, size) not in overridden]
+    faults = Faults()
+    found = None if unsure else faults.tried(completed, key, values, bounded)
+    whole, lines = (assumed(values), []) if found is None else found
+    config = faults.tried(from_mapping, DatasetConfig, key, whole, name=name)
+    faults.check()
+    assert config is not None
+    notes += [f"dataset {name}: {line}" for line in lines]
+    return config
+
+
+def _shrink_batches(rest: Values, images: int, overridden: set[KeyPath]) -> None:
+    """With `fast`, batches are of as many images as there are at most, and as many as these give."""
+    if ("batch_size",) not in overridden and rest["batch_size"] is not None:
+        rest["batch_size"] = min(rest["batch_size"], images)
+    if ("batches_per_epoch",) not in overridden and None not in (rest["batches_per_epoch"], rest["batch_size"]):
+        rest["batches_per_epoch"] = max(1, min(rest["batches_per_epoch"], images // rest["batch_size"]))

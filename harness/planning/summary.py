@@ -20,7 +20,7 @@ def plan_table(plan: Plan) -> Table:
     """One row per base with the state of its training and of its cells, the first of them where there are many."""
     settings = plan.experiment.settings
     table = Table(
-        title=f"suite {settings.suite} in {settings.results_dir}", title_justify="left", box=None, pad_edge=False
+        title=f"view {settings.view} in {settings.results_dir}", title_justify="left", box=None, pad_edge=False
     )
     for name in ("model", "dataset", "optimizer"):
         table.add_column(name)

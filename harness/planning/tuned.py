@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,12 +65,16 @@ def _plain_yaml(data: bytes) -> str:
 
 
 def overlay_tuned(
-    entries: Sequence[Entry], settings: Settings, tune: TuneConfig, overridden: set[KeyPath]
+    entries: Sequence[Entry],
+    settings: Settings,
+    tune: TuneConfig,
+    overridden: set[KeyPath],
+    added: Collection[str] = (),
 ) -> list[str]:
     """Lay each base's best settings over its methods in place, and give it seeds that were not tuned on.
 
     Returns what a reader must know, one line each. ConfigError where a method that can be tuned has no best settings
-    there, or where the command line names a seed that was tuned on.
+    there, but for controls that were `added`, or where the command line names a seed that was tuned on.
     """
     seeds: set[int] = set()
     budgets: dict[str, list[str]] = {}
@@ -78,7 +82,7 @@ def overlay_tuned(
     for model, dataset, optimizer, values in entries:
         problem = f"{model}-{dataset}-{optimizer}"
         for name, preset in values["method"].items():
-            if not preset.get("search"):
+            if not preset.get("search") or name in added:
                 continue
             path = search_folder(Path(settings.results_dir), settings.suite, name, problem, tune.name) / "best.yaml"
             if not is_file(path):

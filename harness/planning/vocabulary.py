@@ -28,6 +28,7 @@ from harness.config import (
     Text,
     TrackerConfig,
     TuneConfig,
+    ViewName,
 )
 from harness.validation import ConfigError, Validated, check_choice, field_types, from_mapping, shown
 
@@ -52,6 +53,7 @@ class TopLevel(Validated):
     trajectory: dict[str, Any]
     tune: dict[str, Any]
     statistics: dict[str, Any]
+    name: ViewName | None
     bases: Annotated[list[dict[str, Any]], Field(min_length=1)] | None
     seeds: Seeds
     epochs: Epochs
@@ -159,6 +161,14 @@ class Choices(Validated):
     """The values that a parameter is searched among."""
 
     choices: Annotated[list[bool | int | float | str | None], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class LengthBounds(Validated):
+    """What a length of a method comes to at least and at most, where it is given as a share of the epochs."""
+
+    least: Count = 1
+    most: Count | None = None
 
 
 SEARCHES: dict[str, type[WholeRange | RealRange | Choices]] = {

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from harness.config import ConfigError, DatasetConfig
-from harness.problem.sources import find_source
+from harness.config import ConfigError, DatasetConfig, FilePath
+from harness.problem.folders import folder_of
+from harness.problem.sources import find_source, streamed
 from harness.storage.cache import remembered
+from harness.validation import Faults, printable, validated
 
 
 class Sizes(NamedTuple):
@@ -30,41 +33,86 @@ class Found(NamedTuple):
     """a line on everything that is left out, or changed as it is read"""
 
 
+def completed(key: str, values: Mapping[str, Any], bounded: Iterable[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """A preset's values, those that it leaves out (null) as its files have them, and a line on what followed.
+
+    Of `bounded`, val_size and test_size, the values are lowered to what the files give. ConfigError where they do not
+    tell.
+    """
+    if values.get("source") != "image_folder":
+        return dict(values), []
+    from harness.problem import picture_files
+
+    lacking = [name for name in picture_files.FOLLOWING if name in values and values[name] is None]
+    if not lacking and not bounded:
+        return dict(values), []
+    root = validated(f"{key}.root", FilePath | None, values.get("root"))
+    if root is None and "TRAINDYN_DATA" not in os.environ:
+        raise ConfigError(f"{key}.root must be the folder of the pictures, got null: {key}.root=~/pictures")
+    place = folder_of(root)
+    found = {**values, **picture_files.follow(place, key, values)}
+    most = picture_files.most(place, key)
+    for name in bounded:
+        if isinstance(found.get(name), int):
+            found[name] = min(found[name], most[name])
+    names = f" ({picture_files.some(picture_files.listed(place, f'{key}.root').classes)})"
+    told = ", ".join(
+        f"{name} {found[name]}{names if name == 'classes' else ''}" for name in lacking if name not in ("mean", "std")
+    )
+    return found, [f"{told}: from the files in {printable(place)}"] if told else []
+
+
+def assumed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset's values with any for those that its files would tell, so that the others can be checked."""
+    if values.get("source") != "image_folder":
+        return dict(values)
+    from harness.problem.picture_files import FOLLOWING, normalisation
+
+    mean, std = normalisation(values.get("channels"))
+    anything = dict(zip(FOLLOWING, (3, 224, 1, mean, std, 1), strict=True))
+    return {**values, **{name: value for name, value in anything.items() if name in values and values[name] is None}}
+
+
 def check_sizes(config: DatasetConfig) -> Sizes:
-    """The size of every split, without reading an image; ConfigError where one is more than the source has."""
+    """The size of every split, without reading an image; ConfigError, with all that does not fit, where one is more
+    than the source has or another key is not as the data are."""
     source = find_source(config)
     train_total, test_total = source.totals(config)
-    key = f"dataset.{config.name}"
+    key, faults = f"dataset.{config.name}", Faults()
     for name, value in zip(("channels", "size", "classes"), source.shape or (), strict=False):
         if getattr(config, name) != value:
-            raise ConfigError(f"{key}.{name} must be {value}, what {config.source} has, got {getattr(config, name)}")
-
-    if source.streams and config.channels not in (1, 3):
-        raise ConfigError(f"{key}.channels must be 1 or 3, grey or RGB, for streamed images, got {config.channels}")
+            faults.lines.append(f"{key}.{name} must be {value}, what {config.source} has, got {getattr(config, name)}")
+    if streamed(source):
+        faults.tried(source.check, config)
     refused, neutral = ("crop_padding", 0) if source.streams else ("crop_scale", 1)
     if getattr(config, refused) != neutral:
         kind = "streamed images" if source.streams else "images in memory"
-        raise ConfigError(f"{key}.{refused} must be {neutral} for {kind}, got {getattr(config, refused)}")
+        faults.lines.append(f"{key}.{refused} must be {neutral} for {kind}, got {getattr(config, refused)}")
 
-    def at_most(name: str, value: int, bound: int, why: str) -> int:
+    def check(name: str, value: int, bound: int, why: str) -> None:
         if value > bound:
-            raise ConfigError(f"{key}.{name} must be at most {bound} ({why}), got {value}")
-        return value
+            faults.lines.append(f"{key}.{name} must be at most {bound} ({why}), got {value}")
 
-    at_most("val_size", config.val_size, train_total - 1, f"{train_total} images, at least 1 to train on")
-    left = train_total - config.val_size
+    check("val_size", config.val_size, train_total - 1, f"{train_total} images, at least 1 to train on")
+    left = max(train_total - config.val_size, 1)
     train = left if config.train_size is None else config.train_size
     test = test_total if config.test_size is None else config.test_size
-    return Sizes(
-        at_most("train_size", train, left, f"{train_total} images less val_size {config.val_size}"),
-        config.val_size,
-        at_most("test_size", test, test_total, "the test images"),
-    )
+    check("train_size", train, left, f"{train_total} images less val_size {config.val_size}")
+    check("test_size", test, test_total, "the test images")
+    faults.check()
+    return Sizes(train, config.val_size, test)
 
 
 def train_images(config: DatasetConfig) -> int:
     """Images in the training split, without reading one."""
     return check_sizes(config).train
+
+
+def most_train_images(config: DatasetConfig) -> int:
+    """Images that may be trained on at most, whatever else of a configuration does not fit the data."""
+    total, _ = find_source(config).totals(config)
+    left = total - config.val_size if config.val_size < total else total - 1
+    return left if config.train_size is None else min(left, config.train_size)
 
 
 def obtain(config: DatasetConfig) -> str | None:

@@ -18,8 +18,12 @@ SOCKET_SECONDS = 15.0
 
 def data_root(config: DatasetConfig) -> Path:
     """Where data is looked for first and put: `root`, else $TRAINDYN_DATA, else the user's cache."""
-    root = config.root or os.environ.get("TRAINDYN_DATA") or cache_folder() / "data"
-    return Path(root).expanduser()
+    return folder_of(config.root)
+
+
+def folder_of(root: str | None) -> Path:
+    """Where data lies for a value of `root`."""
+    return Path(root or os.environ.get("TRAINDYN_DATA") or cache_folder() / "data").expanduser()
 
 
 @contextlib.contextmanager

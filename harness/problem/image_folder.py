@@ -1,4 +1,4 @@
-"""Image files in ImageNet's layout: `train/<class>/` and `val/<class>/` below a root, streamed through timm's loader.
+"""Image files in ImageNet's layout, or in folders named after their classes, streamed through timm's loader.
 
 Files are decoded, cropped and resized in worker processes while the device trains, pinned where it is a GPU, and
 normalised there. What is drawn for an image follows from (seed, epoch, image), so it does not depend on the number
@@ -32,7 +32,7 @@ from harness.config import ConfigError, DatasetConfig
 from harness.method import Batch
 from harness.problem.folders import data_root
 from harness.problem.images import ImageSet, batch_ranges, full_batches
-from harness.problem.picture_files import Items, counted, listed, some
+from harness.problem.picture_files import Items, Listing, counted, listed, some, test_size
 from harness.problem.pictures import (
     NOTES,
     TRANSPARENT,
@@ -44,7 +44,7 @@ from harness.problem.pictures import (
     read_picture,
 )
 from harness.randomness import derive, generator
-from harness.validation import printable
+from harness.validation import Faults, printable
 
 CROP_SHARE = 0.875
 """side of the central crop that is evaluated, as a share of the shorter side (He et al. 2016: 224 of 256)"""
@@ -267,31 +267,75 @@ def _in_order(function: Callable[[str], Examined], paths: Iterable[str]) -> Iter
             yield ahead.popleft().result()
 
 
+def drawn(items: Items, classes: int, tests: int, seed: int) -> tuple[Items, Items]:
+    """Pictures of one set of class folders as a training part and a test part of `tests` pictures.
+
+    Of the pictures of a class, in a seeded order, the i-th of n has the place (i + 1/2) / n; the test part has those
+    of the lowest places, each class about its share, and the training part the others in the order of their places, so
+    that any beginning of it has its share of every class, too.
+    """
+    by_class: list[list[int]] = [[] for _ in range(classes)]
+    for index, (_, label) in enumerate(items):
+        by_class[label].append(index)
+    places: list[tuple[float, int, int]] = []
+    for label, indices in enumerate(by_class):
+        shuffled = torch.randperm(len(indices), generator=generator(seed, "split/class", label)).tolist()
+        places += [((2 * i + 1) / len(indices), label, indices[j]) for i, j in enumerate(shuffled)]
+    ordered = tuple(items[index] for *_, index in sorted(places))
+    return ordered[tests:], ordered[:tests]
+
+
+_draws: dict[tuple[Path, str, int], tuple[Listing, tuple[Items, Items]]] = {}
+"""what was drawn by root, key and seed, for the listing that it was drawn from"""
+
+
 class ImageFolder:
-    """The source `image_folder`: its training part is `train`, its test part `val`, whose labels ImageNet gives."""
+    """The source `image_folder`: its training part is `train`, its test part `val`, whose labels ImageNet gives.
+
+    Where there is one set of class folders alone, both parts are drawn from it with `split_seed`, class by class.
+    """
 
     shape = None
     streams = True
 
+    def _listed(self, config: DatasetConfig) -> Listing:
+        return listed(data_root(config), f"dataset.{config.name}.root")
+
     def _items(self, config: DatasetConfig) -> tuple[Items, Items]:
         """Files and classes of the training and of the test part; ConfigError where they are not as they must be."""
-        root, key = data_root(config), f"dataset.{config.name}"
+        found, key = self._listed(config), (data_root(config), config.name, config.split_seed)
+        if found.val:
+            return found.train, found.val
+        known = _draws.get(key)
+        if known is None or known[0] is not found:
+            parts = drawn(found.train, len(found.classes), test_size(found), config.split_seed)
+            known = _draws[key] = found, parts
+        return known[1]
+
+    def check(self, config: DatasetConfig) -> None:
+        found, key, faults = self._listed(config), f"dataset.{config.name}", Faults()
         if config.channels not in (1, 3):
-            raise ConfigError(f"{key}.channels must be 1 or 3, grey or colour, got {config.channels}")
-        found = listed(root, f"{key}.root")
-        if len(found.classes) != config.classes:
-            raise ConfigError(
-                f"{key}.classes must be {len(found.classes)}, the folders in {printable(root / 'train')}, "
-                f"got {config.classes}"
+            faults.lines.append(
+                f"{key}.channels must be 1 or 3, grey or RGB, for streamed images, got {config.channels}"
             )
-        return found.train, found.val
+        if len(found.classes) != config.classes:
+            faults.lines.append(
+                f"{key}.classes must be {len(found.classes)}, the folders in {printable(found.parts[0])}, "
+                f"got {config.classes}: {key}.classes={len(found.classes)}"
+            )
+        faults.check()
+
+    def ordered(self, config: DatasetConfig) -> bool:
+        return not self._listed(config).val
 
     def totals(self, config: DatasetConfig) -> tuple[int, int]:
-        train, test = self._items(config)
-        return len(train), len(test)
+        found = self._listed(config)
+        tests = test_size(found)
+        return len(found.train) - tests, len(found.val) + tests
 
     def find(self, config: DatasetConfig) -> tuple[Path, ...] | None:
-        return tuple(Path(path) for part in self._items(config) for path, _ in part)
+        found = self._listed(config)
+        return tuple(Path(path) for part in (found.train, found.val) for path, _ in part)
 
     def obtain(self, config: DatasetConfig) -> str | None:
         self._items(config)
@@ -306,7 +350,24 @@ class ImageFolder:
         return None
 
     def notes(self, config: DatasetConfig) -> tuple[str, ...]:
-        return listed(data_root(config), f"dataset.{config.name}.root").notes
+        found = self._listed(config)
+        train, test = self._items(config)
+        seed = f"drawn with split_seed {config.split_seed}"
+        if found.val:
+            first, second = (printable(part.name) for part in found.parts)
+            parts = (
+                f"{second}/ is the test split; validation has {config.val_size:,} of {len(train):,} in {first}/, {seed}"
+            )
+            return (parts, *found.notes)
+        pictures = len(found.train)
+        parts = (
+            f"one folder per class in {printable(found.parts[0])}, none of test pictures: of {pictures:,} pictures "
+            f"{len(test):,} ({len(test) / pictures:.0%}) are the test split and {config.val_size:,} "
+            f"({config.val_size / pictures:.0%}) validation, the same share of every class, {seed}"
+        )
+        lacking = len(found.classes) - len({label for _, label in test})
+        none = (f"{lacking} of {len(found.classes)} classes are too small for a test picture",) if lacking else ()
+        return (parts, *none, *found.notes)
 
     def payloads(self, files: tuple[Path, ...]) -> Generator[bytes, None, tuple[str, ...]]:
         """Names below the root and contents of files, and what is done to their values; returns lines that say so.
@@ -314,8 +375,8 @@ class ImageFolder:
         ConfigError at the end names the files that cannot be decoded.
         """
         paths = [str(path) for path in files]
-        # the first lies in train and the last in val
-        start = len(os.path.join(os.path.commonpath((paths[0], paths[-1])), ""))
+        # of all paths the first and the last in alphabetical order share the least
+        start = len(os.path.join(os.path.commonpath((min(paths), max(paths))), ""))
         done: Counter[str] = Counter()
         refused, brightest = [], 0
         for path, found in zip(paths, _in_order(examine, paths), strict=True):

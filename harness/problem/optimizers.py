@@ -15,7 +15,7 @@ from harness.config import OptimizerConfig, ScheduleConfig
 from harness.method import Schedule
 from harness.storage.cache import remembered
 from harness.storage.keys import source_digest
-from harness.validation import ConfigError, check_names, check_parameter, nearest, parameter_types, reason
+from harness.validation import ConfigError, Faults, check_names, check_parameter, nearest, parameter_types, reason
 
 if TYPE_CHECKING:
     import torch
@@ -72,19 +72,31 @@ def _try_out(config: OptimizerConfig) -> None:
     cls = _optimizer_class(config)
     key = f"optimizer.{config.name}"
     known = {name: kind for name, kind in parameter_types(cls).items() if name != "params"}
-    check_names(key, config.params, known)
+    params, faults = dict(config.params), Faults()
+    with faults.gathered():
+        check_names(key, params, known)
     for name, value in config.params.items():
-        check_parameter(f"{key}.{name}", known[name], value)
-    error = _refusal(cls, config.params)
-    if error is None:
-        return
-    said = reason(error)
-    for name, value in config.params.items():
-        if _refusal(cls, {k: v for k, v in config.params.items() if k != name}) is None:
-            raise ConfigError(
-                f"{key}.{name} must be a value that {cls.__name__} takes, got {value!r}: {said}"
-            ) from error
-    raise ConfigError(f"{key}: {said}") from error
+        if name in known:
+            with faults.gathered():
+                check_parameter(f"{key}.{name}", known[name], value)
+                continue
+        del params[name]
+    while (error := _refusal(cls, params)) is not None and (params or not faults):
+        said = reason(error)
+        name = next((name for name in params if _is_about(cls, params, name, said)), None)
+        if name is None:
+            faults.lines += [] if faults else [f"{key}: {said}"]
+            break
+        value = params.pop(name)
+        faults.lines.append(f"{key}.{name} must be a value that {cls.__name__} takes, got {value!r}: {said}")
+    faults.check()
+
+
+def _is_about(cls: type[torch.optim.Optimizer], params: dict[str, Any], name: str, said: str) -> bool:
+    """Whether what a class says against parameters is about the one of that name: without it, it says nothing, or
+    something else of another value."""
+    error = _refusal(cls, {k: v for k, v in params.items() if k != name})
+    return error is None or (reason(error) != said and not isinstance(error, TypeError))
 
 
 def _refusal(cls: type[torch.optim.Optimizer], params: dict[str, Any]) -> Exception | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeGuard
 
 import numpy as np
 
@@ -53,6 +53,21 @@ class Source(Protocol):
 
     def open(self, config: DatasetConfig, files: tuple[Path, ...], part: str) -> Images:
         """The `train` or the `test` part, as the configuration has it normalised and augmented."""
+
+
+class Streamed(Source, Protocol):
+    """A source whose images are decoded as they are needed, in whatever files a person has."""
+
+    def check(self, config: DatasetConfig) -> None:
+        """ConfigError where the configuration is not what the files say."""
+
+    def ordered(self, config: DatasetConfig) -> bool:
+        """Whether the training part comes in a seeded order of which any beginning has its share of every class."""
+
+
+def streamed(source: Source) -> TypeGuard[Streamed]:
+    """Whether a source has what only streamed ones have."""
+    return source.streams
 
 
 class Digits:

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 from harness.config import ConfigError, DatasetConfig, check_choice
 from harness.problem.datasets import Sizes, check_sizes
 from harness.problem.images import Images, ImageSet
-from harness.problem.sources import find_source
+from harness.problem.sources import find_source, streamed
 from harness.randomness import generator
 
 RESIZE_IMAGES = 1024
@@ -24,13 +24,18 @@ RESIZE_IMAGES = 1024
 def _split_indices(config: DatasetConfig, split: str) -> Tensor:
     """Indices into the source's test part, or into its training part for `train` and `val`.
 
-    Validation comes first in its permutation, so that `train_size` does not move it.
+    Validation comes first in its permutation, or in the order of a source that has one of its own, so that
+    `train_size` does not move it.
     """
     sizes = check_sizes(config)
     train_total, test_total = find_source(config).totals(config)
     if split == "test":
         return torch.randperm(test_total, generator=generator(config.split_seed, "split/test"))[: sizes.test]
-    order = torch.randperm(train_total, generator=generator(config.split_seed, "split"))
+    source = find_source(config)
+    if streamed(source) and source.ordered(config):
+        order = torch.arange(train_total)
+    else:
+        order = torch.randperm(train_total, generator=generator(config.split_seed, "split"))
     return order[: sizes.val] if split == "val" else order[sizes.val : sizes.val + sizes.train]
 
 

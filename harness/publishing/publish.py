@@ -20,11 +20,11 @@ from harness.arguments import PublishArguments
 from harness.config import ConfigError, Name, TrackerConfig, from_mapping
 from harness.publishing.suite_run import suite_end, suite_info
 from harness.report.views import write_views
-from harness.results.frame import read_plan
 from harness.storage.inside import entries
 from harness.storage.masking import MASK
 from harness.storage.parquet import read_parquet
 from harness.storage.store import Record, Store
+from harness.storage.views import read_plan, said_view
 from harness.tracking import open_tracker, tracks
 from harness.tracking.runs import cell_digest, cell_end, cell_info, holds
 from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Say, Tracker, WholeRun
@@ -170,7 +170,8 @@ def chosen_tracker(planned: Mapping[str, Any], given: Mapping[str, Any]) -> Trac
 def publish(request: PublishArguments, say: Say) -> int:
     """Give the suite's runs, and say what became of them: 0 where the tracker then has all, otherwise 1."""
     root = Path(request.results_dir)
-    plan = read_plan(root, request.suite)
+    name = said_view(root, request.view, say)
+    plan = read_plan(root, name)
     config = chosen_tracker(plan["config"].get("tracker", {}), request.tracker)
     if not tracks(config):
         raise ConfigError("tracker must be wandb or csv for publish, got none; tracker=wandb chooses one")
@@ -180,7 +181,7 @@ def publish(request: PublishArguments, say: Say) -> int:
     tracker = open_tracker(config, root, say, notice=True)
     if tracker.where is None:
         return 0
-    outcomes = Publisher(store, request.suite, config, tracker, say).all()
+    outcomes = Publisher(store, name, config, tracker, say).all()
     tracker.close()
     say(publish_text(outcomes, tracker.where))
     missing = lacking(tracker, store, plan)

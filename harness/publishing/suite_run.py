@@ -12,6 +12,7 @@ import pandas as pd
 
 from harness.config import TrackerConfig
 from harness.report.stats.means import statistics
+from harness.report.warnings import marks
 from harness.results.columns import METRICS
 from harness.storage.files import read_bytes
 from harness.storage.inside import files_below, files_in, is_file
@@ -39,7 +40,8 @@ def suite_end(folder: Path, plan: Mapping[str, Any], frame: pd.DataFrame, config
     artifacts = []
     if config.keeps("tables"):
         tables = [path for path in files_in(folder / "tables", "*.*") if path.suffix in (".md", ".csv", ".tex")]
-        views = [folder / "frame.parquet", folder / "history.parquet", *tables]
+        views = [folder / f"{name}.parquet" for name in ("frame", "history", "correct")]
+        views = [*filter(is_file, views), *tables]
         artifacts.append(ArtifactFiles(f"{as_id(plan['suite'])}-frame", "frame", {path.name: path for path in views}))
         if is_file(report):
             whole = {str(path.relative_to(report.parent)): path for path in _files_below(report.parent)}
@@ -50,6 +52,7 @@ def suite_end(folder: Path, plan: Mapping[str, Any], frame: pd.DataFrame, config
     return RunEnd(
         summary={
             "cells": len(frame),
+            **{mark: mark in marks(frame) for mark in ("fast", "partial")},
             **{f"cells_{status}": int(count) for status, count in statuses.items()},
             "bases": int(frame["base_key"].nunique()),
             "base_train_seconds": float(training),

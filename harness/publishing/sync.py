@@ -20,13 +20,13 @@ from harness.arguments import SyncArguments
 from harness.config import ConfigError, TrackerConfig
 from harness.publishing.publish import OTHER, REFUSED, SENT, THERE, Publisher, publish_text
 from harness.publishing.suite_run import suite_info
-from harness.results.frame import read_plan
 from harness.storage import inside
 from harness.storage.files import read_json
 from harness.storage.inside import below
 from harness.storage.masking import masked_text
 from harness.storage.paths import plan_files
 from harness.storage.store import Store
+from harness.storage.views import read_plan
 from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Say
 from harness.tracking.wandb.destination import forget_single_run
 from harness.tracking.wandb.live import THREADS, WandbTracker

@@ -106,7 +106,7 @@ class TrackingProcess:
 
 
 def _again(suite: str, records: bool) -> str:
-    command = f"`traindyn publish suite={suite}`" if records else "the same command again"
+    command = f"`traindyn publish name={suite}`" if records else "the same command again"
     return f"{command} gives what it lacks"
 
 

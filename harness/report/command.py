@@ -23,8 +23,8 @@ from harness.report.tables.suite import statistics
 from harness.report.tables.write import error_shares, write_csv, write_errors, write_printed
 from harness.report.views import make_views
 from harness.report.warnings import warnings
-from harness.results.frame import read_plan
 from harness.storage.store import Store
+from harness.storage.views import read_plan, said_view
 
 Say = Callable[[str], None]
 
@@ -33,7 +33,8 @@ Say = Callable[[str], None]
 class Options:
     """What was asked for, checked; the names of columns are checked against the frame, later."""
 
-    suite: str
+    view: str | None
+    """Its name, None for the latest."""
     root: Path
     columns: str
     metric: str
@@ -42,6 +43,8 @@ class Options:
     compare: str
     figures: bool
     landscape: int
+    width: str = "auto"
+    title: bool = True
     config_dirs: tuple[Path, ...] = ()
     """Folders with a user's own methods, which landscapes fit anew."""
 
@@ -51,7 +54,7 @@ class Options:
         given = read_arguments(ReportArguments, "report", overrides)
         make_importable(config_dirs)
         return cls(
-            suite=given.suite,
+            view=given.view,
             root=Path(given.results_dir),
             columns=given.columns,
             metric=given.metric,
@@ -60,6 +63,8 @@ class Options:
             compare=given.compare,
             figures=given.figures == "all",
             landscape=given.landscape,
+            width=given.width,
+            title=given.title,
             config_dirs=tuple(config_dirs),
         )
 
@@ -76,17 +81,18 @@ class Report:
 
 
 def make_report(options: Options, say: Say) -> Report:
-    """Write all views of a suite and its page; `say` hears of every figure."""
+    """Write all that a view shows and its page; `say` hears which it is where none is named, and of every figure."""
     store = Store(options.root, say)
-    plan = read_plan(store.root, options.suite)
-    folder = store.suite_folder(options.suite) / "tables"
-    views = make_views(store, options.suite, options.metric, options.target, options.columns)
+    name = said_view(options.root, options.view, say)
+    plan = read_plan(store.root, name)
+    folder = store.suite_folder(name) / "tables"
+    views = make_views(store, name, options.metric, options.target, options.columns)
     found = views.found
     chosen: list[Printed] = statistics(found, views.summary, views.choice) if options.columns else []
     compared: list[Printed] = []
     texts: list[str] = []
     if options.compare:
-        comparison = compare(found.frame, options.compare, options.suite, options.metric, views.correct)
+        comparison = compare(found.frame, options.compare, name, options.metric, views.correct)
         write_csv(comparison.table, folder / "compare.csv")
         compared = comparison_tables(comparison, views.choice)
         write_printed(compared, folder, "compare")
@@ -98,21 +104,22 @@ def make_report(options: Options, say: Say) -> Report:
         texts.append(markdown(budget_tables(reached)))
     write_errors(error_shares(store, found.frame), folder)
     if options.figures:
-        for line in draw(store, options, found):
+        for line in draw(store, name, options, found):
             say(line)
     page = write_page(store, plan, found, views.summary, warnings(found.frame), compared)
     return Report(found, page, [*chosen, *compared], texts)
 
 
-def draw(store: Store, options: Options, found: Results) -> Iterator[str]:
-    """Draw all figures of a suite, with one line for what the reader must know of each."""
+def draw(store: Store, name: str, options: Options, found: Results) -> Iterator[str]:
+    """Draw all figures of a view, with one line for what the reader must know of each."""
     from harness.report.figures.draw import draw_figures
     from harness.report.figures.landscape import draw_landscapes
+    from harness.report.figures.style import WIDTHS, Look
 
-    folder = store.suite_folder(options.suite) / "figures"
-    yield from draw_figures(store, found, folder)
+    folder, look = store.suite_folder(name) / "figures", Look(WIDTHS.get(options.width), options.title)
+    yield from draw_figures(store, found, folder, look)
     if options.landscape:
-        yield from draw_landscapes(store, found.frame, folder, options.landscape, options.config_dirs)
+        yield from draw_landscapes(store, found.frame, folder, options.landscape, options.config_dirs, look)
 
 
 def open_page(page: Path, environment: Mapping[str, str] = os.environ) -> bool:

@@ -1,4 +1,4 @@
-"""The files of a suite in suites/<suite>/: frame, history and correct.parquet and tables/, views of the records.
+"""The files of a view in suites/<name>/: frame, history and correct.parquet and tables/, views of the records.
 
 Statistics are imported only where something is computed: a run with nothing left reads its records and is done.
 """
@@ -11,22 +11,26 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.results.frame import Gathered, gather, read_plan
+from harness.results.frame import Gathered, gather, with_labels
+from harness.results.index import is_current, write_index
 from harness.storage.files import replacing
 from harness.storage.inside import is_file
 from harness.storage.parquet import read_parquet
 from harness.storage.store import Store
+from harness.storage.views import read_plan
 
 if TYPE_CHECKING:
     from harness.report.stats.summary import Results
     from harness.report.tables.columns import Choice
 
 
-def write_views(store: Store, suite: str) -> pd.DataFrame:
-    """The frame of a suite, with its files rewritten unless they already are of the same records and plan."""
-    gathered = gather(store, read_plan(store.root, suite))
-    if not _are_current(store.suite_folder(suite), gathered.frame):
-        _write(store.suite_folder(suite), gathered)
+def write_views(store: Store, name: str) -> pd.DataFrame:
+    """The frame of a view; its files and the index of all are rewritten unless they are of the same records."""
+    gathered = gather(store, read_plan(store.root, name))
+    if not _are_current(store.suite_folder(name), gathered.frame):
+        _write(store.suite_folder(name), gathered)
+    if not is_current(store):
+        write_index(store)
     return gathered.frame
 
 
@@ -43,7 +47,7 @@ def _are_current(folder: Path, frame: pd.DataFrame) -> bool:
 
 @dataclass(frozen=True)
 class Views:
-    """What the files of a suite were written from."""
+    """What the files of a view were written from."""
 
     found: Results
     summary: pd.DataFrame
@@ -52,13 +56,15 @@ class Views:
 
 
 def make_views(
-    store: Store, suite: str, metric: str = "test_accuracy", target: float | None = None, columns: str = ""
+    store: Store, name: str, metric: str = "test_accuracy", target: float | None = None, columns: str = ""
 ) -> Views:
-    """Rewrite the files of a suite with a metric, a target and a choice of columns, whatever they are now.
+    """Rewrite the files of a view with a metric, a target and a choice of columns, whatever they are now.
 
     ConfigError where the columns are unknown.
     """
-    return _write(store.suite_folder(suite), gather(store, read_plan(store.root, suite)), metric, target, columns)
+    views = _write(store.suite_folder(name), gather(store, read_plan(store.root, name)), metric, target, columns)
+    write_index(store)
+    return views
 
 
 def _write(
@@ -76,7 +82,8 @@ def _write(
     choice, found = Choice.of(columns, frame), results(frame, history, metric, target, correct)
     summary = write_tables(found, folder / "tables", choice)
     # The frame goes last: it names the plan that everything beside it is of.
-    for name, view in (("history", history), ("correct", correct), ("frame", frame)):
-        with replacing(folder / f"{name}.parquet") as temporary:
-            view.to_parquet(temporary, index=False)
+    labelled = with_labels(history, frame)
+    for kind, table in (("history", labelled), ("correct", correct), ("frame", frame)):
+        with replacing(folder / f"{kind}.parquet") as temporary:
+            table.to_parquet(temporary, index=False)
     return Views(found, summary, choice, correct)

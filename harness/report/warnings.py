@@ -14,19 +14,43 @@ from harness.results.frame import UNFINISHED
 
 MOVING = 0.99
 """The least share of weights with a gradient that goes without saying."""
+PARTIAL = ("left", "failed", "skipped")
+"""The statuses of cells without which a view is partial."""
 BUSY_MARK = "†"
 """The mark behind seconds that were measured while other work had a part of the machine."""
+
+
+def marks(frame: pd.DataFrame) -> list[str]:
+    """`fast` and `partial`, where a view is: the smallest version of what was asked for; without all of its cells."""
+    partial = frame["status"].isin(PARTIAL).any()
+    return [*(["fast"] if frame.attrs.get("fast") else []), *(["partial"] if partial else [])]
+
+
+def marked(title: str, frame: pd.DataFrame) -> str:
+    """A title with the marks of a view behind it."""
+    found = ", ".join(marks(frame))
+    return f"{title} ({found})" if found else title
+
+
+def standing(frame: pd.DataFrame) -> Iterator[str]:
+    """What the marks of a view mean, a line each."""
+    if "fast" in marks(frame):
+        yield "fast: the smallest version of everything, to try it out: its numbers say nothing of the methods"
+    counts = frame["status"].value_counts()
+    found = [f"{counts[status]} {status}" for status in PARTIAL if counts.get(status)]
+    if found:
+        yield f"partial: {', '.join(found)} of {len(frame)} cells"
 
 
 def warnings(frame: pd.DataFrame, results: Path | None = None) -> list[str]:
     """What a reader of the table must know and where there is more to see, one line each.
 
-    Seeds still missing, seeds that stand for several bases in one row, weights that never had a gradient, mixed
-    versions, devices or thread counts, seconds measured beside other work, the cells that failed, diverged or were
-    skipped, and a plan that does not say which methods see the whole run. Logs are named as they are found from the
-    working folder where `results` is the results folder, and from that where it is None.
+    What makes a view fast or partial, seeds still missing, seeds that stand for several bases in one row, weights that
+    never had a gradient, mixed versions, devices or thread counts, seconds measured beside other work, the cells that
+    failed, diverged or were skipped, and a plan that does not say which methods see the whole run. Logs are named as
+    they are found from the working folder where `results` is the results folder, and from that where it is None.
     """
-    of_rows = (*_missing(frame), *_pooled(frame), *_unmoved(frame))
+    of_rows = (*standing(frame), *_missing(frame), *_pooled(frame), *_unmoved(frame))
     return [*of_rows, *_mixed(frame), *_busy(frame), *_explained(frame, results), *_kindless(frame)]
 
 

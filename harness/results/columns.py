@@ -83,13 +83,13 @@ _ALL = (
         "subspace_epochs", "report", title="epochs in a subspace", heading="subspace epochs",
         meaning="own epochs of a method that takes gradients in a subspace",
     ),
-    _cost("gradients_full", "gradients", "gradients", "gradients of all weights, in images"),
-    _cost("gradients_subspace", "gradients in a subspace", "in a subspace", "gradients in a subspace, in images"),
-    _cost("forward_passes", "forward passes", "forward passes", "in images"),
-    _cost("trainable_fraction", "trainable weights", "trainable", "share of the moving weights at the end", digits=3),
-    _cost("moving", "moving weights", "moving", "share of the base's weights that ever had a gradient", digits=3),
+    _cost("gradients_full", "gradients", "gradients", "gradients of all weights, in images", "images"),
+    _cost("gradients_subspace", "gradients in a subspace", "in a subspace", "of a subspace, in images", "images"),
+    _cost("forward_passes", "forward passes", "forward passes", "in images", "images"),
+    _cost("trainable_fraction", "trainable weights", "trainable", "of the moving weights at the end", "share", 3),
+    _cost("moving", "moving weights", "moving", "of the base's weights, those that ever had a gradient", "share", 3),
     Column(
-        "busy", "load", title="share of the cores that other work had", heading="others' cores",
+        "busy", "load", title="cores that other work had", unit="share", heading="others' cores",
         meaning="mean share of the cores that other processes used while it ran", digits=2,
     ),
     Column("control", "plan", "str"),
@@ -107,6 +107,8 @@ _ALL = (
 COLUMNS = {column.name: column for column in _ALL}
 FRAME_COLUMNS = {column.name: column.dtype for column in _ALL if column.source not in ("history", "report")}
 """The columns of the frame in order, with their dtypes."""
+PARAMETER = "param."
+"""What the names of columns of methods' parameters begin with, which follow these."""
 ADDED = ("moving", "busy", "control", "schedule", "twin")
 """The columns that frames stored by earlier versions lack; NaN there."""
 METRICS = {name: COLUMNS[name] for name in sorted(COLUMNS) if COLUMNS[name].source == "summary"}

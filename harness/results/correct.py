@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.config import ConfigError
 from harness.storage.store import Record
-from harness.validation import shown
+from harness.validation import ConfigError, shown
 
 CORRECT_COLUMNS = {"cell_key": "str", "images": "int64", "bits": "object"}
 

@@ -1,7 +1,7 @@
-"""The results of a suite as DataFrames: one row per cell of its last plan, built from the records.
+"""The results of a view as DataFrames: one row per cell of its plan, built from the records.
 
 Records are the truth, the files below suites/ are views of them. Nothing here resolves a configuration: what a
-suite consists of is read from its plan.json, so frames can be built on another machine.
+view consists of is read from its plan.json, so frames can be built on another machine.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from harness.config import ConfigError, Name, nearest
-from harness.results.columns import ADDED, FRAME_COLUMNS, METRICS, ROW_METHOD, from_source
+from harness.config import Name
+from harness.results.columns import ADDED, FRAME_COLUMNS, METRICS, PARAMETER, ROW_METHOD, from_source
 from harness.results.correct import Correct, correct_of, correct_table
-from harness.storage import inside
 from harness.storage.files import CorruptFile
 from harness.storage.parquet import check_parquet, read_parquet
-from harness.storage.paths import plan_files
 from harness.storage.schemas import STATUSES as RECORDED
-from harness.storage.schemas import read_plan_file
 from harness.storage.store import Store
-from harness.validation import reason, shown, validated
+from harness.storage.views import chosen_view, is_fast, read_plan
+from harness.validation import ConfigError, reason, shown, validated
 
+LABELS = [*ROW_METHOD, "seed"]
+"""The columns of the frame that a history has too."""
 MARGIN = 0.5
 """The points of accuracy within which methods count as equivalent, where the plan does not say."""
 STATUSES = (*RECORDED, "left")
@@ -58,8 +58,8 @@ def _row(cell: dict[str, Any], record: dict[str, Any] | None) -> dict[str, Any]:
 def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
     """One row per cell of the plan, in its order; status `left` and no numbers where there is no record.
 
-    Accuracies are in percent, seconds in s, memory in bytes; `parameters` and `versions` are JSON with sorted keys.
-    ConfigError as in `validate`.
+    Accuracies are in percent, seconds in s, memory in bytes; `parameters` and `versions` are JSON with sorted keys, and
+    the parameters that differ between cells are columns too, see `with_parameters`. ConfigError as in `validate`.
     """
     return gather(store, plan).frame
 
@@ -119,13 +119,44 @@ def _table(store: Store, cell_key: str, content: bytes) -> pa.Table | None:
 
 
 def _frame(rows: list[dict[str, Any]], plan: dict[str, Any]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=list(FRAME_COLUMNS)).astype(FRAME_COLUMNS)
+    frame = with_parameters(pd.DataFrame(rows, columns=list(FRAME_COLUMNS)).astype(FRAME_COLUMNS))
     frame.attrs["plan"] = _digest(plan)
+    frame.attrs["fast"] = is_fast(plan)
     frame.attrs["reconstructions"] = reconstructions(plan)
     frame.attrs["kinds"] = all("kind" in cell for cell in plan["cells"])
     frame.attrs |= _tested(plan)
     validate(frame)
     return frame
+
+
+def with_parameters(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame with a column `param.<name>` for every parameter of methods that differs between cells that have it.
+
+    Numbers are float64, NaN where a cell's method has no such parameter or it is null; all else is text, as JSON where
+    it is no text itself.
+    """
+    read = {text: json.loads(text) for text in frame["parameters"].unique()}
+    values = frame["parameters"].map(read)
+    columns = {}
+    for name in sorted({name for parameters in read.values() for name in parameters}):
+        own = [parameters[name] for parameters in values if name in parameters]
+        if len({json.dumps(value, sort_keys=True) for value in own}) > 1:
+            found = [parameters.get(name) for parameters in values]
+            number = all(value is None or type(value) in (int, float) for value in own)
+            texts = [v if v is None or isinstance(v, str) else json.dumps(v, sort_keys=True) for v in found]
+            columns[f"{PARAMETER}{name}"] = pd.Series(
+                found if number else texts, index=frame.index, dtype="float64" if number else "str"
+            )
+    return frame[[name for name in frame if not str(name).startswith(PARAMETER)]].assign(**columns)
+
+
+def with_labels(history: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """A history with the columns LABELS of its cells, after their keys; those that it has stay."""
+    labels = frame.set_index("cell_key")[LABELS].reindex(history["cell_key"])
+    missing = {name: labels[name].array for name in LABELS if name not in history}
+    whole = history.assign(**missing)
+    others = [name for name in history if name not in ("cell_key", *LABELS)]
+    return whole[["cell_key", *LABELS, *others]]
 
 
 def _tested(plan: dict[str, Any]) -> dict[str, Any]:
@@ -135,7 +166,7 @@ def _tested(plan: dict[str, Any]) -> dict[str, Any]:
     known = isinstance(pairs, list) and all(
         isinstance(pair, dict) and {"method", "control"} <= set(pair) for pair in pairs
     )
-    again = f"running suite={plan.get('suite')} writes it anew"
+    again = f"the run of {plan.get('suite')} writes it anew"
     if not known:
         raise ConfigError(f"plan.primary must be a list of methods with their control, got {shown(pairs)}; {again}")
     if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 < margin < 1e300:
@@ -150,8 +181,9 @@ def reconstructions(plan: dict[str, Any]) -> list[str]:
 
 def validate(frame: pd.DataFrame) -> None:
     """ConfigError of one line where a frame has other columns, dtypes, statuses or ranges, or a cell twice."""
-    if list(frame.columns) != list(FRAME_COLUMNS):
-        differing = sorted(set(frame.columns) ^ set(FRAME_COLUMNS)) or "their order"
+    own = [name for name in frame.columns if not str(name).startswith(PARAMETER)]
+    if own != list(FRAME_COLUMNS):
+        differing = sorted(set(own) ^ set(FRAME_COLUMNS)) or "their order"
         raise ConfigError(f"frame columns must be those of FRAME_COLUMNS, got a difference in {differing}")
     for name, dtype in FRAME_COLUMNS.items():
         if str(frame[name].dtype) != dtype:
@@ -189,34 +221,16 @@ def _history(parts: list[pa.Table]) -> pd.DataFrame:
     return whole[["cell_key", "epoch", *metrics]].astype({"cell_key": "str", "epoch": "int64"})
 
 
-def read_plan(results_dir: Path | str, suite: str) -> dict[str, Any]:
-    """The last plan of a suite; ConfigError, naming the suites that exist, where there is none."""
-    suites = Path(results_dir) / "suites"
-    inside.known(Path(results_dir))
-    path = suites / suite / "plan.json"
-    known = [found.parent.name for found in plan_files(Path(results_dir))]
-    if suite not in known:
-        raise ConfigError(
-            f"suite must be one that has run in {results_dir}, got {suite!r}{nearest(suite, known)}"
-            if known
-            else f"suite must be one that has run, got {suite!r}; {results_dir} holds none"
-        )
-    try:
-        return read_plan_file(path)
-    except CorruptFile as error:
-        text = str(error).removeprefix(f"{path}: ")
-        raise ConfigError(f"{path} must be a plan: {text}; running suite={suite} writes it anew") from error
-
-
-def load_correct(results_dir: Path | str, suite: str = "quick") -> pd.DataFrame:
-    """The test images that every cell of a suite's last plan got right, see `correct.correct_table`.
+def load_correct(results_dir: Path | str, name: str | None = None) -> pd.DataFrame:
+    """The test images that every cell of a view got right, see `correct.correct_table`.
 
     From where `load_frame` reads.
     """
-    plan = read_plan(results_dir, suite)
-    if _views(Path(results_dir), suite, plan) is not None:
+    name = chosen_view(results_dir, name)
+    plan = read_plan(results_dir, name)
+    if _views(Path(results_dir), name, plan) is not None:
         with contextlib.suppress(OSError, ValueError):  # an earlier version wrote none
-            return read_parquet(Path(results_dir) / "suites" / suite / "correct.parquet")
+            return read_parquet(Path(results_dir) / "suites" / name / "correct.parquet")
     return gather(Store(Path(results_dir)), plan).correct
 
 
@@ -224,17 +238,17 @@ def _digest(plan: dict[str, Any]) -> str:
     return hashlib.sha256(_text(plan).encode()).hexdigest()
 
 
-def _views(results_dir: Path, suite: str, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+def _views(results_dir: Path, name: str, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame] | None:
     """The stored frame and history, or None where they are damaged, of another plan, or what was left may be done.
 
     Those of an earlier version are taken, without the columns added since, only where there are no records.
     """
-    folder = results_dir / "suites" / suite
+    folder = results_dir / "suites" / name
     try:
-        frame, history = (read_parquet(folder / f"{name}.parquet") for name in ("frame", "history"))
+        frame, history = (read_parquet(folder / f"{kind}.parquet") for kind in ("frame", "history"))
         earlier = set(FRAME_COLUMNS) - set(frame.columns)
         if earlier <= set(ADDED):
-            frame = frame.reindex(columns=list(FRAME_COLUMNS)).astype(FRAME_COLUMNS)
+            frame = with_parameters(frame.reindex(columns=list(FRAME_COLUMNS)).astype(FRAME_COLUMNS))
         validate(frame)
     except (OSError, ValueError):
         return None
@@ -242,19 +256,25 @@ def _views(results_dir: Path, suite: str, plan: dict[str, Any]) -> tuple[pd.Data
     return None if outdated or frame.attrs.get("plan") != _digest(plan) else (frame, history)
 
 
-def load_frame(results_dir: Path | str, suite: str = "quick") -> pd.DataFrame:
-    """The frame of a suite's last plan (columns: FRAME_COLUMNS).
+def load_frame(results_dir: Path | str, name: str | None = None) -> pd.DataFrame:
+    """The frame of a view, of the latest where no name is given (columns: FRAME_COLUMNS, then `with_parameters`).
 
-    The stored view where it is of that plan and complete, otherwise built from the records, so a frame can be looked
-    at while its suite runs. ConfigError where the suite never ran.
+    The stored view where it is of the view's plan and complete, otherwise built from the records, so a frame can be
+    looked at while its cells run. ConfigError, naming the views there are, where there is none of that name.
     """
-    plan = read_plan(results_dir, suite)
-    views = _views(Path(results_dir), suite, plan)
+    name = chosen_view(results_dir, name)
+    plan = read_plan(results_dir, name)
+    views = _views(Path(results_dir), name, plan)
     return build_frame(Store(Path(results_dir)), plan) if views is None else views[0]
 
 
-def load_history(results_dir: Path | str, suite: str = "quick") -> pd.DataFrame:
-    """The curves of a suite's last plan: cell_key, epoch, metric columns; from where `load_frame` reads."""
-    plan = read_plan(results_dir, suite)
-    views = _views(Path(results_dir), suite, plan)
-    return build_history(Store(Path(results_dir)), plan) if views is None else views[1]
+def load_history(results_dir: Path | str, name: str | None = None) -> pd.DataFrame:
+    """The curves of a view, of the latest where no name is given: cell_key, model, dataset, optimizer, method, seed,
+    epoch, and the union of all metrics; from where `load_frame` reads, and with its errors."""
+    name = chosen_view(results_dir, name)
+    plan = read_plan(results_dir, name)
+    views = _views(Path(results_dir), name, plan)
+    if views is None:
+        frame, history, _ = gather(Store(Path(results_dir)), plan)
+        return with_labels(history, frame)
+    return with_labels(views[1], views[0])

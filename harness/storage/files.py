@@ -69,14 +69,15 @@ def csv_text(table: pd.DataFrame) -> str:
     """A table as CSV in full precision. Texts that a spreadsheet would compute have an apostrophe before them."""
     from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
-    plain = table.rename(columns=_no_formula)
+    plain = table.rename(columns=no_formula)
     for place, kind in enumerate(table.dtypes):
         if not (is_numeric_dtype(kind) or is_datetime64_any_dtype(kind)):
-            plain.isetitem(place, table.iloc[:, place].map(_no_formula).astype("object"))
+            plain.isetitem(place, table.iloc[:, place].map(no_formula).astype("object"))
     return str(plain.to_csv(index=False))
 
 
-def _no_formula(value: Any) -> Any:
+def no_formula(value: Any) -> Any:
+    """A field of a CSV, with an apostrophe before a text that a spreadsheet would compute; a number stays one."""
     if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return value
     try:

@@ -50,10 +50,34 @@ class Sources(Stored):
     harness: Digest = ""
 
 
+class AskedSchedule(Stored):
+    """A learning-rate schedule, as far as a page shows it."""
+
+    name: Plain | None = None
+
+
+class AskedOptimizer(Stored):
+    """An optimizer, as far as a page shows it."""
+
+    params: dict[str, Any] = Field(default_factory=dict)
+    schedule: AskedSchedule = Field(default_factory=AskedSchedule)
+
+
+class AskedBase(Stored):
+    """The configuration of a base, as far as a page shows it; who makes one of it checks all."""
+
+    model: dict[str, Any] = Field(default_factory=dict)
+    dataset: dict[str, Any] = Field(default_factory=dict)
+    optimizer: AskedOptimizer = Field(default_factory=AskedOptimizer)
+    epochs: Count | None = None
+    batches_per_epoch: Count | None = None
+    batch_size: Count | None = None
+
+
 class Asked(Stored):
     """The configuration that a cell was made with."""
 
-    base: dict[str, Any] = Field(default_factory=dict)
+    base: AskedBase = Field(default_factory=AskedBase)
     method: dict[str, Any] | None = None
     evaluate: dict[str, Any] = Field(default_factory=dict)
 
@@ -142,6 +166,7 @@ class PlannedBase(Stored):
 
     base_key: Key
     keeps: list[Count]
+    settings: Plain | None = None
 
 
 class PlannedKeys(Stored):
@@ -165,6 +190,7 @@ class PlannedCell(PlannedKeys):
     control: Plain | None = None
     schedule: Plain | None = None
     twin: Plain | None = None
+    settings: Plain | None = None
 
 
 class PlanKeys(Stored):
@@ -180,8 +206,10 @@ class PlanRecord(Stored):
     version: Literal[1] = Field(alias="schema")
     suite: Name
     command: Plain
+    commands: list[Plain] | None = None
     created: Plain
     config: dict[str, Any]
+    fast: bool = False
     bases: list[PlannedBase] = Field(default_factory=list)
     cells: list[PlannedCell]
 

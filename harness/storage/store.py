@@ -4,7 +4,7 @@ checksums and are checked when they are read.
 
     bases/<base key>/   base.json, history.parquet, trajectory/, restart/, log.txt
     cells/<cell key>/   record.json, history.parquet, tables/, restart/, weights.safetensors, log.txt
-    suites/<suite>/     plan.json and views of exactly the last plan
+    suites/<view>/      plan.json, and what is shown of exactly its cells
     leases/             who works where at this moment
     engine/<command>/   what the jobs of commands that run at this moment say
 """
@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config import ConfigError, Name
+from harness.config import Name
 from harness.storage import inside
 from harness.storage.files import CorruptFile, read_bytes, read_json, set_aside, write_bytes, write_json
 from harness.storage.leases import Leases
 from harness.storage.masking import masked
 from harness.storage.parquet import MOST_HISTORY_BYTES, read_parquet
 from harness.storage.schemas import KEY, STATUSES, BaseRecord, CellRecord, Stored, StoreRecord, read_as
-from harness.validation import reason, shown, validated
+from harness.validation import ConfigError, reason, shown, validated
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,8 +92,8 @@ class Store:
     def cell_folder(self, key: str) -> Path:
         return self.root / "cells" / _inside("cell_key", key)
 
-    def suite_folder(self, suite: str) -> Path:
-        return self.root / "suites" / _inside("suite", suite)
+    def suite_folder(self, view: str) -> Path:
+        return self.root / "suites" / _inside("name", view)
 
     @property
     def store_id(self) -> str:
@@ -204,4 +204,5 @@ class Store:
             write_bytes(self.cell_folder(cell_key) / "tables" / f"{name}.parquet", buffer.getvalue())
 
     def write_plan(self, plan: Record) -> None:
+        """Make a plan that of its view as it is; `storage.views.write_joined` keeps what is there."""
         write_json(self.suite_folder(plan["suite"]) / "plan.json", masked(plan))

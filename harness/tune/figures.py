@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from harness.report.figures.style import LINE, MARK, STYLE, WALK, WIDTH
+from harness.report.figures.style import LINE, MARK, STYLE, WALK, WIDE, WIDTH, Labels, entitle, legend_below
 from harness.report.figures.ticks import FittingLocator, label_ticks, number_texts, rounded_apart
 from harness.storage.files import csv_text, write_bytes
 from harness.tune.results import importances, trials_frame
@@ -79,9 +79,8 @@ def draw_history(trials: pd.DataFrame, search: Search) -> Figure:
     axes.set_xlabel("trial")
     axes.set_ylabel(_unit(search))
     axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"History of {search.label}", fontsize=7)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    entitle(figure, Labels(search.label), "History")
+    legend_below(figure, axes)
     return label_ticks(figure)
 
 
@@ -97,7 +96,7 @@ def draw_importances(weights: pd.DataFrame, search: Search) -> Figure:
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of the variance (%), with its 90 % interval")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"Importance of parameters (fANOVA)\n{search.label}", fontsize=7)
+    entitle(figure, Labels(search.label), "Importance of parameters (fANOVA)")
     return label_ticks(figure)
 
 
@@ -136,15 +135,15 @@ def binned(trials: pd.DataFrame, pair: tuple[str, str], column: str, search: Sea
 
 
 def draw_map(trials: pd.DataFrame, pair: tuple[str, str], search: Search) -> Figure:
-    """Heat maps over two parameters: the metric, and its standard deviation over seeds; numbers count trials."""
+    """Heat maps over two parameters: the metric, and where there are several seeds its standard deviation over these;
+    numbers count trials."""
     table = binned(trials, pair, f"val_{search.config.metric}", search)
-    figure = Figure(figsize=(2 * WIDTH, 2.7), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    panels: list[tuple[Axes, str, str]] = [(left, "value", _unit(search))]
-    panels.append((right, "spread", "standard deviation over seeds"))
-    for axes, column, label in panels:
+    panels = [("value", _unit(search)), ("spread", "standard deviation over seeds")]
+    panels = [(column, label) for column, label in panels if table[column].notna().any()]
+    figure = Figure(figsize=(WIDTH if len(panels) == 1 else WIDE, 2.5), layout="constrained")
+    for axes, (column, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw_panel(figure, axes, table, column, label, pair, search)
-    figure.suptitle(f"{pair[0]} x {pair[1]}, {search.label}; numbers count trials", fontsize=7)
+    entitle(figure, Labels(search.label), f"{pair[0]} x {pair[1]}; numbers count trials")
     return label_ticks(figure)
 
 
@@ -158,15 +157,11 @@ def _draw_panel(
         borders.append(edges(distribution))
     grid = np.full((len(borders[1]) - 1, len(borders[0]) - 1), np.nan)
     grid[table["y"], table["x"]] = table[column]
-    if np.isnan(grid).all():
-        axes.text(0.5, 0.5, "one seed: no spread", ha="center", va="center", transform=axes.transAxes)
-        axes.set_axis_off()
-        return
     image = axes.pcolormesh(np.arange(grid.shape[1] + 1), np.arange(grid.shape[0] + 1), grid, cmap="cividis")
     low, high = np.nanmin(grid), np.nanmax(grid)
     for x, y, count in zip(table["x"], table["y"], table["trials"], strict=True):
         colour = "white" if grid[y, x] < (low + high) / 2 else "black"
-        axes.text(x + 0.5, y + 0.5, str(count), ha="center", va="center", fontsize=5.5, color=colour)
+        axes.text(x + 0.5, y + 0.5, str(count), ha="center", va="center", color=colour)
     for axis, name, edge in ((axes.xaxis, pair[0], borders[0]), (axes.yaxis, pair[1], borders[1])):
         whole = isinstance(search.space.distributions[name], IntDistribution)
         ends = _bin_labels(edge, whole)

@@ -106,7 +106,7 @@ def rate_searches(experiment: Experiment) -> list[RateSearch]:
 
 
 def with_rates(experiment: Experiment, searches: Sequence[RateSearch]) -> Experiment:
-    """The recalibrated base of every rate of every search, as a suite of its own beside the one that was named."""
+    """The recalibrated base of every rate of every search, as a view of its own beside that of the suite."""
     preset = load_yaml(available("method")[RECALIBRATED])[RECALIBRATED]
     bases = [
         (replace(base, optimizer=search.at(rate)), (resolved_method(RECALIBRATED, preset, base.epochs),))
@@ -114,9 +114,9 @@ def with_rates(experiment: Experiment, searches: Sequence[RateSearch]) -> Experi
         for rate in search.rates
         for base in search.bases
     ]
-    suite = experiment.settings.suite
-    name = suite if suite.endswith("rates") else f"{suite}-rates"
-    return replace(experiment, bases=tuple(bases), settings=replace(experiment.settings, suite=name))
+    view = experiment.settings.view
+    name = view if view.endswith("rates") else f"{view}-rates"
+    return replace(experiment, bases=tuple(bases), settings=replace(experiment.settings, view=name))
 
 
 def search_rates(
@@ -164,7 +164,8 @@ def rates_table(tables: Sequence[pd.DataFrame]) -> Table:
     for name in ("model", "dataset", "optimizer", "lr", "seeds", "val loss", "val %", ""):
         shown.add_column(name, justify="left" if name in COLUMNS[:3] else "right")
     for line in pd.concat(tables).to_dict("records"):
-        loss = "diverged" if np.isinf(line["val_loss"]) else f"{line['val_loss']:.4f} ± {line['val_loss_std']:.4f}"
+        spread = "" if np.isnan(line["val_loss_std"]) else f" ± {line['val_loss_std']:.4f}"
+        loss = "diverged" if np.isinf(line["val_loss"]) else f"{line['val_loss']:.4f}{spread}"
         names = [str(line[name]) for name in COLUMNS[:3]]
         accuracy = "" if np.isnan(line["val_accuracy"]) else f"{line['val_accuracy']:.2f}"
         shown.add_row(*names, f"{line['lr']:g}", str(line["seeds"]), loss, accuracy, "best" if line["best"] else "")

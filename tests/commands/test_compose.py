@@ -164,7 +164,7 @@ def test_a_suite_has_an_annealed_base_beside_every_one_at_a_constant_rate(suite)
 def test_model_filters_entries_and_method_selects(own):
     chosen = study("suite=levels", "model=resnet18", "method=[base,lawa]", "seeds=[0]", own=own)
     assert names(chosen) == [("resnet18", "digits", "adam", 0)]
-    assert [method.name for method in chosen.bases[0][1]] == ["base", "lawa"]
+    assert [method.name for method in chosen.bases[0][1]] == ["base", "base_recalibrated", "lawa"]
     with pytest.raises(ConfigError, match=r"test_resnet, resnet18, test_resnet.*got vit_tiny"):
         study("suite=levels", "model=vit_tiny", own=own)
     assert {model for model, *_ in names(study("suite=quick", "model=test_vit"))} == {"test_vit"}
@@ -196,7 +196,8 @@ def test_an_entry_may_leave_methods_out_unless_the_command_line_chooses():
     names_of = {rate: {method.name for method in methods} for rate, methods in by_rate.items()}
     assert names_of["constant"] - names_of["cosine"] == {"cooldown"}
     chosen = study("suite=quick", "method=[base,cooldown]").bases
-    assert {tuple(method.name for method in methods) for _, methods in chosen} == {("base", "cooldown")}
+    named = {tuple(method.name for method in methods) for _, methods in chosen}
+    assert named == {("base", "base_recalibrated", "cooldown")}
 
 
 def test_the_plan_says_what_is_decided_and_what_stands_beside_what(tmp_path):

@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from command import cell_folder, here
+from command import LATEST, cell_folder, here
 
 from harness import load_frame
 
@@ -55,12 +55,15 @@ def test_a_forecast_that_is_not_finite_ends_its_cell_with_the_epoch_and_clipped_
     results = tmp_path / "results"
     values = (*SMALL, *ACCELERATING, "method=[base,dmd]", "method.dmd.warmup=2", "method.dmd.rank=1")
     printed = here("run", *values, "method.dmd.clip=false", results=results).stdout
-    frame = load_frame(results, "adhoc").set_index("method")
-    assert frame["status"].to_dict() == {"base": "done", "dmd": "diverged"}
-    folder = cell_folder(results, "adhoc", "dmd")
+    frame = load_frame(results).set_index("method")
+    assert frame["status"].to_dict() == {
+        **dict.fromkeys(("base", "base_recalibrated", "persistence"), "done"),
+        "dmd": "diverged",
+    }
+    folder = cell_folder(results, LATEST, "dmd")
     last = pd.read_parquet(folder / "history.parquet").iloc[-1]
     assert last["largest_modulus"] > 1.5
     assert 10 < last["epoch"] < 80
     assert f"validation loss not finite at epoch {last['epoch']:.0f}" in printed
     here("run", *values, results=results)
-    assert set(load_frame(results, "adhoc")["status"]) == {"done"}
+    assert set(load_frame(results)["status"]) == {"done"}

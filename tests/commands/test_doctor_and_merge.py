@@ -153,7 +153,7 @@ def test_a_plan_of_others_cannot_lead_out_of_the_folder(smoke_copy):
     assert "cell_key must be" in done.stderr
     assert "'../../outside'" in done.stderr
     done = here("report", "suite=../smoke", results=smoke_copy, code=2)
-    assert "suite must be" in done.stderr
+    assert "name must be" in done.stderr
 
 
 @pytest.mark.parametrize(

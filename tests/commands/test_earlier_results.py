@@ -46,14 +46,18 @@ def test_a_report_builds_the_same_frame_and_history_from_its_records(earlier):
     assert [json.loads(text) for text in now["versions"]] == [json.loads(text) for text in then["frame"]["versions"]]
     assert now[list(ADDED)].isna().all(axis=None)
     expected = then["frame"].drop(columns="versions")
-    pd.testing.assert_frame_equal(now.drop(columns=["versions", *ADDED]), expected)
-    pd.testing.assert_frame_equal(load_history(earlier, "smoke"), then["history"])
+    pd.testing.assert_frame_equal(now[[*expected.columns]], expected)
+    history = load_history(earlier, "smoke")
+    methods = dict(zip(history["cell_key"], history["method"], strict=True))
+    assert methods == now.set_index("cell_key")["method"].to_dict()
+    pd.testing.assert_frame_equal(history[[*then["history"].columns]], then["history"])
 
 
 def test_finished_cells_of_methods_with_the_same_numbers_are_taken_over():
     """Those whose sources are the recorded ones, or are declared to give their numbers (storage/same_numbers.json)."""
     store = Store(EARLIER)
-    plan = make_plan(resolve(Request((*ASKED, f"results_dir={EARLIER}", "tracker=none")), "a test"), store)
+    asked = resolve(Request((*ASKED, f"results_dir={EARLIER}", "tracker=none")), "a test", compares=False)
+    plan = make_plan(asked, store)
     found = [store.record(path.name) for path in EARLIER.glob("cells/*")]
     records = {record["method"]: record for record in found}
     (base,) = plan.bases
@@ -72,6 +76,8 @@ def test_finished_cells_of_methods_with_the_same_numbers_are_taken_over():
 def test_a_plan_leaves_it_as_it_is(earlier):
     before = state(earlier)
     planned = here("plan", *ASKED, results=earlier)
-    assert "1 bases, 5 cells" in planned.stdout
+    # controls of what was chosen are added, in a view beside the one that is there
+    assert "view smoke-fast" in planned.stdout
+    assert "1 bases, 7 cells" in planned.stdout
     assert "epochs 0 of bases," in planned.stdout
     assert state(earlier) == before

@@ -1,11 +1,10 @@
 """Every method of the project in one run of the real command, at its smallest values."""
 
 import json
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import here
+from command import here, view_folder
 
 from harness.method import Brancher
 from harness.planning.compose import available
@@ -24,7 +23,7 @@ def results(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def frame(results):
-    return pd.read_parquet(results / "suites/adhoc/frame.parquet").set_index("method")
+    return pd.read_parquet(view_folder(results) / "frame.parquet").set_index("method")
 
 
 def test_all_are_done_on_one_base(frame):
@@ -53,7 +52,7 @@ def test_epochs_and_gradients_add_up(results, frame):
 
 
 def test_tables_of_costs_and_methods_are_there(results, frame):
-    costs = pd.read_csv(Path(results) / "suites/adhoc/tables/cost.csv")
+    costs = pd.read_csv(view_folder(results) / "tables/cost.csv")
     assert set(costs["method"]) == set(frame.index)
     fractions = frame["trainable_fraction"]
     assert set(fractions[fractions < 1].index) >= {"cmd_embedded", "frozen_random", "frozen_least_moved"}

@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from command import OWN, here, traindyn
+from command import OWN, here, traindyn, view_folder
 
 ROW = "test_resnet-digits-sgd_momentum"
 GIVEN = ("--config-dir", OWN, "fast=true", "tracker=none", "method=[base,gives_tables,lacks_columns]")
@@ -19,11 +19,11 @@ def results(tmp_path_factory):
 @pytest.fixture(scope="module")
 def said(results):
     """What a report with a landscape says; the folder of its figures is written."""
-    return here("report", "suite=adhoc", "figures.landscape=3", "--config-dir", OWN, results=results).stdout
+    return here("report", "figures.landscape=3", "--config-dir", OWN, results=results).stdout
 
 
 def figures(results):
-    return {path.name for path in (results / "suites" / "adhoc" / "figures").iterdir()}
+    return {path.name for path in (view_folder(results) / "figures").iterdir()}
 
 
 def test_every_table_is_a_figure_with_its_data(results, said):
@@ -32,7 +32,7 @@ def test_every_table_is_a_figure_with_its_data(results, said):
     assert f"figures: {row}: 1 eigenvalues of gives_tables\n" in said
     names = {f"{ROW}-gives_tables-{name}" for name in (*FIGURES, "landscape")} | {f"{ROW}-eigenvalues"}
     assert {f"{name}.{ending}" for name in names for ending in ("png", "pdf", "csv")} <= figures(results)
-    errors = pd.read_csv(results / "suites" / "adhoc" / "figures" / f"{ROW}-gives_tables-errors.csv")
+    errors = pd.read_csv(view_folder(results) / "figures" / f"{ROW}-gives_tables-errors.csv")
     assert errors["fit"].tolist() == ["mine", "bound", "bound"]
 
 
@@ -53,7 +53,7 @@ def test_a_table_that_lacks_a_column_is_one_line_and_no_figure(results, said):
 
 
 def test_the_errors_table_has_the_method_at_its_own_dimension(results, said):
-    text = (results / "suites" / "adhoc" / "tables" / "errors.md").read_text()
+    text = (view_folder(results) / "tables" / "errors.md").read_text()
     (line,) = [line for line in text.splitlines() if "gives_tables" in line]
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
         *("test_resnet", "digits", "sgd_momentum", "gives_tables", "0", "2", "50.00", "10.00"),
@@ -64,16 +64,16 @@ def test_the_landscape_is_that_of_its_plane(results, said):
     """The point (1, 0) of the plane is the run's last epoch, (0, 0) its start: training lowers the loss between."""
     landscape = f"landscape: {ROW.replace('-', ' ')} gives_tables:"
     assert f"{landscape} 9 of 9 points to evaluate on 512 validation images\n" in said
-    table = pd.read_csv(results / "suites" / "adhoc" / "figures" / f"{ROW}-gives_tables-landscape.csv")
+    table = pd.read_csv(view_folder(results) / "figures" / f"{ROW}-gives_tables-landscape.csv")
     # a path from 0 to 1 with a margin of 0.3 on both sides
     assert sorted(set(table["u"])) == sorted(set(table["v"])) == [-0.3, 0.5, 1.3]
     assert table["val_loss"].gt(0).all()
-    again = here("report", "suite=adhoc", "figures.landscape=3", "--config-dir", OWN, results=results).stdout
+    again = here("report", "figures.landscape=3", "--config-dir", OWN, results=results).stdout
     assert f"{landscape} 0 of 9 points to evaluate" in again
 
 
 def test_without_its_folder_a_landscape_is_refused_in_one_line(results, said, monkeypatch):
     monkeypatch.setattr("sys.path", [path for path in __import__("sys").path if path != str(OWN)])
-    printed = here("report", "suite=adhoc", "figures.landscape=3", results=results).stdout
+    printed = here("report", "figures.landscape=3", results=results).stdout
     (line,) = [line for line in printed.splitlines() if line.startswith("landscape:") and " gives_tables:" in line]
     assert "not drawn, method.gives_tables._target_ must" in line

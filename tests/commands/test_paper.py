@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from command import here
+from command import here, view_folder
 
 METHODS = {"base", "base_recalibrated", "ema", "swa", "time_mean", "cmd_online", "p_bfgs_equal", "p_bfgs_long"}
 
@@ -16,7 +16,7 @@ def results(tmp_path_factory):
 
 
 def test_all_methods_of_the_paper_are_done(results):
-    both = pd.read_parquet(results / "suites/paper/frame.parquet")
+    both = pd.read_parquet(view_folder(results) / "frame.parquet")
     assert set(both["status"]) == {"done"}
     assert set(both["model"]) == {"lenet5"}
     frame = both[both["optimizer"] == "adam"].set_index("method")

@@ -236,6 +236,65 @@ def test_the_keyboard_reaches_sorting_and_the_legend(browser):
     assert focused("getComputedStyle(e).outlineStyle") != "none"
 
 
+def test_the_title_says_what_is_compared(browser):
+    assert browser.find_element("tag name", "h1").text == "net_a, net_b on digits: 8 methods, 3 seeds (partial)"
+    assert browser.title.startswith("net_a, net_b on digits: 8 methods, 3 seeds")
+    assert "Suite quick, 48 cells: 44 done, 2 diverged, 2 left" in browser.find_element("tag name", "header").text
+
+
+def test_exploratory_findings_are_a_table_that_sorts_and_filters(browser):
+    """Of 5 methods beside base two are primary; cmd_online stands beside the time mean too, halfway has no 3 seeds."""
+    assert column(browser, "#explored", "method")[:4].count("cmd_online") == 2
+    lines = list(zip(column(browser, "#explored", "method"), column(browser, "#explored", "control"), strict=True))
+    assert set(lines) == {
+        *((method, "base_recalibrated") for method in ("time_mean", "lawa", "cmd_online")),
+        ("cmd_online", "time_mean"),
+    }
+    assert len(lines) == 8
+    button(browser, "#explored", "difference").click()
+    differences = numbers(column(browser, "#explored", "difference"))
+    assert differences == sorted(differences, reverse=True)
+    assert set(column(browser, "#explored", "verdict")) <= {"ahead", "close", "open", "behind"}
+    heads = [head.text for head in browser.find_elements("css selector", "#explored thead th")]
+    assert heads[3:6] == ["difference (points)", "95 % interval (points)", "verdict"]
+    browser.find_element("css selector", "#filters input[name=q]").send_keys("lawa")
+    assert column(browser, "#explored", "method") == ["lawa", "lawa"]
+    summary = browser.find_element("id", "summary").text
+    assert "In 8 exploratory comparisons, whose intervals are not adjusted" in summary
+    assert "Exploratory," not in summary
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_line_shows_its_method_its_cells_and_its_test_accuracy_without_scrolling(browser, width):
+    resized(browser, width)
+    script = """
+        const row = document.querySelector("#main tbody tr");
+        return [row.querySelector("code"), ...row.querySelectorAll("a"), row.cells[arguments[0]]].map((e) => {
+            const box = e.getBoundingClientRect();
+            return [e.textContent.trim(), box.left, box.right, box.width];
+        });
+    """
+    where = browser.execute_script("return document.querySelectorAll('#main thead tr:last-child .where').length")
+    parts = browser.execute_script(script, 1 + where)
+    assert [text for text, *_ in parts] == ["ema", "0", "1", "2", "91.10 ± 1.05"]
+    assert all(width_of > 0 and left >= 0 and right <= width for _, left, right, width_of in parts)
+    # and the cells stay in sight when the numbers are scrolled
+    browser.execute_script("document.querySelector('#main').parentElement.scrollLeft = 400")
+    assert all(0 <= left < right <= width for _, left, right, _ in browser.execute_script(script, 1 + where)[:4])
+
+
+def test_numbers_have_their_units(browser):
+    def heads(table):
+        return [head.text for head in browser.find_elements("css selector", f"{table} thead tr:last-child th.number")]
+
+    assert heads("#main")[:3] == ["test %", "val %", "Δ (points)"]
+    assert "wins (seeds)" in heads("#main")
+    cost = heads("#costs")
+    assert {"train s", "peak MB", "gradients (images)", "moving (share)", "area (%)", "reached (seeds)"} <= set(cost)
+    plain = ("epochs", "in the prefix", "subspace epochs", "epochs to target")
+    assert [text for text in cost if not re.search(r"\(.+\)$| s$|^s |MB|%", text) and text not in plain] == []
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_is_wider_than_the_window(browser, width, tmp_path):
     resized(browser, width)
@@ -281,9 +340,20 @@ def test_what_is_not_finished_and_what_diverged_is_said(browser):
 
 
 def test_a_cell_has_a_page_with_its_history(browser, page):
-    link = browser.find_element("css selector", '#main a[aria-label="ema on net_a, seed 1, done"]')
+    link = browser.find_element("css selector", '#main a[aria-label="ema on net_a, digits, sgd, seed 1, done"]')
     browser.execute_script("arguments[0].click()", link)
-    assert until(browser, "document.querySelector('h1').textContent.includes('net_a digits sgd seed 1 ema')")
+    assert until(browser, "document.querySelector('h1').textContent === 'EMA on net_a, digits, sgd, seed 1'")
+    first = browser.find_element("css selector", "main dl").text.split("\n")
+    assert first[:4] == ["test accuracy", "91.20 %", "validation accuracy", "92.20 %"]
+    configuration = browser.find_element("css selector", "main section dl").text
+    assert "recalibrated" in configuration
+    assert "4 epochs" in configuration
+    cost = browser.find_elements("css selector", "main section dl")[1].text
+    assert "2.0 s" in cost
+    assert "4,000 images" in cost
+    heads = [head.text for head in browser.find_elements("css selector", "table thead th")]
+    assert heads[0] == "epoch"
+    assert {"validation accuracy (%)", "training (s)", "gradients (images)"} <= set(heads)
     rows = browser.execute_script("return [...document.querySelectorAll('table tbody tr')].length")
     assert rows == 4
     assert "91.2" in browser.find_element("tag name", "main").text

@@ -196,7 +196,7 @@ RUN = ("run", "suite=smoke", "fast=true", "tracker=none", "method=[base,base_rec
 def test_tuned_runs_each_base_with_its_best_settings_on_fresh_seeds(tuned, tmp_path):
     results = shutil.copytree(tuned[0], tmp_path / "results")
     done = here(*RUN, "seeds=[2,3]", "tuned=true", results=results)
-    frame = load_frame(results, "smoke")
+    frame = load_frame(results)
     assert set(frame["seed"]) == {2, 3}
     assert (frame["status"] == "done").all()
     for method in METHODS:
@@ -207,7 +207,7 @@ def test_tuned_runs_each_base_with_its_best_settings_on_fresh_seeds(tuned, tmp_p
     planned = here("plan", *RUN[1:], "tuned=true", "method.swa.start=0.5", results=results).stdout
     assert [line.split()[3] for line in planned.splitlines() if line.startswith("test_resnet ")] == ["2"]
     here(*RUN, "tuned=true", "method.swa.start=0.5", results=results)
-    frame = load_frame(results, "smoke")
+    frame = load_frame(results)
     assert {json.loads(text)["start"] for text in frame.loc[frame["method"] == "swa", "parameters"]} == {0.5}
 
 

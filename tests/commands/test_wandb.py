@@ -159,6 +159,8 @@ def test_the_suites_own_run(killed, server):
     (artifact,) = [a for a in server.artifacts if a["type"] == "frame"]
     stored = server.storage[f"artifacts/{artifact['id']}/frame.parquet"]
     assert stored == (results / "suites/smoke/frame.parquet").read_bytes()
+    bits = server.storage[f"artifacts/{artifact['id']}/correct.parquet"]
+    assert bits == (results / "suites/smoke/correct.parquet").read_bytes()
     assert run.config["plan"]["value"]["epochs"] == 5
     assert (run.job_type, run.summary["cells_done"]) == ("suite", CELLS)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import SECONDS, here
+from command import SECONDS, here, view_folder
 
 MODULE = '''
 """The midpoint between the initial and the present weights."""
@@ -82,9 +82,11 @@ def test_plan_and_run_find_it(mine):
     assert "midpoint" in plan.stdout
     assert not results.exists()
     here("run", *given, results=results)
-    frame = pd.read_parquet(results / "suites/adhoc/frame.parquet")
-    assert dict(zip(frame["method"], frame["status"], strict=True)) == {"base": "done", "midpoint": "done"}
-    history = pd.read_parquet(results / "suites/adhoc/history.parquet")
+    frame = pd.read_parquet(view_folder(results) / "frame.parquet")
+    assert dict(zip(frame["method"], frame["status"], strict=True)) == dict.fromkeys(
+        ("base", "base_recalibrated", "midpoint"), "done"
+    )
+    history = pd.read_parquet(view_folder(results) / "history.parquet")
     distance = history["distance"].dropna()
     assert len(distance) == 6
     assert (distance > 0).all()

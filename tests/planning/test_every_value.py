@@ -113,9 +113,9 @@ def test_a_wrong_value_is_one_line_that_names_its_key(name):
             try:
                 validate(replace(composed, values=replaced(composed.values, path, value)), (), "a test")
             except ConfigError as error:
-                line = str(error)
-                assert line.isprintable(), line
-                assert set(path) & set(re.findall(r"\w+", line)), (path, line)
+                said = error.faults
+                assert all(line.isprintable() for line in said), said
+                assert set(path) & set(re.findall(r"\w+", " ".join(said))), (path, said)
             else:
                 accepted.append(value)
         taken = [value for value in accepted if type(value) in (list, float)]

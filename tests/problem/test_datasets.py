@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 
 from harness.config import ConfigError, DatasetConfig, from_mapping
 from harness.problem import fashion_mnist, splits
-from harness.problem.datasets import check_sizes, data_digest, obtain, train_images
+from harness.problem.datasets import assumed, check_sizes, data_digest, obtain, train_images
 from harness.problem.fashion_mnist import NAMES, FashionMNIST
 from harness.problem.images import ImageSet
 from harness.problem.splits import load_split
@@ -32,7 +32,7 @@ RAW_NAMES = (*NAMES["train"], *NAMES["test"])
 
 def preset(name):
     values = OmegaConf.to_container(OmegaConf.load(Path(str(files("conf"))) / "dataset" / f"{name}.yaml"))
-    return from_mapping(DatasetConfig, f"dataset.{name}", values[name], name=name)
+    return from_mapping(DatasetConfig, f"dataset.{name}", assumed(values[name]), name=name)
 
 
 @pytest.fixture(autouse=True)

@@ -162,15 +162,68 @@ def test_a_folder_that_cannot_be_read_is_refused(put, monkeypatch):
         listed(root, KEY)
 
 
-def test_parts_that_are_not_there_are_refused(put, tmp_path):
+def test_a_training_part_without_classes_is_refused(put, tmp_path):
     root = put()
-    (root / "val").rename(tmp_path / "validation")
-    with pytest.raises(ConfigError, match=r"train/<class>/ and val/<class>/, got .*root without val$"):
-        listed(root, KEY)
-    (root / "train").rename(tmp_path / "training")
+    (root / "train").rename(tmp_path / "elsewhere")
     (root / "train").mkdir()
     with pytest.raises(ConfigError, match=r"images in train/<class>/, got no folder in .*train$"):
         listed(root, KEY)
+
+
+@pytest.fixture
+def laid(tmp_path):
+    """A function that makes files below an empty root, and gives the root."""
+
+    def laid(*names):
+        for name in names:
+            path = tmp_path / "root" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return tmp_path / "root"
+
+    return laid
+
+
+@pytest.mark.parametrize("train", ["train", "Train", "training"])
+@pytest.mark.parametrize("test", ["val", "TEST", "valid", "validation"])
+def test_the_test_part_has_one_of_its_usual_names(laid, train, test):
+    found = listed(laid(f"{train}/a/0.png", f"{train}/b/0.png", f"{test}/b/1.png"), KEY)
+    assert (found.classes, len(found.train), len(found.val)) == (("a", "b"), 2, 1)
+
+
+def test_of_several_test_parts_val_is_taken_and_that_is_said(laid):
+    found = listed(laid("train/a/0.png", "val/a/0.png", "test/a/0.png", "test/a/1.png"), KEY)
+    assert len(found.val) == 1
+    assert found.notes == ("test/ left out: val/ is taken",)
+
+
+@pytest.mark.parametrize("folder", ["", "train/", "val/", "Test/"])
+def test_class_folders_alone_are_one_set_of_pictures(laid, folder):
+    """In the root itself, or in the one folder that it has."""
+    root = laid(f"{folder}cat/0.png", f"{folder}cat/deep/1.png", f"{folder}dog/0.png")
+    found = listed(root, KEY)
+    assert (found.classes, found.val, found.parts) == (("cat", "dog"), (), (root / folder,))
+    assert [label for _, label in found.train] == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["pets/train/a/0.png", "pets/val/a/0.png"], r"with the one folder pets: dataset\.mine\.root=.*/root/pets$"),
+        (["images/cat/0.png", "images/dog/0.png"], r"one folder images: dataset\.mine\.root=.*/root/images$"),
+        (
+            ["0.png", "1.jpg"],
+            r"a folder per class, .* got 2 directly in .*root, such as 0\.png: move each to the folder",
+        ),
+        (["cat/0.png", "cat/1.png"], r"folders of at least 2 classes, got .*root with cat alone$"),
+        (["val/a/0.png", "test/a/0.png"], r"got .*root with test, val and without train$"),
+        (["notes.txt"], r"or a folder per class, got no folder in .*root$"),
+        (["cat/0.png", "dog/0.txt"], r"hold images in every <class>/, got none in .*root/dog; 1 file is left out"),
+    ],
+)
+def test_roots_that_are_laid_out_otherwise_are_told_what_to_do(laid, names, message):
+    with pytest.raises(ConfigError, match=rf"^dataset\.mine\.root must .*{message}"):
+        listed(laid(*names), KEY)
 
 
 def test_a_folder_that_changes_is_looked_into_again(put):

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from command import (
+    LATEST,
     OWN,
     assert_same,
     base_folder,
@@ -139,7 +140,7 @@ LATE = (
 def test_a_restart_state(branched, tmp_path, lost):
     """The base is run again up to the start, from epoch 0, which its seed gives."""
     results = shutil.copytree(branched, tmp_path / "results")
-    folder, base = cell_folder(results, "adhoc", "late"), base_folder(results, "adhoc")
+    folder, base = cell_folder(results, LATEST, "late"), base_folder(results, LATEST)
     restart = base / "restart/00002.safetensors"
     before = records(results)
     (folder / "record.json").unlink()
@@ -149,8 +150,8 @@ def test_a_restart_state(branched, tmp_path, lost):
     assert "from epoch 0 to 2" in done.stdout
     assert restart.is_file()
     assert_only(results, before, folder)
-    assert_same(numbers(branched, "adhoc"), numbers(results, "adhoc"))
-    assert_same(curves(branched, "adhoc"), curves(results, "adhoc"))
+    assert_same(numbers(branched, LATEST), numbers(results, LATEST))
+    assert_same(curves(branched, LATEST), curves(results, LATEST))
 
 
 def test_damaged_views_are_built_anew(smoke, smoke_copy):

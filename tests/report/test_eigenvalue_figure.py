@@ -89,7 +89,7 @@ def test_points_lie_at_their_eigenvalue_and_beyond_the_edge_on_their_ray():
         (circle,) = axes.patches
         assert (circle.center, circle.radius) == ((0, 0), 1)
     labels = [points.get_label() for points in whole.collections]
-    assert labels == ["dmd (2)", "cmd_dmd (1, 1 beyond the edge)"]
+    assert labels == ["DMD (2)", "DMD of CMD's references (1, 1 beyond the edge)"]
     assert whole.get_xlim()[1] > EDGE
     assert len({tuple(points.get_facecolor()[0]) for points in whole.collections}) == 2
 

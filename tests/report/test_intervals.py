@@ -15,7 +15,7 @@ from scipy import special, stats
 from harness.report.stats.comparisons import comparisons
 from harness.report.stats.images import TestImages, image_variance
 from harness.report.stats.paired import Paired, equivalence, half_width, holm, interval, two_sided
-from harness.report.stats.power import findable, observed_std, smallest_difference
+from harness.report.stats.power import earlier_std, findable, observed_std, smallest_difference
 
 REPETITIONS = 1000
 SD = math.sqrt(0.95 * 0.05 / REPETITIONS)
@@ -197,9 +197,27 @@ def test_the_spread_of_differences_is_that_of_earlier_results_where_there_are_an
     nothing = {"base": [10.0, 20.0, 60.0], "clock": [80.0] * 3, "twa": [90.0, "failed", "left"]}
     said = [cells(method, values) for method, values in (gains | nothing).items()]
     frame = frame_of(cells("base_recalibrated", [80.0] * 3), *said)
-    assert observed_std(comparisons(frame)) == pytest.approx(0.5)
-    assert observed_std(comparisons(frame_of(cells("swa", [80.0, 81.0, 82.0])))) == 0.5
+    assert observed_std(comparisons(frame).to_dict("records")) == pytest.approx(0.5)
+    assert observed_std(comparisons(frame_of(cells("swa", [80.0, 81.0, 82.0]))).to_dict("records")) is None
     assert smallest_difference(3, 1.0) == pytest.approx(2 * smallest_difference(3, 0.5))
+
+
+def test_earlier_results_of_the_same_model_and_data_say_how_differences_vary(tmp_path):
+    """+1 +2 +3 in one suite, +1 +3 +5 in another, of a model that only the second has; a damaged table says nothing."""
+    suites = {
+        "a": [cells("base_recalibrated", [80.0] * 3), cells("swa", [81.0, 82.0, 83.0])],
+        "b": [cells("base_recalibrated", [80.0] * 3, "other"), cells("swa", [81.0, 83.0, 85.0], "other")],
+    }
+    for name, groups in suites.items():
+        folder = tmp_path / "suites" / name / "tables"
+        folder.mkdir(parents=True)
+        comparisons(frame_of(*groups)).to_csv(folder / "comparisons.csv", index=False)
+    damaged = tmp_path / "suites" / "c" / "tables"
+    damaged.mkdir(parents=True)
+    (damaged / "comparisons.csv").write_bytes(b"model,dataset\nnet,digits\n\xff")
+    assert earlier_std(tmp_path, {("net", "digits")}) == (pytest.approx(1.0), ["a"])
+    assert earlier_std(tmp_path, {("net", "digits"), ("other", "digits")}) == (pytest.approx(1.5), ["a", "b"])
+    assert earlier_std(tmp_path, {("net", "letters")}) == (None, [])
 
 
 @pytest.mark.parametrize(

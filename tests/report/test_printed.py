@@ -5,6 +5,7 @@ from command import here
 from rich.text import Text
 
 from harness.cli import _console
+from harness.report.tables.latex import latex
 from harness.report.tables.printed import Printed
 
 TEXT = "a|b\nc \u202ed\x1b[2J <script>"
@@ -22,9 +23,9 @@ def test_markdown_keeps_a_row_of_two_cells():
 
 
 def test_latex_has_no_character_that_cannot_be_seen():
-    text = TABLE.latex()
+    text = latex([TABLE])
     assert all(line.isprintable() for line in text.splitlines())
-    assert r"\textbackslash{}u202e" in text
+    assert "[U+202E]" in text
 
 
 def test_the_terminal_shows_no_escape_of_a_text(capsys):

@@ -197,7 +197,7 @@ def test_a_method_far_beyond_the_others_does_not_flatten_them():
     )
     table = differences_data(results(frame, history_of(frame)), ("net", "digits", "sgd"))
     (axes,) = draw_differences(table, LABELS).axes
-    assert axes.get_xlabel() == "points above base_recalibrated"
+    assert axes.get_xlabel() == "points above Base, recalibrated"
     low, high = axes.get_xlim()
     # t(0.975, 2) = 4.303 times 0.379 / sqrt 3 above ema's 0.47
     assert -1.5 < low < 0 < 1.4 < high < 1.6

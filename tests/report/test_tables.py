@@ -12,10 +12,12 @@ import pytest
 from rich.console import Console
 
 from harness.config import ConfigError
+from harness.report.method_styles import KNOWN
 from harness.report.stats.means import differences, entries, marks, statistics
 from harness.report.stats.summary import results, summary
 from harness.report.tables import suite
 from harness.report.tables.columns import Choice
+from harness.report.tables.latex import latex
 from harness.report.tables.printed import Printed
 from harness.report.tables.terminal import terminal_table
 from harness.report.tables.write import write_tables
@@ -198,58 +200,87 @@ def test_std_is_blank_with_one_seed():
     assert "The suite named no primary comparisons, so all of them are exploratory." in printed.caption
 
 
-def test_latex_marks_rules_and_escapes(frame):
+def test_latex_marks_rules_escapes_and_names_methods_as_figures_do(frame):
     printed, _ = main_texts(frame)
-    text = printed.latex()
+    text = latex([printed])
     assert r"\textbf{87.00 $\pm$ 1.00" in text
     assert r"\underline{83.00 $\pm$ 2.00" in text
-    assert r"cmd\_online & 90.00 (n=1) &  \\" in text
-    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
-    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
-    assert re.search(r"(?<!\\)[_%#]", body) is None
+    assert r"Online CMD & 90.00 (n=1) &  \\" in text
+    body = text.partition(r"\begin{table}")[2]
+    assert [body.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
+    assert re.search(r"(?<!\\)[_#]|(?<!\\)%(?!\n)", body) is None
     assert "±" not in body
+    assert "base_recalibrated" not in body
     assert text.count("{") == text.count("}")
     opened = re.findall(r"\\begin\{(\w+)\}", body)
-    assert opened == list(reversed(re.findall(r"\\end\{(\w+)\}", body)))
+    assert sorted(opened) == sorted(re.findall(r"\\end\{(\w+)\}", body.replace(r"\end{table}", "")))
     columns = len(re.search(r"\\begin\{tabular\}\{(\w+)\}", body)[1])
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
     assert [line.count("&") for line in rows] == [columns - 1] * 6
 
 
+def test_a_caption_is_short_and_the_note_says_seeds_spread_and_marks(frame):
+    frame.attrs["primary"] = [["swa", "base_recalibrated"]]
+    found = results(frame, NO_HISTORY)
+    whole = summary(found)
+    for table in (suite.main, suite.models, suite.statistics, suite.progress, suite.costs):
+        for caption in re.findall(r"\\caption\{(.*)\}\n", latex(table(found, whole, Choice()))):
+            assert len(caption) < 120
+    text = latex(suite.main(found, whole, Choice()))
+    assert r"\caption{Test accuracy in percent.}" in text
+    note = text.partition(r"\begin{minipage}")[2]
+    assert r"Mean $\pm$ sample standard deviation over 3 seeds (n where fewer), last epoch." in note
+    assert r"\textbf{Bold}: best mean, \underline{underlined}: second best" in note
+    assert r"failed: test\_resnet digits sgd\_50\% seed 0: lawa" in note
+
+
 GOLDEN = r"""
-% needs \usepackage{booktabs,adjustbox}
-\begin{table}
+% needs \usepackage{graphicx}; the rules are those of booktabs where that is loaded
+\providecommand{\toprule}{\hline\noalign{\smallskip}}
+\providecommand{\midrule}{\noalign{\smallskip}\hline\noalign{\smallskip}}
+\providecommand{\bottomrule}{\noalign{\smallskip}\hline}
+
+\begin{table*}
 \centering
-\caption{two \& more. In \%. LEGEND}
+\caption{Accuracy: two \& more.}
 \label{tab:main-1}
-\begin{adjustbox}{max width=\textwidth}
-\begin{tabular}{lrr}
+\footnotesize
+\setlength{\tabcolsep}{3pt}
+\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%
+\begin{tabular}{lrrr}
 \toprule
-method & net\_a, sgd\_50\% & net\_b \\
+\multicolumn{2}{c}{} & \multicolumn{2}{c}{against Time mean} \\
+method & \begin{tabular}[b]{@{}r@{}}net\_a, \\ sgd\_50\%, more\end{tabular} & $\Delta$ & p \\
 \midrule
-cmd\_online & \textbf{90.00 $\pm$ 1.00 $^{\approx}$} & 3.00 $<$ 4 \\
-swa & \underline{89.50 $\pm$ 1.00 $^{\approx}$} & -- \\
+Online CMD & \textbf{90.00 $\pm$ 1.00 $^{\approx}$} & $-$3.00 [$-$4.00, 0.10] (Epoch EMA) & $<$0.001 \\
+SWA & \underline{89.50 $\pm$ 1.00} & -- & 0.100 \\
 \bottomrule
-\end{tabular}
-\end{adjustbox}
-\par\footnotesize failed: swa \#1
-\end{table}
+\end{tabular}}
+\par\smallskip
+\begin{minipage}{\linewidth}\footnotesize\raggedright
+Over 3 seeds. \textbf{Bold}: best mean, \underline{underlined}: second best, of equally many seeds; no verdict.
+\par failed: swa \#1
+\end{minipage}
+\end{table*}
 """
-"""written by hand from booktabs' manual: three rules, no vertical line, the float as every class takes it"""
+"""written by hand: three rules, no vertical line, the float as every class takes it, no package but graphicx"""
 
 
 def test_latex_is_what_a_hand_would_write():
     texts = pd.DataFrame(
         {
             "method": ["cmd_online", "swa"],
-            "net_a, sgd_50%": ["90.00 ± 1.00 ≈", "89.50 ± 1.00 ≈"],
-            "net_b": ["3.00 < 4", "–"],
+            "net_a, sgd_50%, more": ["90.00 ± 1.00 ≈", "89.50 ± 1.00"],
+            "Δ time_mean": ["-3.00 [-4.00, 0.10] (epoch_ema)", "–"],
+            "p (time_mean)": ["<0.001", "0.100"],
         }
     )
-    marks = pd.DataFrame({"method": ["", ""], "net_a, sgd_50%": ["best", "second"], "net_b": ["", ""]})
-    table = Printed("In %.", texts, marks, notes=["failed: swa #1"], title="two & more", label="main 1")
-    legend = r"Best mean \textbf{bold}, second \underline{underlined}, over equally many seeds, which is no verdict."
-    assert table.latex() == GOLDEN.removeprefix("\n").replace("LEGEND", legend)
+    marks = texts.map(lambda _: "")
+    marks["net_a, sgd_50%, more"] = ["best", "second"]
+    groups = {"Δ time_mean": ("against Time mean", "Δ"), "p (time_mean)": ("against Time mean", "p")}
+    words = {"title": "two & more", "label": "main 1", "short_caption": "Accuracy", "note": "Over 3 seeds."}
+    table = Printed("In %.", texts, marks, notes=["failed: swa #1"], groups=groups, **words)
+    assert latex([table]) == GOLDEN.removeprefix("\n")
 
 
 def test_what_is_equivalent_to_plain_training_is_marked_and_nothing_else():
@@ -262,11 +293,11 @@ def test_what_is_equivalent_to_plain_training_is_marked_and_nothing_else():
     )
     frame.attrs["primary"] = [["swa", "base_recalibrated"], ["lawa", "base_recalibrated"]]
     printed, _ = main_texts(frame)
-    text = printed.latex()
-    assert r"swa & \textbf{81.03 $\pm$ 1.01 $^{\approx}$} \\" in text
-    assert r"ema & \textbf{81.03 $\pm$ 1.01} \\" in text
+    text = latex([printed])
+    assert r"SWA & \textbf{81.03 $\pm$ 1.01 $^{\approx}$} \\" in text
+    assert r"EMA & \textbf{81.03 $\pm$ 1.01} \\" in text
     assert text.count(r"\approx") == 2
-    assert r"$^{\approx}$: equivalent." in text
+    assert r"$^{\approx}$: equivalent to Base, recalibrated within 0.5 points." in text
     found = results(frame, NO_HISTORY)
     (table,) = suite.statistics(found, summary(found), Choice())
     shown = table.texts.set_index("method")["verdict (base_recalibrated)"]
@@ -275,14 +306,50 @@ def test_what_is_equivalent_to_plain_training_is_marked_and_nothing_else():
     assert re.fullmatch(r"undecided \(finds \d+\.\d\d\)", shown["lawa"])
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
-def test_latex_compiles(frame, tmp_path):
+def needs_latex(*packages):
+    """Skip where pdfLaTeX or one of the packages is missing."""
+    if shutil.which("pdflatex") is None or shutil.which("kpsewhich") is None:
+        pytest.skip("pdflatex is not installed")
+    for name in packages:
+        if subprocess.run(["kpsewhich", f"{name}.sty"], stdout=subprocess.DEVNULL).returncode:
+            pytest.skip(f"LaTeX's package {name} is not installed")
+
+
+FOOTNOTESIZE, LEAST = 8.0, 7.0
+"""points of \footnotesize in an article of 10 points, and what can still be read"""
+LONG = "a_method_whose_name_is_longer_than_anyone_would_give_it_but_is_allowed"
+
+
+@pytest.mark.parametrize("packages", [("graphicx",), ("graphicx", "booktabs")], ids=" ".join)
+def test_latex_compiles_and_can_be_read(frame, tmp_path, packages):
+    """In one column and in two, nothing sticks out, and no table shrinks below 7 points: with every method there is
+    and with names that are far too long; of packages texlive-latex-base has graphicx, and not booktabs."""
+    needs_latex(*packages)
+    more = [
+        cells(method, [81.0, 83.5, 85.0]) for method in [*KNOWN, LONG, "x" * 40] if method not in {*frame["method"]}
+    ]
+    frame = pd.concat([frame, frame_of(*more)], ignore_index=True)
+    frame.loc[frame["method"] == LONG, "control"] = "cmd_mean_kernel"
+    frame.attrs["primary"] = [[LONG, "base_recalibrated"]]
     write_tables(results(frame, NO_HISTORY), tmp_path)
-    inputs = "".join(rf"\input{{{path.stem}}}" for path in sorted(tmp_path.glob("*.tex")))
-    page = r"\documentclass{article}\usepackage{booktabs,adjustbox}\begin{document}" + inputs + r"\end{document}"
-    (tmp_path / "page.tex").write_text(page)
-    subprocess.run(["pdflatex", "-interaction=batchmode", "-halt-on-error", "page.tex"], cwd=tmp_path, check=True)
-    assert (tmp_path / "page.pdf").exists()
+    odd = Printed("Ω 漢 → ¬ \\ ~^{}$&#_%", pd.DataFrame({"method": ["–"], '| < > "': ["漢 é"]}), short_caption="é 漢")
+    (tmp_path / "odd.tex").write_text(latex([odd]))
+    inputs = "".join(rf"\input{{{path.stem}}}\clearpage" for path in sorted(tmp_path.glob("*.tex")))
+    for layout in ("onecolumn", "twocolumn"):
+        page = rf"\documentclass[{layout}]{{article}}\usepackage{{{','.join(packages)}}}\begin{{document}}"
+        # how wide a table is before it is shrunk, and the room that it has
+        told = r"\typeout{WIDTH \the\wd0 ROOM \the\linewidth}"
+        tell = rf"\let\resized\resizebox\def\resizebox#1#2#3{{\sbox0{{#3}}{told}\resized{{#1}}{{#2}}{{#3}}}}"
+        (tmp_path / "page.tex").write_text(page + tell + inputs + r"\end{document}")
+        command = ["pdflatex", "-interaction=batchmode", "-halt-on-error", "page.tex"]
+        done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+        log = (tmp_path / "page.log").read_text(errors="replace")
+        assert done.returncode == 0, log
+        assert "Overfull" not in log
+        assert "too large" not in log
+        sizes = [tuple(map(float, found)) for found in re.findall(r"WIDTH ([\d.]+)ptROOM ([\d.]+)pt", log)]
+        assert len(sizes) >= 10
+        assert [size for size in sizes if FOOTNOTESIZE * min(1.0, size[1] / size[0]) < LEAST] == []
 
 
 def test_files_and_full_precision_of_the_csv(tmp_path):

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -17,11 +19,11 @@ from harness.results.frame import (
     build_history,
     load_frame,
     load_history,
-    read_plan,
     validate,
 )
 from harness.storage.files import write_json
 from harness.storage.store import Store
+from harness.storage.views import read_plan
 
 COST = {
     "train_seconds": 6.0,
@@ -142,7 +144,8 @@ def test_a_plan_without_any_record_gives_an_empty_history_and_writable_views(sto
     write_plan(store, [cell("base", 0), cell("swa", 0)])
     frame = write_views(store, "quick")
     assert list(frame["status"]) == ["left", "left"]
-    assert list(load_history(store.root).columns) == ["cell_key", "epoch"]
+    labels = ["model", "dataset", "optimizer", "method", "seed"]
+    assert list(load_history(store.root).columns) == ["cell_key", *labels, "epoch"]
 
 
 def test_views_hold_what_the_records_say_and_load_without_them(store, tmp_path_factory):
@@ -220,7 +223,24 @@ def test_a_damaged_view_is_rebuilt_from_the_records(store):
     assert list(load_frame(store.root)["test_accuracy"]) == [81.0]
 
 
-def test_an_unknown_suite_names_those_that_exist_on_one_line(store):
+def test_parameters_that_differ_between_cells_are_columns(store):
+    """Of those that have them; numbers stay numbers, and all else is text."""
+    cells = [cell("base", 0) | {"parameters": {}}, cell("swa", 0), cell("swa", 1), cell("ema", 0)]
+    cells[1]["parameters"] = {"window": 5, "beta": None, "same": 1, "rule": "chain", "on": True}
+    cells[2]["parameters"] = {"window": 7, "beta": 0.5, "same": 1, "rule": "first", "on": False}
+    cells[3]["parameters"] = {"same": 1}
+    frame = build_frame(store, write_plan(store, cells))
+    assert [*frame.columns[len(FRAME_COLUMNS) :]] == ["param.beta", "param.on", "param.rule", "param.window"]
+    assert frame["param.window"].dtype == "float64"
+    assert frame["param.window"].tolist()[1:3] == [5.0, 7.0]
+    assert frame["param.window"].isna().tolist() == [True, False, False, True]
+    assert frame["param.beta"].tolist()[2] == 0.5
+    assert frame["param.on"].tolist()[1:3] == ["true", "false"]
+    assert frame["param.rule"].tolist()[1:3] == ["chain", "first"]
+    validate(frame)
+
+
+def test_an_unknown_view_names_those_that_exist_on_one_line(store):
     with pytest.raises(ConfigError, match="holds none"):
         load_frame(store.root, "quick")
     write_plan(store, [], suite="smoke")
@@ -282,6 +302,7 @@ def test_warnings_name_missing_seeds_mixtures_and_cells_that_did_not_finish(stor
             case _:
                 finish(store, planned)
     assert warnings(build_frame(store, write_plan(store, cells))) == [
+        "partial: 2 left, 1 failed of 8 cells",
         "missing: net digits sgd: seeds 1 of swa, ema",
         "mixed: device: cpu (4 cells), cuda (1 cells) (column device of the frame)",
         "mixed: torch version: 2.14.0 (4 cells), 2.11.0 (1 cells) (column versions of the frame)",
@@ -359,7 +380,7 @@ def test_what_a_suite_tests_is_read_from_its_plan(store):
     ],
 )
 def test_a_plan_that_names_its_tests_wrongly_is_one_line(store, entry, bound):
-    with pytest.raises(ConfigError, match=f"{bound}.*; running suite=quick writes it anew") as caught:
+    with pytest.raises(ConfigError, match=f"{bound}.*; the run of quick writes it anew") as caught:
         build_frame(store, write_plan(store, [cell("swa", 0)]) | entry)
     assert "\n" not in str(caught.value)
 
@@ -413,3 +434,11 @@ def test_non_finite_numbers_of_a_record_survive(store):
     frame = build_frame(store, write_plan(store, [cell("base", 0)]))
     assert frame["val_loss"].iloc[0] == math.inf
     assert np.isnan(frame["test_loss"].iloc[0])
+
+
+def test_frames_are_read_without_what_trains_or_resolves_configurations():
+    """Importing the public functions costs little more than pandas does."""
+    script = "import sys; from harness import load_frame; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert "pandas" in loaded
+    assert not {"torch", "timm", "wandb", "hydra", "pydantic", "matplotlib"} & set(loaded)

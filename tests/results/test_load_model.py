@@ -17,7 +17,7 @@ def test_a_model_needs_no_weights_that_its_training_began_at(tmp_path):
     save_file(build_model(base.model, base.dataset, 7).state_dict(), weights)
     here("run", *asked, "epochs=1", f"model.test_resnet.pretrained={weights}", results=results)
     weights.unlink()
-    (cell,) = load_frame(results, "adhoc").cell_key
+    (cell,) = load_frame(results).cell_key
     found = load_model(results, cell).state_dict()
     stored = load_file(results / "cells" / cell / "weights.safetensors")
     assert found.keys() == stored.keys()

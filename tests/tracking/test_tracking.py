@@ -365,7 +365,7 @@ def test_sync_without_a_key_says_what_to_do_and_leaves_the_runs(tmp_path, warnin
     [
         (("resnet18", "fashion_mnist", "s0", "cmd_online"), "", "resnet18-fashion_mnist-s0-cmd_online-01234567"),
         (("vit.tiny", "my data", "s0", "swa"), "-1", "vit-tiny-my-data-s0-swa-01234567-1"),
-        (("a" * 90, "b" * 20, "s12", "swa"), "-2", f"{'a' * 22}-{'b' * 20}-s12-swa-01234567-2"),
+        (("a" * 90, "b" * 20, "s12", "swa"), "-2", f"{'a' * 24}-{'b' * 20}-s12-swa-01234567-2"),
     ],
 )
 def test_ids_of_runs_begin_readably_within_what_wandb_takes(parts, suffix, expected):

@@ -82,7 +82,7 @@ def test_the_command_trains_a_base_for_every_rate_and_writes_the_best(tmp_path):
     given = ("tune", "method=base", "suite=smoke", "fast=true", "tracker=none", "seeds=[100]")
     rates = "optimizer.sgd_momentum.rates=[1e-4,1e-3,0.05,0.5,50]"
     done = here(*given, rates, results=tmp_path / "results")
-    frame = load_frame(tmp_path / "results", "smoke-rates")
+    frame = load_frame(tmp_path / "results", "smoke-fast-rates")
     folder = tmp_path / "results/tuning/smoke/base"
     table, chosen = pd.read_csv(folder / "rates.csv"), yaml.safe_load((folder / "rates.yaml").read_text())
     assert set(frame["method"]) == {"base_recalibrated"}

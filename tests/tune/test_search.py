@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import optuna
 import pandas as pd
 import pytest
-from command import OWN, cell_folder, here
+from command import LATEST, OWN, cell_folder, here
 from optuna.trial import TrialState
 
 import harness.problem.splits
@@ -68,7 +68,7 @@ def test_a_trial_is_worth_what_the_cell_is_and_no_job_reads_test_data(
     chosen = [f"method.{method}.{name}={value}" for name, value in trial.params.items()]
     names = f"method=[base,base_recalibrated,{method}]"
     here(*RUN, names, "seeds=[1]", *chosen, results=tmp_path / "again")
-    folder = cell_folder(tmp_path / "again", "smoke", method, seed=1)
+    folder = cell_folder(tmp_path / "again", LATEST, method, seed=1)
     summary = json.loads((folder / "record.json").read_text())["summary"]
     result = trial.user_attrs["seed 1"]
     assert (result["val_accuracy"], result["val_loss"]) == (summary["val_accuracy"], summary["val_loss"])

@@ -17,7 +17,7 @@ def runs(search, numbers=None):
     return {info.config["trial"]: (info, rows, end) for info, rows, end in trial_runs(search, SETTINGS, "me", numbers)}
 
 
-SETTINGS = Settings("a-suite", "results", TrackerConfig("wandb"), EngineConfig("local"), "all", "none", ())
+SETTINGS = Settings("a-suite", "results", TrackerConfig("wandb"), EngineConfig("local"), "all", "none", (), "a-view")
 
 
 @pytest.fixture

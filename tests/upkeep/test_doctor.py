@@ -40,7 +40,7 @@ def flip(path):
 
 
 def rewrite_plan(results, change):
-    path = results / "suites" / "smoke" / "plan.json"
+    path = results / "suites" / "smoke-fast" / "plan.json"
     plan = json.loads(path.read_text())
     change(plan)
     path.write_text(json.dumps(plan))
@@ -54,7 +54,7 @@ def keep_two(plan):
 def test_a_sound_folder_is_read_and_left(results):
     before = state(results)
     assert found(results, BAD) == []
-    assert {"cells with a record: 10", "bases that ended: 2", "suite smoke: 10 of 10 cells have a record"} <= set(
+    assert {"cells with a record: 10", "bases that ended: 2", "suite smoke-fast: 10 of 10 cells have a record"} <= set(
         found(results, FINE)
     )
     assert state(results) == before
@@ -117,7 +117,7 @@ def test_a_base_with_an_open_cell_keeps_its_snapshots(results):
     (cell / "record.json").unlink()
     apply(results, free=True)
     assert stored_ts(base / "trajectory") == before
-    assert "suite smoke: 9 of 10 cells have a record" in found(results, NOTE)
+    assert "suite smoke-fast: 9 of 10 cells have a record" in found(results, NOTE)
 
 
 def test_what_killed_processes_left_is_dropped(results):

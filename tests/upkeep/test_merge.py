@@ -38,7 +38,7 @@ def rewrite(folder, key, **entries):
 def drop_base(folder):
     """A folder without one of its bases and what belongs to it, as another machine would have left it."""
     base = min((folder / "bases").iterdir())
-    path = folder / "suites" / "smoke" / "plan.json"
+    path = folder / "suites" / "smoke-fast" / "plan.json"
     plan = json.loads(path.read_text())
     for cell in plan["cells"]:
         if cell["base_key"] == base.name:
@@ -56,16 +56,16 @@ def test_what_is_lacking_is_taken_over_and_the_other_only_read(results, other):
     assert code == 0
     assert {*said[0].removeprefix("bases: ").split(", ")} == {"1 here already", "1 taken over"}
     assert {*said[1].removeprefix("cells: ").split(", ")} == {"5 here already", "5 taken over"}
-    assert said[2] == "suite smoke: 5 cells beside the 5 here"
+    assert said[2] == "suite smoke-fast: 5 cells beside the 5 here"
     assert state(other) == before
-    plan = json.loads((results / "suites/smoke/plan.json").read_text())
+    plan = json.loads((results / "suites/smoke-fast/plan.json").read_text())
     assert all(Store(results).record(cell["cell_key"])["status"] == "done" for cell in plan["cells"])
     assert len(plan["cells"]) == 10
 
 
 def test_into_nothing_it_is_a_copy(other, tmp_path):
     code, said = merged(tmp_path / "new", other)
-    assert (code, said) == (0, ["bases: 2 taken over", "cells: 10 taken over", "suite smoke: 10 cells"])
+    assert (code, said) == (0, ["bases: 2 taken over", "cells: 10 taken over", "suite smoke-fast: 10 cells"])
 
 
 def test_a_conflict_is_named_and_this_folders_is_kept(results, other):

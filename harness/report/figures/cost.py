@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.report.figures.style import WIDE, Labels, legend_below
+from harness.report.figures.style import WIDE, WIDTH, Labels, entitle, legend_below
 from harness.report.figures.ticks import FittingLocator, label_ticks
 from harness.report.method_styles import style_of
 from harness.report.stats.cost import accuracy_and_cost
@@ -25,8 +25,10 @@ def cost_data(found: Results, row: Row) -> pd.DataFrame:
 def draw_cost(table: pd.DataFrame, labels: Labels) -> Figure:
     """Test accuracy against seconds of training and method, and against gradient evaluations; all means are in sight,
     bars of one standard deviation may go beyond."""
-    figure = Figure(figsize=(WIDE, 2.6 + 0.1 * (len(table) // 5)), layout="constrained")
-    grid = figure.subplots(1, 2, sharey=True)
+    width = labels.width(WIDE)
+    beside = width > WIDTH
+    figure = Figure(figsize=(width, 2.1 if beside else 3.8), layout="constrained")
+    grid = figure.subplots(1, 2, sharey=True) if beside else figure.subplots(2, 1, sharey=True)
     for axes, cost in zip(grid, ("seconds", "gradients"), strict=True):
         for line in table.to_dict("records"):
             style = style_of(line["method"])
@@ -49,8 +51,9 @@ def draw_cost(table: pd.DataFrame, labels: Labels) -> Figure:
     means = table["test_accuracy_mean"]
     pad = 0.08 * float(np.ptp(means)) + 0.5
     grid[0].set_ylim(means.min() - pad, means.max() + pad)
-    grid[0].set_ylabel(COLUMNS["test_accuracy"].label)
+    for axes in grid[: 1 if beside else 2]:
+        axes.set_ylabel(COLUMNS["test_accuracy"].label)
     note = f"; {BUSY_MARK}: seconds measured while other work ran" if table["busy"].any() else ""
-    figure.suptitle(f"Accuracy against cost{note}\n{labels.title}", fontsize=7)
-    legend_below(figure, grid[0], columns=5)
+    entitle(figure, labels, f"Accuracy against cost{note}")
+    legend_below(figure, grid[0])
     return label_ticks(figure)

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.report.figures.style import WIDE, WIDTH, Labels
+from harness.report.figures.style import PANEL, WIDE, WIDTH, Labels, entitle, legend_height, panel_legend
 from harness.report.figures.ticks import FittingLocator, label_ticks
 from harness.report.method_styles import panels_of, style_of
 from harness.report.stats.curves import METRICS
@@ -30,29 +30,52 @@ def curves_data(found: Results, row: Row) -> pd.DataFrame:
 def draw_curves(table: pd.DataFrame, labels: Labels) -> Figure:
     """Means over seeds with bands of one standard deviation, by epoch: a column per family, accuracy above loss."""
     panels = panels_of(list(dict.fromkeys(map(str, table["method"]))))
-    width = WIDTH if len(panels) == 1 else WIDE
-    lines = max(len(methods) for _, methods in panels)
-    figure = Figure(figsize=(width, 3.2 + 0.11 * lines), layout="constrained")
-    grid = figure.subplots(len(CURVES), len(panels), sharex=True, sharey="row", squeeze=False)
-    for column, (family, methods) in enumerate(panels):
-        for place, metric in enumerate(CURVES):
-            axes = grid[place][column]
-            for method in methods:
-                _draw_curve(axes, table[table["method"] == method], method, metric)
-            _frame_values(axes, table, metric)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.xaxis.set_major_locator(FittingLocator(4, integer=True))
-        grid[0][column].set_title(family)
-        grid[-1][column].set_xlabel("epoch")
-        _legend_under(grid[-1][column], -0.32)
-    for place, metric in enumerate(CURVES):
-        grid[place][0].set_ylabel(METRICS[metric])
-    figure.suptitle(labels.title, fontsize=7)
+    width = labels.width(WIDTH if len(panels) == 1 else WIDE)
+    columns = min(len(panels), int(width // PANEL))
+    room = width / columns - 0.2
+    blocks = [panels[start : start + columns] for start in range(0, len(panels), columns)]
+    legends = [
+        max(legend_height([style_of(method).label for method in methods], room) for _, methods in block)
+        for block in blocks
+    ]
+    each = 1.9 if len(blocks) == 1 else 1.35
+    figure = Figure(figsize=(width, sum(2 * each + high for high in legends)), layout="constrained")
+    parts = figure.subfigures(len(blocks), 1, height_ratios=[2 * each + high for high in legends], squeeze=False)[:, 0]
+    first: dict[str, Axes] = {}
+    for part, block in zip(parts, blocks, strict=True):
+        grid = part.subplots(len(CURVES), columns, squeeze=False)
+        for column, panel in enumerate(block):
+            _draw_panel([axes[column] for axes in grid], table, panel, first, room)
+        for axes in grid[:, len(block) :].ravel():
+            axes.remove()
+        for axes in grid[:, 1 : len(block)].ravel():
+            axes.yaxis.set_tick_params(labelleft=False)
+        for axes, metric in zip(grid[:, 0], CURVES, strict=True):
+            axes.set_ylabel(METRICS[metric])
+    entitle(figure, labels, "")
     return label_ticks(figure)
 
 
-def _legend_under(axes: Axes, height: float) -> None:
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, height), frameon=False, handlelength=2.6, labelspacing=0.25)
+def _draw_panel(
+    column: list[Axes], table: pd.DataFrame, panel: tuple[str, list[str]], first: dict[str, Axes], room: float
+) -> None:
+    """The curves of one family, accuracy above loss, on the axes that the first panel has."""
+    family, methods = panel
+    for axes, metric in zip(column, CURVES, strict=True):
+        for method in methods:
+            _draw_curve(axes, table[table["method"] == method], method, metric)
+        if metric in first:
+            axes.sharey(first[metric])
+        else:
+            _frame_values(axes, table, metric)
+        first.setdefault(metric, axes)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.set_major_locator(FittingLocator(4, integer=True))
+    column[0].sharex(column[1])
+    column[0].xaxis.set_tick_params(labelbottom=False)
+    column[0].set_title(family)
+    column[1].set_xlabel("epoch")
+    panel_legend(column[1], room)
 
 
 def _draw_curve(axes: Axes, curve: pd.DataFrame, method: str, metric: str) -> None:

@@ -15,10 +15,11 @@ import pandas as pd
 from harness.report.figures.files import ENDINGS, draw_to
 from harness.report.figures.kept_points import cells_of_points
 from harness.report.figures.registry import FIGURES, LANDSCAPE, MethodFigure, ResultFigure
-from harness.report.figures.style import Labels
+from harness.report.figures.style import Labels, Look
 from harness.report.stats.means import ALL, Row, of_row
 from harness.report.stats.summary import Results
 from harness.report.tables.write import write_csv
+from harness.report.warnings import marked
 from harness.results.columns import ROW, ROW_METHOD
 from harness.results.method_tables import MethodTables, first_with
 from harness.storage.files import write_json
@@ -32,7 +33,7 @@ ORIGIN = ("method", "seed", "cell_key")
 """The columns that a table gets where cells share a figure."""
 
 
-def draw_figures(store: Store, found: Results, folder: Path) -> Iterator[str]:
+def draw_figures(store: Store, found: Results, folder: Path, look: Look = Look()) -> Iterator[str]:  # noqa: B008
     """Draw all figures of a suite but landscapes, and remove those of earlier plans.
 
     Lines say what is drawn of methods, and what is not drawn and why.
@@ -44,19 +45,19 @@ def draw_figures(store: Store, found: Results, folder: Path) -> Iterator[str]:
         if not (cells["status"] == "done").any():
             yield f"figures: {' '.join(row)}: not drawn, no cell is done"
             continue
-        yield from _draw_results(found, row, folder, drawn)
+        yield from _draw_results(found, row, folder, drawn, look)
         for method, own in cells.groupby("method", sort=False):
-            yield from _draw_method(store, row, str(method), own, folder, drawn)
-        yield from _draw_together(store, row, cells, folder, drawn)
-    yield from _draw_results(found, (ALL,) * len(ROW), folder, drawn)
+            yield from _draw_method(store, row, str(method), own, folder, drawn, look)
+        yield from _draw_together(store, row, cells, folder, drawn, look)
+    yield from _draw_results(found, (ALL,) * len(ROW), folder, drawn, look)
     _remove_outdated(folder, drawn, set(found.frame["cell_key"]))
 
 
-def _draw_results(found: Results, row: Row, folder: Path, drawn: set[str]) -> Iterator[str]:
+def _draw_results(found: Results, row: Row, folder: Path, drawn: set[str], look: Look) -> Iterator[str]:
     """Draw the figures of results of one row or, with `all` in its place, of the suite."""
     whole = row[0] == ALL
     title = "all models, data sets and optimizers" if whole else ", ".join(row)
-    labels = Labels(title, found.metric, found.target_in_words)
+    labels = Labels(marked(title, found.frame), found.metric, found.target_in_words, look)
     for kind in FIGURES:
         if not isinstance(kind, ResultFigure) or ("suite" if whole else "row") not in kind.scopes:
             continue
@@ -71,7 +72,7 @@ def _draw_results(found: Results, row: Row, folder: Path, drawn: set[str]) -> It
 
 
 def _draw_method(
-    store: Store, row: Row, method: str, cells: pd.DataFrame, folder: Path, drawn: set[str]
+    store: Store, row: Row, method: str, cells: pd.DataFrame, folder: Path, drawn: set[str], look: Look
 ) -> Iterator[str]:
     """Draw the figures of what one method fitted in one row."""
     stem, title = "-".join([*row, method]), f"figures: {' '.join(row)}: {method}:"
@@ -84,7 +85,7 @@ def _draw_method(
             continue
         cell, lacking = chosen
         tables = lacking or _read(MethodTables(store, cell["cell_key"]), kind)
-        labels = Labels(f"{', '.join([*row, method])}, seed {cell['seed']}")
+        labels = Labels(f"{', '.join([*row, method])}, seed {cell['seed']}", look=look)
         wrong = _draw_tables(kind, tables, labels, folder / f"{stem}-{kind.name}", f"cell {cell['cell_key']}")
         if wrong is not None or isinstance(tables, str):
             yield f"{title} {kind.name} not drawn, {wrong}"
@@ -100,7 +101,9 @@ def _draw_method(
         yield f"{title} {', '.join(origins)} of seed {seeds}"
 
 
-def _draw_together(store: Store, row: Row, cells: pd.DataFrame, folder: Path, drawn: set[str]) -> Iterator[str]:
+def _draw_together(
+    store: Store, row: Row, cells: pd.DataFrame, folder: Path, drawn: set[str], look: Look
+) -> Iterator[str]:
     """Draw the figures that all methods and seeds of a row share."""
     for kind in FIGURES:
         if not isinstance(kind, MethodFigure) or not kind.together:
@@ -118,7 +121,7 @@ def _draw_together(store: Store, row: Row, cells: pd.DataFrame, folder: Path, dr
         table, path = pd.concat(parts, ignore_index=True), folder / "-".join([*row, kind.name])
         table = table[["method", "seed", *(column for column in table if column not in ORIGIN), "cell_key"]]
         keys = " ".join(dict.fromkeys(table["cell_key"]))
-        wrong = _draw_tables(kind, {kind.name: table}, Labels(", ".join(row)), path, f"cells {keys}")
+        wrong = _draw_tables(kind, {kind.name: table}, Labels(", ".join(row), look=look), path, f"cells {keys}")
         if wrong is not None:
             yield f"{title} {kind.name} not drawn, {wrong}"
             continue

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from harness.report.figures.style import LINE, WIDTH, Labels, legend_below
+from harness.report.figures.style import LINE, WIDTH, Labels, entitle, legend_below
 from harness.report.figures.ticks import label_ticks
 from harness.report.method_styles import style_of
 
@@ -24,7 +24,8 @@ EDGE = 1.25
 def draw_eigenvalues(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
     """Eigenvalues by method in the complex plane: the whole circle, and beside it where it meets the real axis at 1."""
     table = tables["eigenvalues"]
-    figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
+    width = labels.width(WIDTH)
+    figure = Figure(figsize=(width, 0.5 + 0.42 * width), layout="constrained")
     whole, close = figure.subplots(1, 2)
     lowest = _close_up(table)
     for axes in (whole, close):
@@ -37,8 +38,8 @@ def draw_eigenvalues(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figu
     whole.set_xlabel("real part")
     close.set_xlabel("real part")
     whole.set_ylabel("imaginary part")
-    figure.suptitle(f"Eigenvalues per epoch\n{labels.title}", fontsize=7)
-    legend_below(figure, whole, columns=1)
+    entitle(figure, labels, "Eigenvalues per epoch")
+    legend_below(figure, whole)
     return label_ticks(figure)
 
 
@@ -58,7 +59,7 @@ def _draw_points(axes: Axes, table: pd.DataFrame) -> None:
         style = style_of(str(method))
         shrunk = inward[rows.index]
         outside = int((shrunk < 1).sum())
-        label = f"{method} ({len(rows)}{f', {outside} beyond the edge' if outside else ''})"
+        label = f"{style.label} ({len(rows)}{f', {outside} beyond the edge' if outside else ''})"
         x, y = rows["real"] * shrunk, rows["imaginary"] * shrunk
         axes.scatter(
             x,

@@ -27,7 +27,7 @@ from harness.randomness import generator
 from harness.report.figures.files import draw_to
 from harness.report.figures.kept_points import KeptPoints
 from harness.report.figures.registry import LANDSCAPE
-from harness.report.figures.style import LINE, WIDTH, Labels
+from harness.report.figures.style import LINE, WIDTH, Labels, Look, entitle
 from harness.report.figures.ticks import label_ticks, rounded_apart
 from harness.results.columns import ROW_METHOD
 from harness.results.load_model import base_from_record
@@ -49,7 +49,12 @@ GONE = "the base's snapshots are gone; trajectory.keep=all keeps them"
 
 
 def draw_landscapes(
-    store: Store, frame: pd.DataFrame, folder: Path, points: int, config_dirs: Sequence[Path] = ()
+    store: Store,
+    frame: pd.DataFrame,
+    folder: Path,
+    points: int,
+    config_dirs: Sequence[Path] = (),
+    look: Look = Look(),  # noqa: B008
 ) -> Iterator[str]:
     """Evaluate and draw `points` x `points` for every row and method that gives a plane, with a line before and after.
 
@@ -65,7 +70,7 @@ def draw_landscapes(
                 continue
             planes += 1
             path = folder / "-".join([*map(str, names), LANDSCAPE])
-            yield from (f"{title} {line}" for line in _draw(*found, points, path))
+            yield from (f"{title} {line}" for line in _draw(*found, points, path, look))
         except Exception as error:  # whatever a stranger's record, or a user's own method, leads to
             if is_disk_trouble(error):
                 raise
@@ -114,7 +119,9 @@ def reconstruction(record: Record, config_dirs: Sequence[Path]) -> Reconstructio
     return method
 
 
-def _draw(record: Record, method: Reconstruction, window: StoredTrajectory, points: int, path: Path) -> Iterator[str]:
+def _draw(
+    record: Record, method: Reconstruction, window: StoredTrajectory, points: int, path: Path, look: Look
+) -> Iterator[str]:
     """Fit the method on its snapshots, evaluate what is not known of its plane, and draw it."""
     end = window[len(window) - 1]
     method.fit(_run(record, window, end))
@@ -134,7 +141,7 @@ def _draw(record: Record, method: Reconstruction, window: StoredTrajectory, poin
             known[u, v] = _loss(evaluator, end, weights_at(plane, u, v))
             kept.add(u, v, known[u, v])
     table = kept.finish(known)
-    labels = Labels(f"{', '.join(record[name] for name in ROW_METHOD)}, seed {record['seed']}")
+    labels = Labels(f"{', '.join(record[name] for name in ROW_METHOD)}, seed {record['seed']}", look=look)
     draw_to(path, draw_landscape, (table, plane), labels, f"cell {record['cell_key']}")
     yield f"drawn, loss {table['val_loss'].min():.4f} to {table['val_loss'].max():.4f}"
 
@@ -190,7 +197,8 @@ def draw_landscape(data: tuple[pd.DataFrame, Plane], labels: Labels) -> Figure:
     """Contours of the loss with the path of training: a dot per epoch, the last one a star."""
     table, plane = data
     losses = table.pivot(index="v", columns="u", values="val_loss")
-    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+    width = labels.width(WIDTH)
+    figure = Figure(figsize=(width, 2.7 if width <= WIDTH else 0.62 * width), layout="constrained")
     axes = figure.subplots()
     finite = losses.to_numpy()[np.isfinite(losses.to_numpy())]
     low = max(float(finite.min()), 1e-6)
@@ -202,7 +210,7 @@ def draw_landscape(data: tuple[pd.DataFrame, Plane], labels: Labels) -> Figure:
     bar = figure.colorbar(drawn, ax=axes, pad=0.02)
     bar.set_label(f"loss on {table['images'].iloc[0]} validation images")
     bar.outline.set_linewidth(0.6)
-    figure.suptitle(f"Validation loss over a plane of the model\n{labels.title}", fontsize=7)
+    entitle(figure, labels, "Validation loss over a plane of the model")
     return label_ticks(figure)
 
 
@@ -217,6 +225,5 @@ def _draw_path(axes: Axes, plane: Plane) -> None:
             path_T2[place],
             textcoords="offset points",
             xytext=(4, 4),
-            fontsize=6,
             color="white",
         )

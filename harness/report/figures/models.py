@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from harness.report.figures.style import LINE, WIDTH, Labels, legend_below
+from harness.report.figures.style import LINE, PANEL, SIZE, WIDTH, Labels, entitle, fitted, height_of, legend_below
 from harness.report.figures.ticks import FittingLocator, label_ticks
 from harness.report.method_styles import style_of_model
 
@@ -28,32 +28,43 @@ def draw_trajectories(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Fig
     if not models:
         raise ValueError("the table trajectories has no model of the weights beside base")
     chosen = list(weights.groupby("weight", sort=False))
-    rows = -(-len(chosen) // 2)
-    figure = Figure(figsize=(WIDTH, 0.6 + 1.15 * rows), layout="constrained")
-    grid = figure.subplots(rows, 2, sharex=True, squeeze=False).ravel()
-    for axes, (_, weight) in zip(grid, chosen, strict=False):
+    width = labels.width(WIDTH)
+    columns = max(1, min(len(chosen), int(width // PANEL)))
+    room = width / columns - 0.45
+    rows = -(-len(chosen) // columns)
+    titles = [_title(weight, room) for _, weight in chosen]
+    height = max(map(height_of, titles), default=0.0)
+    figure = Figure(figsize=(width, 0.3 + (1.0 + height) * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
+    for axes, (_, weight), title in zip(grid, chosen, titles, strict=False):
         axes.plot(weight["epoch"], weight["base"], color=LINE, lw=1.0, label="base")
         for model, dash in zip(models, cycle(DASHES), strict=False):
             axes.plot(weight["epoch"], weight[model], color=style_of_model(model).colour, lw=1.2, ls=dash, label=model)
-        first = weight.iloc[0]
-        rho = f"{first['rho']:.2f}".replace("-", "\N{MINUS SIGN}")
-        axes.set_title(f"mode {first['mode']}, ρ = {rho}\n{first['tensor']}", fontsize=6)
+        axes.set_title(title)
         axes.xaxis.set_major_locator(FittingLocator(4, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.spines[["top", "right"]].set_visible(False)
-    for axes in grid[-2:]:
+    for axes in grid[len(chosen) - columns : len(chosen)]:
         axes.set_xlabel("epoch")
+        axes.xaxis.set_tick_params(labelbottom=True)
     for axes in grid[len(chosen) :]:
         axes.set_visible(False)
-    figure.supylabel("value of the weight", fontsize=7)
-    figure.suptitle(f"Single weights and their models\n{labels.title}", fontsize=7)
-    legend_below(figure, grid[0], columns=3)
+    figure.supylabel("value of the weight", fontsize=SIZE)
+    entitle(figure, labels, "Single weights and their models")
+    legend_below(figure, grid[0])
     return label_ticks(figure)
+
+
+def _title(weight: pd.DataFrame, room: float) -> str:
+    """What one weight is, in lines of at most `room` inches."""
+    first = weight.iloc[0]
+    rho = f"{first['rho']:.2f}".replace("-", "\N{MINUS SIGN}")
+    return fitted(f"mode {first['mode']}, ρ = {rho}\n{first['tensor']}", room)
 
 
 def draw_errors(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
     """Share of the motion left unexplained by dimension, on a logarithmic axis; a fit of one dimension is a point."""
-    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+    figure = Figure(figsize=(labels.width(WIDTH), 2.1), layout="constrained")
     axes = figure.subplots()
     for fit, lines in tables["errors"].groupby("fit", sort=False):
         style = style_of_model(str(fit))
@@ -70,6 +81,6 @@ def draw_errors(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
     axes.set_ylabel("motion unexplained (%)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e6e6e6", lw=0.4)
-    figure.suptitle(f"Reconstruction error, in-sample\n{labels.title}", fontsize=7)
-    legend_below(figure, axes, columns=2)
+    entitle(figure, labels, "Reconstruction error, in-sample")
+    legend_below(figure, axes)
     return label_ticks(figure)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.report.figures.style import COLOURS, LINE, WALK, WIDTH, Labels, legend_below
+from harness.report.figures.style import COLOURS, LINE, SIZE, WALK, WIDTH, Labels, entitle, inches, legend_below
 from harness.report.figures.ticks import label_ticks
 
 ROWS = 60
@@ -55,7 +55,8 @@ def draw_correlation(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figu
     A position of the table `correlation` stands for the weights of `sample` from there to the next position.
     """
     correlation, sample = tables["correlation"].set_index("position"), tables["sample"]
-    figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
+    width = labels.width(WIDTH)
+    figure = Figure(figsize=(width, 0.86 * width), layout="constrained")
     axes = figure.subplots()
     K = len(sample)
     first = correlation.index.to_numpy()
@@ -80,9 +81,9 @@ def draw_correlation(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figu
     axes.set_yticks(centres, [str(mode) for mode in named])
     axes.set_xlabel(f"mode ({K:,} sampled weights, ordered by mode)")
     axes.set_ylabel("mode")
-    axes.set_title(f"Correlation of sampled weights\n{labels.title}")
+    entitle(figure, labels, "Correlation of sampled weights")
     bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02)
-    bar.set_label("|correlation| of two weights' trajectories")
+    bar.set_label("|correlation| of trajectories")
     bar.outline.set_linewidth(0.6)
     return label_ticks(figure)
 
@@ -95,25 +96,34 @@ def draw_layers(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
     table = layers.assign(row=row).pivot_table(index="row", columns="mode", values="weights", aggfunc="sum", sort=False)
     total = table.sum(axis=1)
     share = 100 * table.div(total.clip(lower=1), axis=0)
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.115 * max(len(table), 6)), layout="constrained")
+    whole = labels.width(WIDTH)
+    names = [_tail(str(name), 0.4 * whole) for name in table.index]
+    figure = Figure(figsize=(whole, 0.6 + 0.13 * max(len(table), 6)), layout="constrained")
     axes = figure.subplots()
     left = np.zeros(len(table))
     for label, colour, modes in shown_modes(table.sum()):
         width = share[modes].sum(axis=1).to_numpy()
         axes.barh(range(len(table)), width, 0.86, left=left, color=colour, edgecolor="white", lw=0.25, label=label)
         left += width
-    axes.set_yticks(range(len(table)), list(table.index), fontsize=5.5)
+    axes.set_yticks(range(len(table)), names)
     axes.tick_params(axis="y", length=0)
     for place, count in enumerate(total):
-        axes.text(101.5, place, f"{count:,}", va="center", fontsize=5.5)
+        axes.text(101.5, place, f"{count:,}", va="center")
     axes.set_xlim(0, 100)
     axes.set_ylim(len(table) - 0.4, -0.6)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.text(101.5, -0.9, "weights", va="bottom", fontsize=5.5)
+    axes.text(101.5, -0.9, "weights", va="bottom")
     axes.set_xlabel("share of the weights that moved (%)")
-    figure.suptitle(f"Modes of every layer\n{labels.title}", fontsize=7)
-    legend_below(figure, axes, columns=5)
+    entitle(figure, labels, "Modes of every layer")
+    legend_below(figure, axes)
     return label_ticks(figure)
+
+
+def _tail(name: str, room: float) -> str:
+    """A layer's name, of a long one as much of its end as `room` inches take, behind an ellipsis."""
+    if inches(name) <= room:
+        return name
+    return next(text for cut in range(1, len(name) + 1) if inches(text := f"…{name[cut:]}") <= room)
 
 
 def draw_rho(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
@@ -129,7 +139,7 @@ def draw_rho(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
     total = counts.sum(axis=1)
     rows = [ColouredModes("all modes", LINE, list(counts.index)), *shown_modes(total)]
     edges = np.append(counts.columns.to_numpy(), rho["high"].max())
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.44 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(labels.width(WIDTH), 0.4 + 0.56 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (label, colour, modes) in zip(grid, rows, strict=True):
         weights = max(int(total[modes].sum()), 1)
@@ -138,12 +148,12 @@ def draw_rho(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
         for style, (name, outline) in zip(cycle(OUTLINES), outlines.items(), strict=False):
             of = f"{name}: mean |ρ| {mean[name]:.2f}"
             axes.stairs(outline, edges, color=WALK, lw=0.9, ls=style, label=of)
-        axes.set_title(f"{label}: {weights:,} weights, mean |ρ| {average:.2f}", loc="left", pad=1, fontsize=6)
+        axes.set_title(f"{label}: {weights:,} weights, mean |ρ| {average:.2f}", loc="left", pad=1)
         axes.set_yticks([])
         axes.spines[["top", "right", "left"]].set_visible(False)
     grid[-1].set_xlim(0, 1)
     grid[-1].set_xlabel("|ρ|, correlation of a weight with its mode's reference")
-    figure.supylabel("share of the mode's weights", fontsize=7)
-    figure.suptitle(f"Correlation within the modes\n{labels.title}", fontsize=7)
-    legend_below(figure, grid[-1], columns=1)
+    figure.supylabel("share of the mode's weights", fontsize=SIZE)
+    entitle(figure, labels, "Correlation within the modes")
+    legend_below(figure, grid[-1])
     return label_ticks(figure)

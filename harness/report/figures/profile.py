@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from harness.report.figures.style import WIDE, WIDTH, Labels
+from harness.report.figures.style import PANEL, SIZE, WIDE, WIDTH, Labels, entitle, fitted, legend_of
 from harness.report.figures.ticks import label_ticks
 from harness.report.method_styles import panels_of, style_of
 from harness.report.stats.means import Row
@@ -27,10 +29,15 @@ def profile_data(found: Results, row: Row) -> pd.DataFrame:
 def draw_profile(table: pd.DataFrame, labels: Labels) -> Figure:
     """Performance profiles as steps, the ratio on a logarithmic axis where it reaches far."""
     panels = panels_of(list(dict.fromkeys(map(str, table["method"]))))
-    several = len(panels) > 1
-    size = (WIDE, 2.6 + 0.12 * (table["method"].nunique() // 5)) if several else (WIDTH, 2.9)
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    width = labels.width(WIDE if len(panels) > 1 else WIDTH)
+    columns = min(len(panels), int(width // PANEL))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(width, 0.5 + 1.6 * rows), layout="constrained")
+    whole = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    grid = list(whole.ravel())
+    for empty in grid[len(panels) :]:
+        empty.remove()
+    grid = grid[: len(panels)]
     end = max(float(table["ratio"].max()) * 1.08, 1.5)
     drawn = {}
     for axes, (family, methods) in zip(grid, panels, strict=True):
@@ -41,14 +48,13 @@ def draw_profile(table: pd.DataFrame, labels: Labels) -> Figure:
     if end > 8:
         grid[0].set_xscale("log")
     grid[0].set(xlim=(1, end), ylim=(-2, 103))
-    grid[0].set_ylabel("bases on which the target is reached (%)")
-    grid[len(grid) // 2].set_xlabel(f"{MEASURE}, over the fastest method's")
+    figure.supylabel("bases that reach the target (%)", fontsize=SIZE)
+    for axes in grid[-columns:]:
+        axes.set_xlabel(fitted(f"{MEASURE}, over the fastest method's", width / columns - 0.3))
+        axes.xaxis.set_tick_params(labelbottom=True)
     problems = int(table["problems"].max())
-    figure.suptitle(f"Performance profile: {problems} bases\ntarget: {labels.target}", fontsize=7)
-    figure.legend(
-        list(drawn.values()), list(drawn), loc="outside lower center", ncols=5 if several else 2, frameon=False,
-        handlelength=2.6, columnspacing=1.2,
-    )  # fmt: skip
+    entitle(figure, replace(labels, title=f"target: {labels.target}"), f"Performance profile: {problems} bases")
+    legend_of(figure, list(drawn.values()), list(drawn))
     return label_ticks(figure)
 
 

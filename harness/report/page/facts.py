@@ -11,6 +11,22 @@ from harness.results.frame import CAUSE, UNFINISHED
 from harness.storage.store import Store
 from harness.validation import seen
 
+NAMED = 3
+"""The most models and data sets that a title names; of more it says how many."""
+
+
+def subject(frame: pd.DataFrame) -> str:
+    """What is compared, as a title: `test_resnet, test_vit on fashion_mnist: 14 methods, 5 seeds`."""
+    models, datasets = (list(dict.fromkeys(map(str, frame[name]))) for name in ("model", "dataset"))
+    what = ", ".join(models) if len(models) <= NAMED else f"{len(models)} models"
+    on = ", ".join(datasets) if len(datasets) <= NAMED else f"{len(datasets)} data sets"
+    methods, seeds = frame["method"].nunique(), frame["seed"].nunique()
+    return f"{what} on {on}: {_count(methods, 'method')}, {_count(seeds, 'seed')}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
 
 def facts(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """What was run, as names and values."""

@@ -24,24 +24,26 @@ import pandas as pd
 
 from harness.report.page.cells import write_cell_pages
 from harness.report.page.curves import curve_data
-from harness.report.page.facts import facts, failures, machines, versions
+from harness.report.page.facts import facts, failures, machines, subject, versions
 from harness.report.page.figures import PageFigure, gather_figures
-from harness.report.page.lines import best_first, body, head, links_of
+from harness.report.page.lines import best_first, body, finding_bodies, finding_heads, head, links_of, told
+from harness.report.stats.comparisons import EXPLORATORY_WORDS
 from harness.report.stats.curves import COSTS as SPENT
 from harness.report.stats.curves import METRICS
-from harness.report.stats.headline import headline
+from harness.report.stats.headline import conclusions, counted, findings
 from harness.report.stats.means import ALL, CONTROL, caption
 from harness.report.stats.summary import Results
 from harness.report.tables.columns import Choice
 from harness.report.tables.printed import Printed
 from harness.report.tables.suite import comparable, images, rivals, summary_lines, tested, usual
+from harness.report.warnings import marks
 from harness.results.columns import COSTS, ROW
 from harness.results.frame import STATUSES
 from harness.storage import inside
 from harness.storage.store import Store
 
 RESULTS = (
-    *("val_accuracy", "test_accuracy", "difference_base_recalibrated", "verdict_base_recalibrated"),
+    *("test_accuracy", "val_accuracy", "difference_base_recalibrated", "verdict_base_recalibrated"),
     *("p_base_recalibrated", "effect_base_recalibrated", "wins_base_recalibrated", "difference_time_mean"),
     *("difference_control", "verdict_control", "difference_base"),
 )
@@ -96,7 +98,7 @@ def write_page(
         context = _context(store, plan, found, summary, warnings, figures)
         context["printed"] = [(name, TITLES[name], parts) for name, parts in printed.items() if parts]
         (fresh / "index.html").write_text(templates.get_template("index.html").render(context), encoding="utf-8")
-        write_cell_pages(store, plan, found.frame, found.history, templates, fresh / "cells")
+        write_cell_pages(store, plan, found.history, templates, fresh / "cells")
         _replace(fresh, folder)
     finally:
         inside.remove_folder(fresh, ignore_errors=True)
@@ -122,21 +124,25 @@ def _context(
 ) -> dict[str, Any]:
     """What the template of the page is filled with."""
     frame = found.frame
-    counts, results = Counter(frame["status"]), usual(found, RESULTS)
+    counts, explored = Counter(frame["status"]), findings(found)
     lines = [line for _, line in summary_lines(summary, found)]
     links = links_of(frame)
     choices = {name: list(dict.fromkeys(map(str, frame[name]))) for name in ROW}
     of_rows = best_first([line for line in lines if line["model"] != ALL], found.metric, f"{found.metric}_mean")
     over_all = best_first([line for line in lines if line["model"] == ALL], found.metric, f"mean_to_{CONTROL}")
+    results, overall = told(usual(found, RESULTS), of_rows), told(usual(found, RESULTS)[2:], over_all)
+    spent = told(COST_AND_SPEED, of_rows)
     return {
         "suite": plan["suite"],
-        "command": plan["command"],
+        "marks": ", ".join(marks(frame)),
+        "command": " && ".join(plan.get("commands") or [plan["command"]]),
         "planned": plan["created"],
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "counts": [(status, counts[status]) for status in STATUSES],
         "cells": len(frame),
         "left": counts["left"],
-        "headline": headline(found),
+        "subject": subject(frame),
+        "headline": [*conclusions(found), *([counted(explored)] if len(explored) else [])],
         "caption": caption(found.metric),
         "tested": tested(found),
         "comparable": comparable(summary),
@@ -145,13 +151,16 @@ def _context(
         "choices": choices,
         # What all lines have in common is said once, below.
         "names": [name for name in ROW if name == "model" or len(choices[name]) > 1],
-        "heads": [head(name) for name in results],
+        "heads": [head(name, found.metric) for name in results],
         "lines": [body(line, results, links) for line in of_rows],
-        "overall_heads": [head(name) for name in results[2:]],
+        "finding_heads": finding_heads(found.metric),
+        "findings": list(finding_bodies(explored, found.metric)),
+        "explained": EXPLORATORY_WORDS,
+        "overall_heads": [head(name, found.metric) for name in overall],
         "overall_rows": len({line["optimizer"] for line in over_all}) > 1,
-        "overall": [body(line, results[2:], {}) for line in over_all],
-        "cost_heads": [head(name) for name in COST_AND_SPEED],
-        "cost_lines": [body(line, COST_AND_SPEED, {}) for line in of_rows],
+        "overall": [body(line, overall, {}) for line in over_all],
+        "cost_heads": [head(name, found.metric) for name in spent],
+        "cost_lines": [body(line, spent, {}) for line in of_rows],
         "target": found.target_in_words,
         "metrics": METRICS,
         "costs": SPENT,

@@ -6,7 +6,8 @@ Plain training is the control `base_recalibrated`. A training run counts once, h
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -39,16 +40,90 @@ def headline(found: Results) -> list[str]:
 
     Says instead why nothing is tested where there are too few seeds or no control.
     """
-    compared = found.compared[found.compared["alike"].astype("bool")]
+    compared = _alike(found)
+    if not _can_test(compared):
+        return conclusions(found)
+    seen = [*_seen(found, compared), *_rivals(found), *_own(found, compared)]
+    return [*conclusions(found), *map(_as_sentence, seen)]
+
+
+def conclusions(found: Results) -> list[str]:
+    """The sentences of `headline` on what was tested, or on why nothing is."""
+    compared = _alike(found)
     against = compared[(compared["control"] == CONTROL) & (compared["model"] != ALL)]
     if against.empty:
         return [
             "Nothing can be compared yet: no method is finished on a base whose recalibrated weights are evaluated."
         ]
-    if compared["finished"].max() < SEEDS:
-        return [_untested(found, against)]
-    sentences = [*_primary(found), *_seen(found, compared), *_rivals(found), *_own(found, compared)]
-    return [sentence[0].upper() + sentence[1:] for sentence in sentences]
+    return [*map(_as_sentence, _primary(found))] if _can_test(compared) else [_untested(found, against)]
+
+
+FINDINGS = [*ROW_METHOD, "control", "mean", "low", "high", "finished", "verdict"]
+"""The columns of `findings`."""
+
+
+def findings(found: Results) -> pd.DataFrame:
+    """What is exploratory, a line per comparison: every method of a row against plain training, against the control
+    that its preset names (CMD's against the time mean where none is named), and against the plain run of the same
+    length with an annealed rate, whose control is `base_recalibrated, <its optimizer>`.
+
+    Columns: FINDINGS, of which mean, low and high are in the metric's unit. Rows are in the plan's order, in each the
+    verdicts from ahead to behind. Empty where there are too few seeds.
+    """
+    compared, named = _alike(found), own_controls(found.frame)
+    if not _can_test(compared):
+        return pd.DataFrame(columns=FINDINGS)
+    lines = compared[(compared["family"] == EXPLORATORY) & (compared["finished"] >= SEEDS) & (compared["model"] != ALL)]
+    keys = zip(*(lines[name].tolist() for name in ROW_METHOD), strict=True)
+    own = [control_of(named, dict(zip(ROW_METHOD, key, strict=True))) for key in keys]
+    asked = (lines["control"] == CONTROL) | (lines["control"] == pd.Series(own, index=lines.index, dtype="str"))
+    beside = found.rivals[found.rivals["alike"].astype("bool") & (found.rivals["finished"] >= SEEDS)]
+    beside = beside[beside["method"] != CONTROL]
+    beside = beside.assign(control=f"{CONTROL}, " + beside["twin"].astype("str"))
+    table = pd.concat([lines[asked & (lines["method"] != BESIDE)][FINDINGS], beside[FINDINGS]], ignore_index=True)
+    rows = pd.Series(map(tuple, table[ROW].astype("str").to_numpy().tolist()), dtype="object").map(
+        {row: place for place, row in enumerate(found.rows)}
+    )
+    sign = -1 if METRICS[found.metric].higher_is_better else 1
+    order = table.assign(row=rows, place=table["verdict"].map(VERDICTS.index), gain=sign * table["mean"])
+    return table.loc[order.sort_values(["row", "place", "gain"], kind="stable").index].reset_index(drop=True)
+
+
+VERDICTS = ("ahead", "close", "open", "behind")
+"""Where an exploratory interval may lie."""
+
+
+def counted(table: pd.DataFrame) -> str:
+    """How many of `findings` lie where, in a sentence."""
+    ahead, close, open_, behind = (int((table["verdict"] == verdict).sum()) for verdict in VERDICTS)
+    return (
+        f"In {len(table)} exploratory comparisons, whose intervals are not adjusted, the method lies ahead in {ahead}, "
+        f"close in {close} and behind in {behind}; {_are(open_)} open."
+    )
+
+
+def _alike(found: Results) -> pd.DataFrame:
+    """The comparisons under one BatchNorm policy."""
+    return found.compared[found.compared["alike"].astype("bool")]
+
+
+def _can_test(compared: pd.DataFrame) -> bool:
+    """Whether a method is compared with plain training over enough seeds."""
+    plain = (compared["control"] == CONTROL) & (compared["model"] != ALL)
+    return bool(plain.any()) and bool(compared["finished"].max() >= SEEDS)
+
+
+def _as_sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def control_of(named: pd.Series[str], line: Mapping[str, Any]) -> str:
+    """The control beside plain training that a line's method is measured by: of `named` its own, for CMD's methods
+    without one the time mean, and otherwise none, which is empty."""
+    control = named.get(tuple(line[name] for name in ROW_METHOD))
+    if not isinstance(control, str):
+        control = CONTROLS[1] if style_of(str(line["method"])).family == CMD else ""
+    return "" if control in (CONTROL, BESIDE) else control
 
 
 def _name(method: object) -> str:
@@ -208,10 +283,8 @@ def _own(found: Results, compared: pd.DataFrame) -> Iterator[str]:
     for row in _shown_rows(found):
         parts = []
         for _, line in of_row(exploratory, row).iterrows():
-            control = named.get(tuple(line[name] for name in ROW_METHOD))
-            if not isinstance(control, str):
-                control = CONTROLS[1] if style_of(line["method"]).family == CMD else ""
-            if line["control"] == control and control not in (CONTROL, BESIDE):
+            control = control_of(named, dict(line))
+            if line["control"] == control:
                 parts.append(f"{_name(line['method'])} to {_name(control)} ({_size(found, line)}: {line['verdict']})")
         if parts:
             yield f"exploratory, beside their own controls{_where(found, row)}: {joined(parts)}."

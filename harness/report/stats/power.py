@@ -8,17 +8,21 @@ Shape suffixes: C comparisons, Q nodes of an integral.
 
 from __future__ import annotations
 
+import csv
+import io
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
 
 import numpy as np
 from scipy import special
 
 from harness.config import RECALIBRATED, ConfigError
 from harness.report.stats.paired import ALPHA, SEEDS, Floats, half_width
-
-if TYPE_CHECKING:
-    import pandas as pd
+from harness.storage.files import read_bytes
+from harness.storage.inside import files_in, folders
 
 POWER = 0.8
 STD = 0.5
@@ -54,20 +58,41 @@ def findable(std_C: Floats, n_C: Floats, shared_C: Floats, tests: int = 1) -> Fl
     return found_C
 
 
-def observed_std(compared: pd.DataFrame) -> float:
-    """The standard deviation between seeds that earlier results say differences have; STD where they say none.
+def observed_std(lines: Iterable[Mapping[str, Any]]) -> float | None:
+    """The standard deviation between seeds that earlier results say differences have; None where they say none.
 
-    `compared` is a table of `stats.comparisons.comparisons`, such as a suite's comparisons.csv: the median over the
-    methods and rows of it that at least 3 seeds compare with the recalibrated base under its own BatchNorm policy, and
-    that differ at all.
+    `lines` are of `stats.comparisons.comparisons`, each of one row, as numbers or as a suite's comparisons.csv has
+    them: the median over the methods and rows that at least 3 seeds compare with the recalibrated base under its own
+    BatchNorm policy, in points of accuracy, and that differ at all.
     """
-    from harness.report.stats.means import ALL  # with pandas, which a plan does without
-
-    own = compared[
-        (compared["control"] == RECALIBRATED) & (compared["model"] != ALL) & compared["alike"].astype("bool")
+    known = [
+        float(line["std"])
+        for line in lines
+        if line["control"] == RECALIBRATED
+        and line["metric"] == "test_accuracy"
+        and str(line["alike"]) == "True"
+        and int(line["finished"]) >= SEEDS
+        and float(line["std"] or 0) > 0
     ]
-    known = own.loc[(own["finished"] >= SEEDS) & (own["std"] > 0), "std"]
-    return float(known.median()) if len(known) else STD
+    return median(known) if known else None
+
+
+def earlier_std(root: Path, rows: Collection[tuple[str, str]]) -> tuple[float | None, list[str]]:
+    """`observed_std` of the suites below a results folder, over their models and data sets that are among `rows`, and
+    the names of those suites. A table that cannot be read says nothing."""
+    found: list[Mapping[str, Any]] = []
+    suites = []
+    for path in [path for suite in folders(root / "suites") for path in files_in(suite / "tables", "comparisons.csv")]:
+        try:
+            text = io.StringIO(read_bytes(path).decode(), newline="")
+            own = [line for line in csv.DictReader(text) if (line["model"], line["dataset"]) in rows]
+            if observed_std(own) is None:
+                continue
+        except (OSError, ValueError, KeyError, TypeError, csv.Error):
+            continue
+        found += own
+        suites.append(path.parent.parent.name)
+    return observed_std(found), suites
 
 
 def smallest_difference(seeds: int, std_of_differences: float = STD, tests: int = 1) -> float:

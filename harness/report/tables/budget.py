@@ -23,7 +23,8 @@ def budget_tables(table: pd.DataFrame) -> list[Printed]:
         texts = pd.DataFrame([_texts(str(method), cells) for method, cells in own.groupby("method", sort=False)])
         title = f"{', '.join(map(str, row))}: {own['budget'].mean():,.0f} gradient evaluations"
         label = "-".join(["budget", *map(str, row)])
-        printed.append(Printed("As above." if printed else CAPTION, texts, title=title, label=label))
+        short, text = "Validation accuracy in percent on one budget", "As above." if printed else CAPTION
+        printed.append(Printed(text, texts, title=title, label=label, short_caption=short, note=CAPTION))
     return printed
 
 

@@ -34,11 +34,24 @@ class TableColumn:
     meaning: str
     control: str = ""
     """The control that it compares with, if any."""
+    unit: str = ""
+    """The unit of its numbers where the heading does not say it; POINTS stands for that of differences."""
 
     @property
     def short(self) -> str:
         """The heading without the control, which the meaning does not name either."""
         return self.heading.replace(f" ({self.control})", "").replace(self.control, "").strip()
+
+    def headed(self, metric: str) -> str:
+        """The short heading with the unit of its numbers, where methods are compared by a metric."""
+        unit = self.unit
+        if unit == POINTS:
+            unit = "points" if METRICS[metric].unit == "%" else METRICS[metric].title
+        return f"{self.short} ({unit})" if unit else self.short
+
+
+POINTS = "points"
+"""The unit of differences of accuracies; those of losses have the loss's own."""
 
 
 def number(value: float, digits: int, sign: str = "") -> str:
@@ -107,7 +120,7 @@ def _difference(control: str) -> TableColumn:
     meaning = "difference to the method named, paired by seed, with its 95 % interval"
     if control == OWN:
         meaning = "difference to the control that the method's preset names, in parentheses, in the same way"
-    return TableColumn(f"Δ {control}", text, f"mean_to_{control}", meaning, control)
+    return TableColumn(f"Δ {control}", text, f"mean_to_{control}", meaning, control, POINTS)
 
 
 def _verdict(control: str) -> TableColumn:
@@ -145,18 +158,20 @@ def _wins(control: str) -> TableColumn:
         n = line[f"n_to_{control}"]
         return "–" if math.isnan(n) or n == 0 else f"{line[f'wins_to_{control}']:.0f}/{n:.0f}"
 
-    return TableColumn(f"wins ({control})", text, f"wins_to_{control}", "seeds in which it is the better one", control)
+    meaning = "seeds in which it is the better one"
+    return TableColumn(f"wins ({control})", text, f"wins_to_{control}", meaning, control, "seeds")
 
 
-def _plain(name: str, heading: str, digits: int, meaning: str, scale: float = 1.0) -> TableColumn:
-    return TableColumn(heading, lambda line: number(line[name] * scale, digits), name, meaning)
+def _plain(name: str, heading: str, digits: int, meaning: str, scale: float = 1.0, unit: str = "") -> TableColumn:
+    return TableColumn(heading, lambda line: number(line[name] * scale, digits), name, meaning, unit=unit)
 
 
 def _cost(name: str) -> TableColumn:
     spec = MEASURED[name]
     if name in SECONDS:
         return TableColumn(spec.heading, lambda line: seconds(line, name, spec.digits), name, spec.meaning)
-    return _plain(name, spec.heading, spec.digits, spec.meaning, spec.scale)
+    unit = "" if spec.heading.endswith(spec.unit) else spec.unit
+    return _plain(name, spec.heading, spec.digits, spec.meaning, spec.scale, unit)
 
 
 def seconds(line: Line, name: str, digits: int) -> str:
@@ -186,20 +201,23 @@ COLUMNS: dict[str, TableColumn] = {
         lambda line: str(line["n"]) if line["n"] == line["seeds"] else f"{line['n']}/{line['seeds']}",
         "n",
         "seeds that are done, of those planned where they differ",
+        unit="seeds",
     ),
     **{f"difference_{control}": _difference(control) for control in (*CONTROLS, OWN, BESIDE)},
     **{f"verdict_{control}": _verdict(control) for control in (*CONTROLS, OWN)},
     **{f"p_{control}": _p(control) for control in (*CONTROLS, OWN)},
     **{f"effect_{control}": _effect(control) for control in (*CONTROLS, OWN)},
     **{f"wins_{control}": _wins(control) for control in (*CONTROLS, OWN, BESIDE)},
-    "area": _plain("area", "area", 2, "mean height of the validation curve over the base's epochs, percent"),
+    "area": _plain("area", "area", 2, "mean height of the validation curve over the base's epochs", unit="%"),
     "target": _plain("target", "target %", 2, "validation accuracy to reach"),
-    "reached": TableColumn("reached", _reached, "reached", "seeds that reach the target"),
+    "reached": TableColumn("reached", _reached, "reached", "seeds that reach the target", unit="seeds"),
     "epochs_to_target": _plain("epochs_to_target", "epochs to target", 1, "median over seeds, prefix included"),
     "seconds_to_target": TableColumn(
         "s to target", _seconds_to_target, "seconds_to_target", "median over seeds, training and method"
     ),
-    "gradients_to_target": _plain("gradients_to_target", "gradients to target", 0, "median over seeds, in images"),
+    "gradients_to_target": _plain(
+        "gradients_to_target", "gradients to target", 0, "median over seeds, in images", unit="images"
+    ),
     **{name: _cost(name) for name in COSTS},
 }
 STATISTICS = (

@@ -21,7 +21,10 @@ def comparison_tables(comparison: Comparison, choice: Choice) -> list[Printed]:
     for row, own in comparison.table.groupby(ROW, sort=False):
         texts = _texts(own, comparison, choice)
         title, label = ", ".join(map(str, row)), "-".join(["compare", *map(str, row)])
-        tables.append(Printed(text, texts, title=title, notes=notes, label=label))
+        short = f"{in_words(comparison.metric)}, ours against {comparison.other}"
+        tables.append(
+            Printed(text, texts, title=title, notes=notes, label=label, short_caption=short, note=_caption(comparison))
+        )
         text, notes = "As above.", []
     return tables
 

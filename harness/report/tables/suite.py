@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 
+from harness.report.method_styles import style_of
 from harness.report.stats.comparisons import EQUIVALENT, EXPLORATORY_WORDS, PRIMARY_WORDS
 from harness.report.stats.headline import unit_of_difference
-from harness.report.stats.means import ALL, Row, Spread, caption, entries, in_words, marks
+from harness.report.stats.means import ALL, CONTROL, OWN, Row, Spread, caption, entries, in_words, marks
 from harness.report.stats.published import published_spread
 from harness.report.stats.summary import Results
 from harness.report.tables.columns import COLUMNS, PROGRESS, STATISTICS, Choice, interval, probability, verdict
@@ -51,8 +52,39 @@ def main(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printed]
         text = f"{caption(found.metric)} {tested(found)}"
         notes = unfinished(found.frame) if last else ()
         label = "main" if start == 0 else f"main-{start // SIDE_BY_SIDE + 1}"
-        printed.append(Printed(text, texts, marked, notes=notes, label=label))
+        short = in_words(found.metric)
+        printed.append(
+            Printed(text, texts, marked, notes=notes, label=label, short_caption=short, note=note_on_means(found))
+        )
     return printed
+
+
+def seeds_in_words(found: Results) -> str:
+    """How many seeds the rows of a suite have, such as `5 seeds` or `3 to 5 seeds`."""
+    counts = sorted(set(found.frame.groupby(ROW, sort=False)["seed"].nunique()))
+    many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    return f"{many} {'seed' if counts == [1] else 'seeds'}"
+
+
+def note_on_means(found: Results) -> str:
+    """What a mean is and over how many seeds, and what the mark of equivalence says, for the note below a table."""
+    text = f"Mean ± sample standard deviation over {seeds_in_words(found)} (n where fewer), last epoch."
+    marked = found.compared["verdict"].eq(EQUIVALENT) & (found.compared["control"] == CONTROL)
+    within = f" within {found.margin:g} {unit_of_difference(found.metric)}"
+    return text + (f" {EQUAL}: equivalent to {style_of(CONTROL).label}{within}." if marked.any() else "")
+
+
+def note_on_verdicts(found: Results) -> str:
+    """What the verdicts of a table say, for the note below it."""
+    within = f"within {found.margin:g} {unit_of_difference(found.metric)}"
+    primary = (
+        f"Verdicts of primary comparisons (Holm over all of them, 5 %): better, worse, equivalent {within}, undecided "
+        "(finds: what would have been found in 4 of 5 cases). "
+    )
+    return (primary if found.primary else "") + (
+        "Verdicts in parentheses are exploratory, from intervals that are not adjusted: ahead, behind: all of the 95 % "
+        f"interval on one side of 0; close: the 90 % interval {within}; open: neither. {intervals(found)}"
+    )
 
 
 def tested(found: Results) -> str:
@@ -84,8 +116,13 @@ def summary_lines(summary: pd.DataFrame, found: Results) -> Iterator[tuple[tuple
         yield key, {**{str(k): v for k, v in line.items()}, "compared_by": found.metric}
 
 
-def by_row(found: Results, summary: pd.DataFrame, names: Sequence[str], choice: Choice, text: str) -> list[Printed]:
-    """One table per model, dataset and optimizer, and one over all where the columns have something to say of it."""
+def by_row(
+    found: Results, summary: pd.DataFrame, names: Sequence[str], choice: Choice, text: str, short: str, note: str
+) -> list[Printed]:
+    """One table per model, dataset and optimizer, and one over all where the columns have something to say of it.
+
+    `text` says what the numbers are, `short` and `note` do so in the places of a caption and of a note.
+    """
     sections: dict[Row, list[dict[str, Any]]] = {}
     for key, line in summary_lines(summary, found):
         if choice.keeps(key[-1]):
@@ -100,9 +137,19 @@ def by_row(found: Results, summary: pd.DataFrame, names: Sequence[str], choice: 
         for name in shown:
             texts[COLUMNS[name].heading] = [COLUMNS[name].text(line) for line in lines]
         title = together(row) if over_all else ", ".join(row)
-        printed.append(Printed(text, texts, title=title, label="-".join(row)))
+        label = "-".join([*short.lower().split()[:1], *row])
+        columns = [COLUMNS[name] for name in shown]
+        groups = {column.heading: (against(column.control), column.headed(found.metric)) for column in columns}
+        printed.append(Printed(text, texts, title=title, label=label, short_caption=short, note=note, groups=groups))
         text = "As above."
     return printed
+
+
+def against(control: str) -> str:
+    """What stands above the columns that compare with a control; nothing above the others."""
+    if not control:
+        return ""
+    return "against its own control" if control == OWN else f"against {style_of(control).label}"
 
 
 def together(row: Row) -> str:
@@ -119,7 +166,10 @@ _OVER_ALL = {column.value for name, column in COLUMNS.items() if "_to_" in colum
 def statistics(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printed]:
     """Differences to the controls with intervals, verdicts, tests and effects."""
     names = choice.columns or usual(found, STATISTICS)
-    return by_row(found, summary, names, choice, f"{_meanings(names)} {tested(found)}")
+    own = [name for name in names if name not in ("n", *METRICS)]
+    note = f"{note_on_means(found)} {_meanings(own)} {note_on_verdicts(found)}"
+    short = "Differences to the controls"
+    return by_row(found, summary, names, choice, f"{_meanings(names)} {tested(found)}", short, note)
 
 
 def usual(found: Results, names: Sequence[str]) -> tuple[str, ...]:
@@ -133,11 +183,17 @@ def usual(found: Results, names: Sequence[str]) -> tuple[str, ...]:
 def rivals(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printed]:
     """Methods on bases of a constant rate beside the plain annealed run of the same length, model and data."""
     digits, printed = METRICS[found.metric].digits, []
+    unit = " %" if METRICS[found.metric].unit == "%" else ""
+    difference = f"difference ({unit_of_difference(found.metric).removeprefix('of ')})"
     text = (
         f"{in_words(found.metric)} of methods on a base of constant rate, beside the plain run of the same length with "
         "an annealed rate (base_recalibrated of the optimizer named): does a method beat what one would do anyway? "
         "Means ± sample standard deviations over the seeds that both have; difference paired by seed with its 95 % "
         f"interval. {EXPLORATORY_WORDS} {_margin(found)}{intervals(found)}"
+    )
+    note = (
+        f"Mean ± sample standard deviation over {seeds_in_words(found)}; annealed: plain training of the same length "
+        f"at an annealed rate. Differences are paired by seed, with 95 % intervals. {note_on_verdicts(found)}"
     )
     for (*row, twin), lines in found.rivals.groupby([*ROW, "twin"], sort=False):
         shown = [line for line in lines.to_dict("records") if choice.keeps(str(line["method"]))]
@@ -145,17 +201,18 @@ def rivals(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printe
             {
                 "method": str(line["method"]),
                 "n": f"{line['n']}" if line["n"] == line["seeds"] else f"{line['n']}/{line['seeds']}",
-                "method's": Spread(line["method_mean"], line["method_std"], line["n"]).text(digits),
-                "annealed": Spread(line["rival_mean"], line["rival_std"], line["n"]).text(digits),
-                "difference": interval(line["mean"], line["low"], line["high"], digits),
+                f"method's{unit}": Spread(line["method_mean"], line["method_std"], line["n"]).text(digits),
+                f"annealed{unit}": Spread(line["rival_mean"], line["rival_std"], line["n"]).text(digits),
+                difference: interval(line["mean"], line["low"], line["high"], digits),
                 "verdict": verdict({f"{name}_to_rival": line[name] for name in _JUDGED}, "rival", digits),
                 "wins": f"{line['wins']}/{line['n']}",
             }
             for line in shown
         ]
         if texts:
-            title = f"{', '.join(map(str, row))} beside {twin}"
-            printed.append(Printed(text, pd.DataFrame(texts), title=title, label="-".join(["rivals", *map(str, row)])))
+            title, label = f"{', '.join(map(str, row))} beside {twin}", "-".join(["rivals", *map(str, row)])
+            short = f"{in_words(found.metric)} beside plain annealed training"
+            printed.append(Printed(text, pd.DataFrame(texts), title=title, label=label, short_caption=short, note=note))
             text = "As above."
     return printed
 
@@ -165,28 +222,35 @@ _JUDGED = ("verdict", "family", "findable")
 
 def images(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printed]:
     """How many test images a method and its control alone get right, with McNemar's exact test in every seed."""
-    lines: list[dict[str, str]] = []
-    for names, own in found.images.groupby([*ROW_METHOD, "control"], sort=False):
-        line = dict(zip([*ROW_METHOD, "control"], map(str, names), strict=True))
-        if not choice.keeps(line["method"]):
-            continue
-        ps = own["p"].tolist()
-        line |= {
-            "images": f"{own['images'].iloc[0]}",
-            "seeds": f"{len(own)}",
-            "only the method": f"{own['only_method'].mean():.1f}",
-            "only the control": f"{own['only_control'].mean():.1f}",
-            "p by seed": ", ".join(map(probability, ps))
-            if len(ps) <= _PS
-            else f"{probability(min(ps))} to {probability(max(ps))}",
-        }
-        lines.append(line)
     text = (
         "Test images that a method or its control alone gets right, as means per seed, and McNemar's exact test in "
         "every seed, not adjusted. It says whether two trained models differ on such images, not whether two methods "
         "do: two runs of one method differ too."
     )
-    return [Printed(text, pd.DataFrame(lines), names=len(ROW_METHOD) + 1, label="images")] if lines else []
+    note, printed = text, []
+    for row, of_row in found.images.groupby(ROW, sort=False):
+        lines: list[dict[str, str]] = []
+        for names, own in of_row.groupby(["method", "control"], sort=False):
+            method, control = map(str, names)
+            if not choice.keeps(method):
+                continue
+            ps = own["p"].tolist()
+            line = {"method": method, "control": control, "images": f"{own['images'].iloc[0]}", "seeds": f"{len(own)}"}
+            line |= {
+                "only the method (images)": f"{own['only_method'].mean():.1f}",
+                "only the control (images)": f"{own['only_control'].mean():.1f}",
+                "p by seed": ", ".join(map(probability, ps))
+                if len(ps) <= _PS
+                else f"{probability(min(ps))} to {probability(max(ps))}",
+            }
+            lines.append(line)
+        if lines:
+            title, label = ", ".join(map(str, row)), "-".join(["images", *map(str, row)])
+            short = "Test images that one of two alone gets right"
+            table = pd.DataFrame(lines)
+            printed.append(Printed(text, table, names=2, title=title, label=label, short_caption=short, note=note))
+            text = "As above."
+    return printed
 
 
 _PS = 6
@@ -207,7 +271,7 @@ def progress(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Prin
         )
         + f" ∞: most seeds do not reach it. Methods that see the whole run are left out. {comparable(summary)}"
     )
-    return by_row(found, summary, PROGRESS, causal, text)
+    return by_row(found, summary, PROGRESS, causal, text, "Progress", f"{seeds_in_words(found).capitalize()}. {text}")
 
 
 def errors(shares: pd.DataFrame) -> list[Printed]:
@@ -229,7 +293,8 @@ def errors(shares: pd.DataFrame) -> list[Printed]:
         "unexplained, in percent of their motion about the time mean. Principal components bound all linear models "
         "from below."
     )
-    return [Printed(text, pd.DataFrame(lines), names=len(ROW_METHOD), label="errors")] if lines else []
+    short, count = "Motion left unexplained, in percent", len(ROW_METHOD)
+    return [Printed(text, pd.DataFrame(lines), names=count, label="errors", short_caption=short)] if lines else []
 
 
 def _own_dimension(shares: pd.DataFrame) -> int:
@@ -262,7 +327,7 @@ def costs(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printed
         f"Means per seed; training seconds and gradients include the shared prefix, which is the whole run for methods "
         f"that only watch it. {_meanings(COSTS)} {comparable(summary)}"
     )
-    return by_row(found, summary, ("n", *COSTS), choice, text)
+    return by_row(found, summary, ("n", *COSTS), choice, text, "Cost", f"{seeds_in_words(found).capitalize()}. {text}")
 
 
 def comparable(summary: pd.DataFrame) -> str:
@@ -330,6 +395,21 @@ def _paper(
             any_published = True
             texts[f"{method}, published"] = ["" if spread is None else spread.text(2) for spread in theirs]
             marked[f"{method}, published"] = ""
-    note = " Published: Brokman et al., ICLR 2024, mean ± standard deviation of their runs." if any_published else ""
-    text = f"{caption(found.metric)} {tested(found)}{note}"
-    return Printed(text, texts, marked, names=len(names), title=title, label=label)
+    theirs_are = (
+        " Published: Brokman et al., ICLR 2024, mean ± standard deviation of their runs." if any_published else ""
+    )
+    text = f"{caption(found.metric)} {tested(found)}{theirs_are}"
+    groups: dict[str, tuple[str, str]] = {}
+    for name in (name for name in texts.columns if f"{name}, published" in texts.columns):
+        groups |= {name: (style_of(name).label, "ours"), f"{name}, published": (style_of(name).label, "published")}
+    return Printed(
+        text,
+        texts,
+        marked,
+        names=len(names),
+        title=title,
+        label=label,
+        short_caption=in_words(found.metric),
+        note=note_on_means(found) + theirs_are,
+        groups=groups,
+    )

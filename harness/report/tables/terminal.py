@@ -13,7 +13,7 @@ from rich.text import Text
 from harness.report.stats.means import CONTROL, Row, Spread, differences, entries, marks
 from harness.report.stats.rivals import rival_pairs
 from harness.report.tables.printed import Printed
-from harness.report.warnings import BUSY_MARK
+from harness.report.warnings import BUSY_MARK, marked
 from harness.results.columns import BUSY, COLUMNS, ROW, ROW_METHOD
 from harness.results.columns import SECONDS as _SECONDS
 
@@ -56,14 +56,14 @@ def terminal_table(frame: pd.DataFrame) -> Table:
     widths = [max(map(len, column)) for column in zip(*everything, strict=True)]
     whole = Table.grid()
     for row, lines in sections.items():
-        marked = marks(tests[row], "test_accuracy")
-        section = Table(box=box.SIMPLE_HEAD, padding=0, title=Text(" · ".join(row), "bold"), title_justify="left")
+        best, title = marks(tests[row], "test_accuracy"), Text(marked(" · ".join(row), frame), "bold")
+        section = Table(box=box.SIMPLE_HEAD, padding=0, title=title, title_justify="left")
         for name, width in zip(_HEADINGS, widths, strict=True):
             # Padded headings align the sections, and unlike a minimal width they never cut cells off.
             left = name == "method"
             section.add_column(name.ljust(width) if left else name.rjust(width), justify="left" if left else "right")
         for line in lines:
-            section.add_row(*map(Text, line), style="bold" if marked.get(line[0]) == "best" else None)
+            section.add_row(*map(Text, line), style="bold" if best.get(line[0]) == "best" else None)
         whole.add_row(section)
     for section in _rival_sections(frame):
         whole.add_row(section)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,9 @@ from harness.report.stats.means import statistics
 from harness.report.stats.summary import Results, summary
 from harness.report.tables import suite
 from harness.report.tables.columns import Choice
-from harness.report.tables.printed import Printed, latex, markdown
+from harness.report.tables.latex import latex
+from harness.report.tables.printed import Printed, markdown
+from harness.report.warnings import standing
 from harness.results.columns import METRICS, ROW_METHOD
 from harness.results.method_tables import MethodTables, first_with
 from harness.storage.files import csv_text, write_bytes
@@ -69,6 +72,11 @@ def write_errors(shares: pd.DataFrame, folder: Path) -> None:
     write_or_remove(shares, folder / "errors.csv")
 
 
+def _with_standing(tables: Sequence[Printed], frame: pd.DataFrame) -> list[Printed]:
+    """Tables with what makes their view fast or partial as their first notes."""
+    return [replace(table, notes=(*standing(frame), *table.notes)) for table in tables]
+
+
 def write_tables(found: Results, folder: Path, choice: Choice = Choice()) -> pd.DataFrame:  # noqa: B008
     """Write all tables into `folder` and return the summary.
 
@@ -87,8 +95,8 @@ def write_tables(found: Results, folder: Path, choice: Choice = Choice()) -> pd.
         suite.rivals,
         suite.images,
     ):
-        write_printed(printed(found, whole, choice), folder, printed.__name__)
-    write_printed(suite.costs(found, whole, choice), folder, "cost")
+        write_printed(_with_standing(printed(found, whole, choice), found.frame), folder, printed.__name__)
+    write_printed(_with_standing(suite.costs(found, whole, choice), found.frame), folder, "cost")
     write_csv(pd.concat([statistics(found.frame, metric) for metric in METRICS]), folder / "main.csv")
     write_csv(whole, folder / "summary.csv")
     write_csv(found.compared, folder / "comparisons.csv")

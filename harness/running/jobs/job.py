@@ -193,8 +193,9 @@ def ended(record: Record) -> CellEnded:
 
 def note_loss(job: Job, store: Store, cause: Cause) -> None:
     """Have the logs say that the process of a job was lost, which is started again."""
-    for log in dict.fromkeys([job.log_of(cell) for cell in job.cells]):
-        _end_log(job, store.root / log, "lost", Cause(f"{cause.reason}; it goes on from its last epoch", cause.where))
+    lost = Cause(f"{cause.reason}; it goes on from its last epoch", cause.where)
+    for log, cell in {job.log_of(cell): cell for cell in job.cells}.items():
+        _end_log(job, store.root / log, "lost", lost, None if job.kind == "train" else cell)
 
 
 def record_failure(job: Job, store: Store, cells: tuple[CellPlan, ...], cause: Cause) -> None:

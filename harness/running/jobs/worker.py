@@ -220,7 +220,7 @@ class Worker(ABC):
             return
         for entry in cells:
             record = cell_record(self.job, entry.cell, "running", self.base_digest)
-            info = cell_info(record | next_run(self.store, self.base, entry.cell), self.job.settings.suite)
+            info = cell_info(record | next_run(self.store, self.base, entry.cell), self.job.settings.view)
             self._told[entry.key] = info.run_id, 0
             self.tell(RunStarted(entry.key, info))
         self.log_rows(cells)

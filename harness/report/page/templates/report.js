@@ -19,7 +19,7 @@
     for (const [id, [column, direction]] of Object.entries(sorts)) kept.set(`sort-${id}`, `${column} ${direction}`);
     if (choices.row.selectedIndex > 0) kept.set("row", rows[choices.row.value].row.join(" "));
     for (const name of ["metric", "x"]) if (choices[name].selectedIndex > 0) kept.set(name, choices[name].value);
-    if (!choices.bands.checked) kept.set("bands", "off");
+    if (choices.bands && !choices.bands.checked) kept.set("bands", "off");
     const before = hiddenAtFirst();
     if (hidden.size !== before.size || [...hidden].some((m) => !before.has(m))) kept.set("hidden", [...hidden].join(" "));
     history.replaceState(null, "", `#${kept}`);
@@ -36,7 +36,7 @@
       const known = [...choices[name].options].some((option) => option.value === kept.get(name));
       choices[name].value = known ? kept.get(name) : choices[name].options[0].value;
     }
-    choices.bands.checked = kept.get("bands") !== "off";
+    if (choices.bands) choices.bands.checked = kept.get("bands") !== "off";
     hidden = kept.has("hidden") ? new Set(kept.get("hidden").split(" ").filter(Boolean)) : hiddenAtFirst();
     sorts = {};
     for (const table of tables) {
@@ -203,7 +203,7 @@
       margin: { l: 50, r: 12, t: 12, b: 45 }, hovermode: "x unified", font: { family: "system-ui, sans-serif", size: 13, color: "#1a1a1a" },
       xaxis: { ...axis, title: { text: label(choices.x) } }, yaxis: { ...axis, title: { text: label(choices.metric) } },
     };
-    const data = shown.flatMap((method) => traces(method, metric, x, choices.bands.checked));
+    const data = shown.flatMap((method) => traces(method, metric, x, choices.bands?.checked));
     Plotly.react("plot", data, layout, {
       displaylogo: false, responsive: true, plotlyServerURL: "", modeBarButtonsToRemove: ["select2d", "lasso2d", "sendChartToCloud"],
     });
@@ -240,6 +240,10 @@
     find("#curve-table .scroll").replaceChildren(table);
   }
 
+  // What no curve has is not offered.
+  const drawn = (name) => rows.some((row) => row.methods.some((method) => method.values[name]?.some((value) => value)));
+  for (const option of [...choices.metric.options]) if (rows.length && !drawn(`${option.value}_mean`)) option.remove();
+  if (![...choices.metric.options].some((option) => drawn(`${option.value}_std`))) choices.bands.closest("label").remove();
   rows.forEach((entry, place) => choices.row.add(new Option(entry.row.join(", "), String(place))));
   choices.addEventListener("input", () => { draw(); remember(); });
   choices.addEventListener("submit", (event) => event.preventDefault());
