@@ -238,7 +238,7 @@ def _code_of(error: BaseException, verb: str) -> int:
     from harness.storage.masking import masked_text
 
     if isinstance(error, ConfigError | CorruptFile):
-        print(f"error: {printable(masked_text(str(error)))}", file=sys.stderr)
+        print(f"error: {seen(masked_text(str(error)))}", file=sys.stderr)
         return 2
     if not isinstance(error, OSError):
         raise error

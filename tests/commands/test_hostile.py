@@ -111,7 +111,7 @@ def test_no_model_is_built_that_a_command_would_refuse(hostile):
         ((*model, "timm"), "local-dir:/tmp", "model.test_resnet.timm must be a timm model"),
         ((*model, "kwargs"), {"checkpoint_path": "/etc/passwd"}, "kwargs must not hold checkpoint_path"),
         ((*model, "kwargs"), {"pretrained_cfg": {"file": "x"}}, "kwargs must not hold pretrained_cfg"),
-        (("config", "base"), {"model": 1}, "must hold the configuration of its base"),
+        (("config", "base"), {"model": {}}, "must hold the configuration of its base"),
     ):
         whole = path.read_bytes()
         hostile.change(path, place, value)
