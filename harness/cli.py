@@ -1,23 +1,22 @@
 """The command `traindyn` and its verbs. Help and completion import no heavy library."""
 
-# PYTHON_ARGCOMPLETE_OK
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
 import shlex
-import signal
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from harness.packages import CONF
+from harness import interrupt
 from harness.terminal import patient_streams
 from harness.validation import ConfigError, printable, reason, seen
+from harness.verbs.completion import complete
+from harness.verbs.words import DESCRIPTION, EXAMPLES, GLOSSARY, NO_CONFIGURATION, OVERRIDES, SUMMARIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,91 +24,6 @@ if TYPE_CHECKING:
 
     from harness.planning.experiment import Experiment
     from harness.planning.plan import Plan
-
-DESCRIPTION = """\
-Benchmark of methods that model or exploit the training dynamics of neural networks.
-
-Every base (model, dataset, optimizer, seed) is trained once; methods watch it, replay
-it or branch from it. Results are kept in a folder and never computed twice."""
-
-OVERRIDES = """\
-what to run, as key=value pairs:
-  suite=quick                      a stated collection of everything below
-  model=resnet18                   a preset, any timm name, a list [a,b], or all
-  dataset=, optimizer=, method=    likewise
-  seeds=[0,1,2] epochs=30          any key of conf/config.yaml
-  method.cmd_online.modes=20       a value of one preset
-  fast=true                        the smallest version of anything, to try it out
-  results_dir=results              where results are kept and found again
-  name=mine                        of the view, suites/mine/; otherwise the suite's, or what was run
-"""
-
-TRACKER_OVERRIDES = """\
-what and where, as key=value pairs:
-  name=quick results_dir=results   a view (suite=quick is the same), otherwise the latest; and where its results are
-  tracker=wandb                    wandb or csv
-  tracker.mode=online              auto, online or offline
-  tracker.project=, .entity=, .base_url=, .tags=, .notes=, .artifacts=none|tables|models|all
-"""
-
-REPORT = """\
-what to report on, as key=value pairs:
-  name=quick                       a view, finished or not (suite=quick is the same); otherwise the latest
-  results_dir=results              where its results are
-  tables.columns=[base,swa,n]      methods and columns to show; of the default tables all
-  tables.metric=test_accuracy      test_accuracy | test_loss | val_accuracy | val_loss: what is compared
-  tables.target=85                 validation accuracy to reach; of itself what the recalibrated base ends with
-  tables.budget=base               also compare on one budget of gradients: base, or a number
-  compare=published                also compare with published, another results folder, or a CSV of means
-  figures=none                     all | none: tables and page alone
-  figures.width=column             column | text: every figure 3.25 or 6.75 inches wide, all text 7 points at that width
-  figures.title=false              figures without titles, for a paper that has them in captions
-  figures.landscape=21             also the loss over a plane of each model, on so many points a side; resumable
-"""
-
-EXAMPLES = {
-    "plan": "traindyn plan suite=quick",
-    "run": "traindyn run suite=quick\n  traindyn run model=resnet10t dataset=digits method=[base,cmd_online]",
-    "tune": "traindyn tune method=cmd_online suite=quick trials=50\n"
-    "  traindyn tune suite=quick method=all trials=30 && traindyn run suite=quick tuned=true",
-    "report": "traindyn report suite=quick\n  traindyn report suite=quick tables.columns=[base,swa,cmd_online] --open",
-    "publish": "traindyn publish suite=quick\n  traindyn publish suite=quick tracker=csv\n"
-    "  traindyn publish suite=quick tracker.mode=online tracker.project=mine tracker.artifacts=all",
-    "sync": "traindyn sync\n  traindyn sync results_dir=results tracker.entity=my-team",
-    "doctor": "traindyn doctor\n  traindyn doctor results_dir=results repair=true free=true",
-    "merge": "traindyn merge from=/mnt/other/results results_dir=results",
-}
-SUMMARIES = {
-    "plan": "show bases and cells, what is done, and what the rest will cost",
-    "run": "do what is left of a plan, and print the table",
-    "tune": "search the parameters of methods by validation data, the same budget for each",
-    "report": "rebuild a view's frame, tables, figures and page from the records, and print the table",
-    "publish": "give a tracker (W&B, or tracker=csv) what it lacks of a view, from the records",
-    "sync": "send the W&B runs that were kept offline, and say what is where",
-    "doctor": "check packages, devices and a results folder, and set it right on request",
-    "merge": "take over what another results folder has and this one lacks",
-}
-DOCTOR = """\
-what to examine, as key=value pairs:
-  results_dir=results              the folder
-  repair=true                      set damaged files aside, to be made anew, and drop what killed processes left
-  free=true                        drop snapshots, states and files set aside that no plan keeps
-"""
-
-MERGE = """\
-what to merge, as key=value pairs:
-  from=DIR                         the other results folder; it is only read
-  results_dir=results              the folder that takes over
-"""
-
-VIEWS = {
-    "report": REPORT,
-    "publish": TRACKER_OVERRIDES,
-    "sync": TRACKER_OVERRIDES,
-    "doctor": DOCTOR,
-    "merge": MERGE,
-}
-"""verbs that resolve no configuration, and what they take"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -133,31 +47,9 @@ class _Version(argparse.Action):
         raise SystemExit(0)
 
 
-def _presets(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
-def _complete(prefix: str, **_: Any) -> list[str]:
-    """Completions of a key=value argument."""
-    groups = ("suite", "model", "dataset", "optimizer", "method", "tracker", "engine")
-    key, equals, _value = prefix.partition("=")
-    if equals and key in groups:
-        return [f"{key}={name}" for name in _presets(key)]
-    return [f"{group}=" for group in groups] + [
-        "seeds=",
-        "epochs=",
-        "batch_size=",
-        "fast=true",
-        "trials=",
-        "tuned=true",
-        "results_dir=",
-        "name=",
-    ]
-
-
 def _parser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(prog="traindyn", description=DESCRIPTION, formatter_class=formatter)
+    parser = _Parser(prog="traindyn", description=DESCRIPTION, epilog=GLOSSARY, formatter_class=formatter)
     parser.add_argument("--version", action=_Version, help="show the versions of traindyn and of Python, and leave")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
     for verb, summary in SUMMARIES.items():
@@ -165,12 +57,16 @@ def _parser() -> argparse.ArgumentParser:
             verb,
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
-            epilog=f"{VIEWS.get(verb, OVERRIDES)}\nexamples:\n  {EXAMPLES[verb]}",
+            epilog=f"{NO_CONFIGURATION.get(verb, OVERRIDES)}\nexamples:\n  {EXAMPLES[verb]}",
             formatter_class=formatter,
         )
         if verb == "report":
             one.add_argument("--open", action="store_true", help="show the page in a browser, where there is a screen")
-        if verb == "report" or verb not in VIEWS:
+        if verb == "plan":
+            one.add_argument(
+                "--details", action="store_true", help="also every base, operations, and what methods hold"
+            )
+        if verb in ("report", "list") or verb not in NO_CONFIGURATION:
             one.add_argument(
                 "--config-dir",
                 action="append",
@@ -180,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
                 help="a folder with presets (DIR/method/mine.yaml) and modules of your own; repeatable",
             )
         argument = one.add_argument("overrides", nargs="*", metavar="key=value", help="see below")
-        argument.completer = _complete  # type: ignore[attr-defined]
+        argument.completer = complete  # type: ignore[attr-defined]
     return parser
 
 
@@ -210,6 +106,8 @@ def _code(arguments: Sequence[str] | None) -> int:
     parsed.overrides += unknown
     # Hydra's own syntax allows ~key and +key, which argparse takes as positional already.
     verbs = {
+        "list": _list,
+        "show": _show_configuration,
         "plan": _plan,
         "run": _run,
         "tune": _tune,
@@ -221,19 +119,16 @@ def _code(arguments: Sequence[str] | None) -> int:
     }
     verb = verbs[parsed.verb]
     try:
-        with _interrupted_by_sigterm():
-            code = verb(parsed, " ".join(["traindyn", *map(shlex.quote, given)]))
+        with interrupt.sigterm_too():
+            return verb(parsed, " ".join(["traindyn", *map(shlex.quote, given)]))
     except (Exception, KeyboardInterrupt) as error:
-        code = _code_of(error, parsed.verb)
-    return code
+        return _code_of(error, parsed.verb)
 
 
 def _code_of(error: BaseException, verb: str) -> int:
     """The exit code of a command that ended with an error, which is said in one line; a fault of ours is raised."""
     if _was_interrupted(error):
-        unit = "trial" if verb == "tune" else "epoch"
-        print(f"interrupted: run the same command again to go on from the last finished {unit}", file=sys.stderr)
-        return 130
+        return interrupt.said(verb)
     from harness.storage.files import CorruptFile, is_disk_trouble
     from harness.storage.masking import masked_text
 
@@ -255,23 +150,6 @@ def _was_interrupted(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None
-
-
-@contextlib.contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """SIGTERM is as Ctrl-C in the block, but for a command that is called in a thread, which hears no signal."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -311,6 +189,11 @@ def _make_plan(parsed: argparse.Namespace, command: str) -> Plan:
     return plan
 
 
+def _say(console: Console, text: str) -> None:
+    """One line or several: on a terminal wrapped at words, elsewhere each as it is."""
+    console.print(text, highlight=False, soft_wrap=not console.is_terminal)
+
+
 def _console() -> Console:
     from rich.console import Console
 
@@ -324,20 +207,50 @@ def _console() -> Console:
     return Plainly(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
 
 
+def _list(parsed: argparse.Namespace, command: str) -> int:
+    from harness.verbs.listing import listing
+
+    words = [text for text in parsed.overrides if "=" not in text]
+    given = [text for text in parsed.overrides if "=" in text]
+    others = [text for text in given if not text.startswith("results_dir=")]
+    if others:
+        raise ConfigError(f"list takes what to list and results_dir= only, got {others[0]!r}")
+    root = given[-1].partition("=")[2] if given else "results"
+    for line in listing(words, parsed.config_dir, Path(os.path.expanduser(root))):
+        print(line)
+    return 0
+
+
+def _show_configuration(parsed: argparse.Namespace, command: str) -> int:
+    with _saying("composing"):
+        from harness.planning.compose import Request
+        from harness.verbs.show import suite_text
+
+        text = suite_text(Request(tuple(parsed.overrides), tuple(parsed.config_dir)), command)
+    print(text, end="")
+    return 0
+
+
 def _plan(parsed: argparse.Namespace, command: str) -> int:
     with _saying("planning"):
+        from harness.planning.duration import duration
         from harness.planning.estimate import estimate
         from harness.planning.flops import work_left
-        from harness.planning.summary import plan_table, plan_text
+        from harness.planning.summary import bases_table, cost_text, details_text, plan_table, plan_text
 
         plan = _make_plan(parsed, command)
-        cost, work = estimate(plan), work_left(plan)
-    console = _console()
+        cost, work, time = estimate(plan), work_left(plan), duration(plan)
+    console, settings = _console(), plan.experiment.settings
+
     _say_view(plan, console)
+    _say(console, cost_text(plan, cost, time, work))
+    _say(console, f"\nview {settings.view} in {settings.results_dir}")
     console.print(plan_table(plan))
-    console.print(plan_text(plan, cost), markup=False, highlight=False, soft_wrap=True)
-    for line in (*work.sentences(), _power(plan)):
-        console.print(line, highlight=False)
+    _say(console, f"\n{plan_text(plan, cost)}")
+    _say(console, _power(plan))
+    if parsed.details:
+        console.print("", bases_table(plan), "")
+        _say(console, details_text(plan, cost, work))
     return 0
 
 
@@ -367,9 +280,8 @@ def _power(plan: Plan) -> str:
     known = f"as in {', '.join(suites)}" if suites else "which is assumed"
     size = "no difference: fewer than 3 seeds" if found != found else f"differences of {found:.1f} points and more"
     return (
-        f"tests {tests} comparisons with {seeds} seeds each and finds {size}, in 4 of 5 cases, "
-        f"where differences vary by {std or STD:.2g} points between seeds, "
-        f"{known}; the test images' own error aside"
+        f"finds {size}: {tests} comparisons with {seeds} seeds each, 4 times of 5, "
+        f"where differences vary by {std or STD:.2g} points between seeds, {known}"
     )
 
 
@@ -383,22 +295,24 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
         left = "left" in plan.statuses.values()
     console = _console()
     _say_view(plan, console)
-    if left:
-        from harness.running.engine.local import warm_up
-        from harness.tracking import check_environment
+    with interrupt.gently():
+        if left:
+            from harness.running.engine.local import warm_up
+            from harness.tracking import check_environment
 
-        check_environment(plan.experiment.settings.tracker)
-        warm_up()
-        plan = _with_data(plan, lambda: _make_plan(parsed, command), console)
-        check_room(plan, estimate(plan))
-    write_joined(plan.store, plan.as_record())
-    if "left" in plan.statuses.values():
-        return _execute(plan, tuple(str(folder.resolve()) for folder in parsed.config_dir), console)
+            check_environment(plan.experiment.settings.tracker)
+            warm_up()
+            plan = _with_data(plan, lambda: _make_plan(parsed, command), console)
+            check_room(plan, estimate(plan))
+        write_joined(plan.store, plan.as_record())
+        if "left" in plan.statuses.values():
+            return _execute(plan, tuple(str(folder.resolve()) for folder in parsed.config_dir), console)
     ended = Counter(plan.statuses.values())
     again = " (redo=failed runs those again)" if ended["failed"] else ""
     sums = ", ".join(f"{count} {status}" for status, count in ended.items())
-    console.print(f"nothing is left of this plan: {sums}{again}", highlight=False)
-    return _show(plan, console)
+    _say(console, f"nothing is left of this plan: {sums}{again}")
+    with interrupt.gently():
+        return _show(plan, console)
 
 
 def _with_data(plan: Plan, again: Callable[[], Plan], console: Console) -> Plan:
@@ -410,21 +324,28 @@ def _with_data(plan: Plan, again: Callable[[], Plan], console: Console) -> Plan:
         from harness.problem.models import obtain_weights
 
         if config.model.pretrained is True:
-            console.print(f"pretrained weights of {config.model.name}: looking for them", highlight=False)
+            _say(console, f"pretrained weights of {config.model.name}: looking for them")
         obtain_weights(config.model, config.dataset)
     datasets = {base.config.dataset.name: base.config.dataset for base in plan.bases}
     messages = [message for message in (obtain(dataset) for dataset in datasets.values()) if message is not None]
     for message in messages:
-        console.print(message, highlight=False)
+        _say(console, message)
     plan = again() if messages else plan
     for note in plan.notes:
-        console.print(note, highlight=False, soft_wrap=True)
+        _say(console, note)
     return plan
 
 
 def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
     """Run what is left, followed by a tracker, and show the suite."""
     settings, root = plan.experiment.settings, plan.store.root
+    with _saying("estimating the time it takes"):
+        from harness.planning.duration import duration
+        from harness.planning.estimate import estimate
+        from harness.planning.summary import run_text
+
+        time = duration(plan)
+        text = run_text(plan, estimate(plan), time)
     with contextlib.ExitStack() as stack:
         with _saying("starting"):
             from harness.publishing.tracking_process import TrackingProcess
@@ -441,10 +362,11 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
             events = stack.enter_context(EventFolder(plan.store))
             engine = open_engine(settings.engine, plan.bases[0].config.device, events.path)
             ended = sum(status != "left" for status in plan.statuses.values())
-            display = Display(console, ended, len(plan.statuses), epochs_left(plan), engine.slots)
+            display = Display(console, ended, len(plan.statuses), epochs_left(plan), engine.slots, time.per_epoch)
             tracking = None
             if tracks(settings.tracker):
                 tracking = TrackingProcess(settings.tracker, root, settings.view, METHOD, events.path)
+        display.line(text)
         display.start()
         try:
             try:
@@ -455,7 +377,7 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
                 engine.close()
             code = _show(plan, console)
             for line in () if tracking is None else tracking.finish():
-                console.print(line, highlight=False, soft_wrap=True)
+                _say(console, line)
         except BaseException:
             if tracking is not None:
                 tracking.leave()
@@ -487,11 +409,12 @@ def _tune_rates(experiment: Experiment, parsed: argparse.Namespace, command: str
             _execute(plan, tuple(str(folder.resolve()) for folder in parsed.config_dir), console)
         return load_frame(root, asked.settings.view)
 
-    tables = search_rates(experiment, run, _console_line())
+    with interrupt.gently():
+        tables = search_rates(experiment, run, _console_line())
     folder = root / "tuning" / experiment.settings.suite / "base"
     write_rates(folder, tables, command)
     console.print(rates_table(tables))
-    console.print(f"rates: {folder}", markup=False, highlight=False, soft_wrap=True)
+    _say(console, f"rates: {folder}")
     return 0 if all(table["best"].any() for table in tables) else 1
 
 
@@ -516,11 +439,12 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
         warm_up()
         from harness.tune.command import tune
     console = _console()
-    plan = _with_data(plan, lambda: _make_plan(parsed, command), console)
-    check_room(plan, estimate(plan))
     folders = tuple(parsed.config_dir)
     python_path = tuple(str(folder.resolve()) for folder in folders)
-    with EventFolder(plan.store) as events:
+    with interrupt.gently():
+        plan = _with_data(plan, lambda: _make_plan(parsed, command), console)
+        check_room(plan, estimate(plan))
+    with interrupt.gently(), EventFolder(plan.store) as events:
         engine = open_engine(plan.experiment.settings.engine, plan.bases[0].config.device, events.path)
         with contextlib.closing(engine):
             return tune(plan, engine, events, console, folders, python_path)
@@ -537,8 +461,8 @@ def _show(plan: Plan, console: Console) -> int:
         frame = write_views(store, view)
     console.print(terminal_table(frame))
     for warning in warnings(frame, store.root):
-        console.print(warning, highlight=False, soft_wrap=True)
-    console.print(f"tables and frame: {store.suite_folder(view)}", highlight=False, soft_wrap=True)
+        _say(console, warning)
+    _say(console, f"tables and frame: {store.suite_folder(view)}")
     asked = frame[frame["cell_key"].isin([cell.key for _, cell in plan.cells])]
     return 1 if (asked["status"] == "failed").any() else 0
 
@@ -553,9 +477,10 @@ def _report(parsed: argparse.Namespace, command: str) -> int:
 
         def say(text: str) -> None:
             done_saying()
-            console.print(text, highlight=False, soft_wrap=True)
+            _say(console, text)
 
-        report = make_report(options, say)
+        with interrupt.gently():
+            report = make_report(options, say)
     frame = report.found.frame
     console.print(printed_table(report.tables) if report.tables else terminal_table(frame))
     notes = warnings(frame, options.root)
@@ -572,7 +497,8 @@ def _publish(parsed: argparse.Namespace, command: str) -> int:
     given = read_arguments(PublishArguments, "publish", parsed.overrides)
     from harness.publishing.publish import publish
 
-    return publish(given, _console_line())
+    with interrupt.gently():
+        return publish(given, _console_line())
 
 
 def _sync(parsed: argparse.Namespace, command: str) -> int:
@@ -581,7 +507,8 @@ def _sync(parsed: argparse.Namespace, command: str) -> int:
     given = read_arguments(SyncArguments, "sync", parsed.overrides)
     from harness.publishing.sync import sync
 
-    return sync(given, _console_line())
+    with interrupt.gently():
+        return sync(given, _console_line())
 
 
 def _doctor(parsed: argparse.Namespace, command: str) -> int:
@@ -590,7 +517,8 @@ def _doctor(parsed: argparse.Namespace, command: str) -> int:
     given = read_arguments(DoctorArguments, "doctor", parsed.overrides)
     from harness.upkeep.doctor import doctor
 
-    return doctor(Path(given.results_dir), given.repair, given.free, _console_line())
+    with interrupt.gently():
+        return doctor(Path(given.results_dir), given.repair, given.free, _console_line())
 
 
 def _merge(parsed: argparse.Namespace, command: str) -> int:
@@ -599,9 +527,10 @@ def _merge(parsed: argparse.Namespace, command: str) -> int:
     given = read_arguments(MergeArguments, "merge", parsed.overrides)
     from harness.upkeep.merge import merge
 
-    return merge(Path(given.results_dir), Path(given.other), _console_line())
+    with interrupt.gently():
+        return merge(Path(given.results_dir), Path(given.other), _console_line())
 
 
 def _console_line() -> Callable[[str], None]:
     console = _console()
-    return lambda line: console.print(line, highlight=False, soft_wrap=True)
+    return lambda line: _say(console, line)

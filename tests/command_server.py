@@ -10,6 +10,7 @@ that start the console script themselves.
 
 import atexit
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 import weakref
@@ -93,6 +95,8 @@ def _become(request, streams):
     os.setsid()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
+    if os.isatty(0):
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -155,19 +159,22 @@ def main(address):
 
 
 class Forked:
-    """A command of the server's, used like a `subprocess.Popen` with text pipes."""
+    """A command of the server's, used like a `subprocess.Popen` with text pipes; or on the terminal of a descriptor."""
 
-    def __init__(self, arguments, folder, environment):
+    def __init__(self, arguments, folder, environment, terminal=None):
         self.args = [str(COMMAND), *arguments]
         request = json.dumps({"arguments": arguments, "folder": str(folder), "environment": environment}).encode()
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(_address())
-        self.stdout, out = _pipe()
-        self.stderr, err = _pipe()
-        with open(os.devnull) as nothing:
-            socket.send_fds(self._connection, [LENGTH.pack(len(request))], [nothing.fileno(), out, err])
-        os.close(out)
-        os.close(err)
+        if terminal is not None:
+            socket.send_fds(self._connection, [LENGTH.pack(len(request))], [terminal] * 3)
+        else:
+            self.stdout, out = _pipe()
+            self.stderr, err = _pipe()
+            with open(os.devnull) as nothing:
+                socket.send_fds(self._connection, [LENGTH.pack(len(request))], [nothing.fileno(), out, err])
+            os.close(out)
+            os.close(err)
         self._connection.sendall(request)
         (self.pid,) = LENGTH.unpack(_received(self._connection, LENGTH.size))
         self.returncode = None

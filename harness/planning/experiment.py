@@ -25,3 +25,5 @@ class Experiment:
     """what a person must know of the settings, one line each"""
     added: tuple[str, ...] = ()
     """controls that were not asked for, and are here for comparison"""
+    entries: tuple[tuple[str, str, str, dict[str, Any]], ...] = ()
+    """model, dataset and optimizer of every base but its seed, and its values with all laid over them"""

@@ -1,19 +1,16 @@
-"""What the rest of a plan asks of a device: floating-point operations, and hours at a rate that is said.
-
-A trained image costs three forward passes: forward, and backward to inputs and weights.
-"""
+"""What the rest of a plan asks of a device: floating-point operations, and hours at a rate that is said."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.config import BaseConfig
 from harness.planning.estimate import epochs_to_train
 from harness.planning.model_cost import image_cost
 from harness.planning.plan import BasePlan, CellPlan, Plan
+from harness.planning.speed import TRAINED
 from harness.problem.datasets import check_sizes
 
-TRAINED = 3
-"""forward passes that a trained image costs"""
 ASSUMED_RATE = 10e12
 """operations per second of one GPU in float32, assumed where nothing is recorded"""
 
@@ -45,14 +42,14 @@ class Work:
         if self.training + self.evaluation == 0:
             return []
         rate = f"{self.rate / 1e12:.3g} TFLOP/s"
-        if self.recorded_bases > 0:
-            unit = "GPU" if self.device == "cuda" else "CPU job"
-            basis = f"{unit}-hours at {rate}, which {self.recorded_bases} bases of this plan reached here"
-        else:
-            basis = f"GPU-hours at {rate} in float32, a rate that is assumed: nothing of this plan is recorded here"
+        unit, basis = "GPU" if self.device == "cuda" else "CPU job", ""
+        if self.recorded_bases > 0 or self.device == "cuda":
+            recorded = f"which {self.recorded_bases} bases of this plan reached here"
+            assumed = "a rate that is assumed: no base of this plan is recorded here"
+            basis = f": {self.hours:.3g} {unit}-hours at {rate}, {recorded if self.recorded_bases else assumed}"
         lines = [
             f"work: {self.training:.2g} operations in training and {self.evaluation:.2g} in evaluation, counted layer "
-            f"by layer (line searches and the methods' own arithmetic aside): about {self.hours:.3g} {basis}",
+            f"by layer, line searches and the methods' own arithmetic aside{basis}",
             f"activations of a training batch: up to {self.activation_bytes / 1e9:.2g} GB in float32 "
             f"({self.activation_model})",
         ]
@@ -64,7 +61,13 @@ class Work:
         return lines
 
 
-def _evaluated_images(plan: Plan, base: BasePlan, cell: CellPlan) -> int:
+def images_per_epoch(config: BaseConfig) -> int:
+    """Images that a base trains on in an epoch."""
+    images = config.batch_size * (check_sizes(config.dataset).train // config.batch_size)
+    return images if config.batches_per_epoch is None else min(images, config.batch_size * config.batches_per_epoch)
+
+
+def evaluated_images(plan: Plan, base: BasePlan, cell: CellPlan) -> int:
     """Images of validation, test and recalibration that a cell takes to evaluate."""
     evaluate, sizes = plan.experiment.evaluate, check_sizes(base.config.dataset)
     first = 0 if cell.branch is None else cell.branch.prefix
@@ -84,12 +87,10 @@ def work_left(plan: Plan) -> Work:
     for base in plan.bases:
         config = base.config
         cost = image_cost(config.model, config.dataset)
-        images = config.batch_size * (check_sizes(config.dataset).train // config.batch_size)
-        if config.batches_per_epoch is not None:
-            images = min(images, config.batch_size * config.batches_per_epoch)
+        images = images_per_epoch(config)
         left = [cell for cell in base.cells if plan.statuses[cell.key] == "left"]
         training += TRAINED * cost.operations * images * sum(epochs_to_train(plan, base, left))
-        evaluation += cost.operations * sum(_evaluated_images(plan, base, cell) for cell in left)
+        evaluation += cost.operations * sum(evaluated_images(plan, base, cell) for cell in left)
         known = plan.base_records[base.key]
         if known is not None and known["status"] == "done" and known["seconds"].get("train", 0.0) > 0:
             recorded += 1

@@ -143,8 +143,8 @@ def with_lengths(name: str, values: Mapping[str, Any], epochs: int) -> dict[str,
         places[f"{key}.fast"] = whole["fast"] = dict(whole["fast"])
     for parameter, given in lengths.items():
         bounds = faults.tried(from_mapping, LengthBounds, f"{key}.lengths.{parameter}", given)
-        for place, inner in places.items() if bounds is not None else ():
-            if parameter in inner:
+        for place, inner in places.items():
+            if bounds is not None and parameter in inner:
                 with faults.gathered():
                     inner[parameter] = _whole(f"{place}.{parameter}", inner[parameter], epochs, bounds)
     faults.check()

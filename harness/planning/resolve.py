@@ -423,7 +423,9 @@ def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str,
     assert evaluate is not None
     assert statistics is not None
     said = tuple(dict.fromkeys([*notes, *controls.notes()]))
-    return Experiment(settings, evaluate, tuple(bases), command, values, tune, statistics, said, controls.names)
+    return Experiment(
+        settings, evaluate, tuple(bases), command, values, tune, statistics, said, controls.names, tuple(entries)
+    )
 
 
 def _bases(

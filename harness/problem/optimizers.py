@@ -83,12 +83,12 @@ def _try_out(config: OptimizerConfig) -> None:
         del params[name]
     while (error := _refusal(cls, params)) is not None and (params or not faults):
         said = reason(error)
-        name = next((name for name in params if _is_about(cls, params, name, said)), None)
-        if name is None:
+        refused = next((name for name in params if _is_about(cls, params, name, said)), None)
+        if refused is None:
             faults.lines += [] if faults else [f"{key}: {said}"]
             break
-        value = params.pop(name)
-        faults.lines.append(f"{key}.{name} must be a value that {cls.__name__} takes, got {value!r}: {said}")
+        value = params.pop(refused)
+        faults.lines.append(f"{key}.{refused} must be a value that {cls.__name__} takes, got {value!r}: {said}")
     faults.check()
 
 

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, RenderableType, RenderResult
+from rich.control import Control
 from rich.live import Live
+from rich.segment import ControlType
 from rich.table import Table
 from rich.text import Text
 
 from harness.causes import short_path
-from harness.running.events import CellEnded, EpochEnded, JobResumed
+from harness.fitting import FirstThatFits
+from harness.planning.duration import Problem, problem
+from harness.running.events import BatchesDone, CellEnded, EpochEnded, JobResumed
 from harness.storage.masking import masked_text
 
 if TYPE_CHECKING:
     from harness.running.jobs import Job
+
+PACES = 10
+"""epochs of a model, the latest, whose mean is its pace"""
+SAY_SECONDS = 60.0
+"""between plain lines of a job within an epoch"""
+KEPT_LINES = 200
+"""lines above the live view that are shown again where a window was made too narrow for it"""
 
 
 def duration(seconds: float) -> str:
@@ -37,14 +49,90 @@ class _Line:
 
     job: Job
     since: float
+    said: float
+    """when there was a plain line of it, or it began"""
     epoch: int = 0
+    """epochs that have ended"""
+    batches: int = 0
+    """of the epoch under way, of `of`"""
+    of: int = 0
     images_per_second: float = 0.0
+    epoch_seconds: float | None = None
+    """of the epoch under way, as far as its batches tell"""
     best: float | None = None
-    heard: float = field(default_factory=time.monotonic)
+    heard: float | None = None
+    """when the epoch under way began"""
 
     @property
     def best_text(self) -> str:
         return "" if self.best is None else f"{self.best:.2f}"
+
+    @property
+    def speed_text(self) -> str:
+        return f"{self.images_per_second:,.0f}" if self.images_per_second > 0 else ""
+
+    @property
+    def epoch_text(self) -> str:
+        """The epoch under way where it is known how far it is, otherwise the last one that has ended."""
+        if self.job.kind == "replay":
+            return ""
+        if self.epoch >= self.job.epochs:
+            return "finishing"
+        return f"{self.epoch + (self.batches > 0)}/{self.job.epochs}"
+
+    @property
+    def batch_text(self) -> str:
+        return f"{self.batches}/{self.of}" if self.batches else ""
+
+    @property
+    def ended(self) -> float:
+        """Epochs that have ended, and the part of the one under way."""
+        return self.epoch + (self.batches / self.of if self.of else 0.0)
+
+    def words(self) -> list[str]:
+        """What is known of it, for a line of text."""
+        epoch = f"epoch {self.epoch_text}" if "/" in self.epoch_text else self.epoch_text
+        return [
+            *([epoch] if epoch else []),
+            *([f"batch {self.batch_text}"] if self.batches else []),
+            *self.facts(),
+        ]
+
+    def facts(self) -> list[str]:
+        """Its speed and how good it is, as far as they are known."""
+        return [
+            *([f"{self.speed_text} images/s"] if self.speed_text else []),
+            *([f"best validation {self.best_text} %"] if self.best is not None else []),
+        ]
+
+
+class _AsItIs:
+    """A renderable that is wrapped at the terminal's width, whatever it is printed with."""
+
+    def __init__(self, inner: RenderableType) -> None:
+        self.inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.inner, options.update(no_wrap=None, overflow="fold", highlight=False))
+
+
+class _Region(Live):
+    """The live view; where the window was made narrower than it, terminals wrap its lines, each in a way of its own,
+    so that it cannot be drawn over: then the screen is cleared, and the latest of `lines` are shown again above it."""
+
+    def __init__(self, view: RenderableType, console: Console, lines: Sequence[str]) -> None:
+        super().__init__(view, console=console, refresh_per_second=4, transient=True)
+        self._lines = lines
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        with self._lock:
+            shape, size = self._live_render._shape, self.console.size
+            if not self.console.is_interactive or shape is None or size.width >= shape[0]:
+                return super().process_renderables(renderables)
+            self._live_render._shape = None
+            above = map(Text, list(self._lines)[-size.height :])
+            clear = Control(ControlType.CLEAR, ControlType.HOME)
+            return [clear, *above, *super().process_renderables(renderables)]
 
 
 class LiveView(ABC):
@@ -53,6 +141,7 @@ class LiveView(ABC):
     def __init__(self, console: Console) -> None:
         self.console = console
         self._live: Live | None = None
+        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
 
     @abstractmethod
     def _view(self) -> RenderableType:
@@ -60,7 +149,7 @@ class LiveView(ABC):
 
     def start(self) -> None:
         if self.console.is_terminal:
-            self._live = Live(self._view(), console=self.console, refresh_per_second=4, transient=True)
+            self._live = _Region(_AsItIs(self._view()), self.console, self._lines)
             self._live.start()
 
     def stop(self) -> None:
@@ -70,53 +159,86 @@ class LiveView(ABC):
 
     def refresh(self) -> None:
         if self._live is not None:
-            self._live.update(self._view())
+            self._live.update(_AsItIs(self._view()))
 
     def line(self, text: str) -> None:
         """One line that stays."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, soft_wrap=not self.console.is_terminal)
+        self._lines.append(text)
 
 
 class Display(LiveView):
-    """Told what happens by the scheduler; `cells` of `all_cells` had ended before it began."""
+    """Told what happens by the scheduler; `cells` of `all_cells` had ended before it began.
 
-    def __init__(self, console: Console, cells: int, all_cells: int, epochs: Mapping[str, int], slots: int) -> None:
+    `epochs` are left to train, by what has a pace of its own, at `expected` seconds each as far as these are known.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        cells: int,
+        all_cells: int,
+        epochs: Mapping[Problem, int],
+        slots: int,
+        expected: Mapping[Problem, float] | None = None,
+    ) -> None:
         super().__init__(console)
         self._ended = cells
         self._all = all_cells
         self._epochs_left = dict(epochs)
-        self._pace: dict[str, list[float]] = {}
+        self._expected = dict(expected or {})
+        self._pace: dict[Problem, deque[float]] = {}
         self._running: dict[int, _Line] = {}
         self._slots = slots
+        self._since = time.monotonic()
         self._explained: set[tuple[str | None, str | None]] = set()
         """lines of code and logs that were named"""
 
     def begin(self, job: Job) -> None:
-        self._running[id(job)] = _Line(job, time.monotonic())
+        now = time.monotonic()
+        self._running[id(job)] = _Line(job, since=now, said=now)
 
     def resumed(self, job: Job, event: JobResumed) -> None:
         """A job goes on after an epoch that it finished earlier."""
-        name = job.base.config.model.name
-        self._running[id(job)].epoch = event.epoch
-        self._epochs_left[name] = max(self._epochs_left.get(name, 0) - event.epoch, 0)
+        line = self._running[id(job)]
+        line.epoch = event.epoch
+        self._count_down(job, event.epoch)
+        self.line(f"{job.label}: resumed at epoch {event.epoch}/{job.epochs}")
+
+    def _count_down(self, job: Job, epochs: int) -> None:
+        of = problem(job.base.config)
+        self._epochs_left[of] = max(self._epochs_left.get(of, 0) - epochs, 0)
+
+    def batches(self, job: Job, event: BatchesDone) -> None:
+        """A job is within an epoch."""
+        line, now = self._running[id(job)], time.monotonic()
+        line.batches, line.of, line.images_per_second = event.batches, event.of, event.images_per_second
+        line.epoch_seconds = event.epoch_seconds
+        if line.heard is None:
+            line.heard = now - event.batches / event.of * event.epoch_seconds
+        # where an epoch takes minutes, a person without a terminal hears of it before it ends
+        if self._live is None and event.epoch_seconds > SAY_SECONDS and now - line.said > SAY_SECONDS:
+            self._say(line, f"epoch {event.epoch}/{job.epochs}: batch {event.batches}/{event.of}")
 
     def epoch(self, job: Job, event: EpochEnded) -> None:
         """A job finished an epoch."""
-        line = self._running[id(job)]
-        now = time.monotonic()
+        line, now = self._running[id(job)], time.monotonic()
         steps = max(event.epoch - line.epoch, 1)
-        self._pace.setdefault(job.base.config.model.name, []).append((now - line.heard) / steps)
-        line.heard, line.epoch = now, event.epoch
+        paces = self._pace.setdefault(problem(job.base.config), deque(maxlen=PACES))
+        if line.heard is not None or not paces:  # an epoch without a known beginning has the job's start in it
+            paces.append((now - (line.since if line.heard is None else line.heard)) / steps)
+        line.heard, line.epoch, line.batches, line.epoch_seconds = now, event.epoch, 0, None
         line.images_per_second, line.best = event.images_per_second, event.best_val_accuracy
-        name = job.base.config.model.name
-        self._epochs_left[name] = max(self._epochs_left.get(name, 0) - steps, 0)
+        self._count_down(job, steps)
         tenth = max(job.epochs // 5, 1)
         if self._live is None and (line.epoch % tenth == 0 or line.epoch == job.epochs):
-            best = f", best validation {line.best_text} %" if line.best is not None else ""
-            self.line(
-                f"{job.label}: epoch {line.epoch}/{job.epochs}, {line.images_per_second:,.0f} images/s{best}, "
-                f"{self._ended}/{self._all} cells, about {self._left()} left"
-            )
+            self._say(line, f"epoch {line.epoch}/{job.epochs}")
+
+    def _say(self, line: _Line, where: str) -> None:
+        """A plain line on a job, with all that is known of the whole."""
+        line.said = time.monotonic()
+        parts = [where, *line.facts(), f"{self._ended}/{self._all} cells", self._left_text()]
+        self.line(f"{line.job.label}: {', '.join(parts)}")
 
     def cell(self, job: Job, event: CellEnded) -> None:
         """A cell ended."""
@@ -137,29 +259,66 @@ class Display(LiveView):
     def end(self, job: Job) -> None:
         self._running.pop(id(job), None)
 
-    def _left(self) -> str:
-        """Time left: epochs to go at each model's own pace so far, shared by the slots."""
-        known = [p for paces in self._pace.values() for p in paces]
+    def _pace_of(self, of: Problem) -> float | None:
+        """Seconds of an epoch: as they were lately, as the batches under way tell, or as was expected."""
+        if self._pace.get(of):
+            return sum(self._pace[of]) / len(self._pace[of])
+        told = [
+            line.epoch_seconds
+            for line in self._running.values()
+            if line.epoch_seconds is not None and problem(line.job.base.config) == of
+        ]
+        if told:
+            return sum(told) / len(told)
+        return self._expected.get(of)
+
+    def _left(self) -> float | None:
+        """Seconds left: epochs to go at their own pace, shared by the slots, but none sooner than its own job."""
+        paces = {of: self._pace_of(of) for of in self._epochs_left}
+        known = [pace for pace in paces.values() if pace is not None]
         if not known:
-            return "?"
+            return None
         mean = sum(known) / len(known)
-        total = 0.0
-        for name, epochs in self._epochs_left.items():
-            paces = self._pace.get(name)
-            total += epochs * (sum(paces) / len(paces) if paces else mean)
-        return duration(total / self._slots)
+        by_problem = {of: mean if pace is None else pace for of, pace in paces.items()}
+        total, longest = sum(epochs * by_problem[of] for of, epochs in self._epochs_left.items()), 0.0
+        for line in self._running.values():
+            pace = by_problem.get(problem(line.job.base.config), mean)
+            total -= (line.ended - line.epoch) * pace
+            if line.job.kind != "replay":
+                longest = max(longest, (line.job.epochs - line.ended) * pace)
+        return max(total / self._slots, longest)
+
+    def _left_text(self) -> str:
+        seconds = self._left()
+        if not any(self._epochs_left.values()):
+            return "no epoch left to train"
+        return "time left: not known yet" if seconds is None else f"about {duration(seconds)} left"
 
     def _view(self) -> Group:
+        head = (
+            f"{self._ended}/{self._all} cells, {self._left_text()}, {duration(time.monotonic() - self._since)} elapsed"
+        )
+        return Group(Text(head, style="bold"), FirstThatFits(self._table, self._stacked))
+
+    def _table(self) -> Table:
+        """A row per running job."""
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("running", "epoch", "images/s", "best val %", "for"):
+        for name in ("running", "epoch", "batch", "images/s", "best val %", "elapsed"):
             table.add_column(name, justify="left" if name == "running" else "right", no_wrap=True)
         for line in self._running.values():
             table.add_row(
-                line.job.label,
-                f"{line.epoch}/{line.job.epochs}" if line.epoch < line.job.epochs else "finishing",
-                f"{line.images_per_second:,.0f}" if line.epoch else "",
-                line.best_text,
-                duration(time.monotonic() - line.since),
+                line.job.label, line.epoch_text, line.batch_text, line.speed_text, line.best_text, self._elapsed(line)
             )
-        head = Text(f"{self._ended}/{self._all} cells, about {self._left()} left", style="bold")
-        return Group(head, table)
+        return table
+
+    def _stacked(self) -> Group:
+        """For a narrow terminal: below each job's name what is known of it."""
+        lines = []
+        for line in self._running.values():
+            words = [*line.words(), f"{self._elapsed(line)} elapsed"]
+            lines += [Text(line.job.label), Text(f"  {', '.join(words)}", style="dim")]
+        return Group(*lines)
+
+    @staticmethod
+    def _elapsed(line: _Line) -> str:
+        return duration(time.monotonic() - line.since)

@@ -48,6 +48,17 @@ class JobResumed:
 
 
 @dataclass(frozen=True)
+class BatchesDone:
+    """A job is so many `batches` into its `epoch`-th of `of` batches, which take `epoch_seconds` at this pace."""
+
+    epoch: int
+    batches: int
+    of: int
+    images_per_second: float
+    epoch_seconds: float
+
+
+@dataclass(frozen=True)
 class EpochEnded:
     """A job finished an epoch, at `images_per_second`; `best_val_accuracy` in percent, None before any evaluation."""
 
@@ -113,6 +124,7 @@ Event = (
     | RunStarted
     | RowsAdded
     | JobResumed
+    | BatchesDone
     | EpochEnded
     | CellEnded
     | TrialValued

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from harness.causes import Cause
 from harness.config import EvaluateConfig, Save
+from harness.planning.duration import Problem, problem
 from harness.planning.plan import BasePlan, CellPlan, Plan, needs_shadow
 from harness.running.display import Display
 from harness.running.engine import Engine
 from harness.running.event_loop import no_notices, run_jobs
 from harness.running.events import (
+    BatchesDone,
     CellEnded,
     DiskFailed,
     EpochEnded,
@@ -123,6 +125,8 @@ class Scheduler:
                 self.display.cell(job, event)
             case JobResumed():
                 self.display.resumed(job, event)
+            case BatchesDone():
+                self.display.batches(job, event)
             case EpochEnded():
                 self.display.epoch(job, event)
             case DiskFailed(number, text, path):
@@ -304,12 +308,12 @@ def _saves(save: Save, records: list[Record | None]) -> Save:
     return "final" if any(r is not None and r["holds"]["weights"] for r in records) else save
 
 
-def epochs_left(plan: Plan) -> dict[str, int]:
-    """Epochs still to be trained, by model, for the time that is left."""
-    left: Counter[str] = Counter()
+def epochs_left(plan: Plan) -> dict[Problem, int]:
+    """Epochs still to be trained, by model and data set, for the time that is left."""
+    left: Counter[Problem] = Counter()
     for base in plan.bases:
         cells = [cell for cell in base.cells if plan.statuses[cell.key] == "left"]
-        name = base.config.model.name
+        name = problem(base.config)
         if cells and (plan.base_status(base) not in ("done", "diverged") or plan.retrains(base)):
             left[name] += base.config.epochs
         left[name] += sum(cell.branch.epochs for cell in cells if cell.branch is not None)

@@ -10,6 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from harness.fitting import FirstThatFits
 from harness.running.display import LiveView, duration
 from harness.tune.study import Search, mean
 from harness.tune.workers import TrialJob
@@ -134,6 +135,18 @@ class TuneDisplay(LiveView):
         return ", ".join(parts)
 
     def _view(self) -> Group:
+        lines = [
+            Text(f"{job.label}: epoch {epoch}/{_epochs(job)}" if epoch else job.label, style="dim")
+            for job, epoch in self._jobs.values()
+        ]
+        return Group(FirstThatFits(self._table, self._stacked), *lines)
+
+    def _stacked(self) -> Group:
+        """For a narrow terminal: a line per search, wrapped at words."""
+        return Group(*(Text(self._words(pace)) for pace in self._paces.values()))
+
+    def _table(self) -> Table:
+        """A row per search."""
         searches = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("search", "trials", "best validation", "trials/min", "pruned", "failed", "left"):
             searches.add_column(name, justify="left" if name == "search" else "right", no_wrap=True)
@@ -147,11 +160,7 @@ class TuneDisplay(LiveView):
                 str(pace.counts["failed"] or ""),
                 "" if pace.left is None else duration(pace.left),
             )
-        lines = [
-            Text(f"{job.label}: epoch {epoch}/{_epochs(job)}" if epoch else job.label, style="dim")
-            for job, epoch in self._jobs.values()
-        ]
-        return Group(searches, *lines)
+        return searches
 
 
 def _epochs(job: TrialJob) -> int:

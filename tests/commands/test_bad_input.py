@@ -198,9 +198,9 @@ def test_absent_cifar(tmp_path, monkeypatch):
     words = ["dataset.cifar10", str(root), "no way", "cifar-10-batches-bin", "cifar-10-batches-py", cifar.HOME]
     refused("suite=paper", "model=lenet5", root_key, results=results, words=words)
     assert not results.exists()
-    planned = here("plan", "suite=paper", "model=lenet5", root_key, results=results).stdout
+    planned = here("plan", "suite=paper", "model=lenet5", root_key, "--details", results=results).stdout
     assert "dataset cifar10 is not here yet" in planned
-    for word in ("work: ", "GPU-hours", "a rate that is assumed", "disk at most about", "memory of the largest job"):
+    for word in ("work: ", "on this machine", "measured here", "of disk at most", "memory of the largest job"):
         assert word in planned
 
 
@@ -308,4 +308,4 @@ def test_arguments_after_an_option_count_too(untouched):
         "plan", "dataset=digits", f"--config-dir={OWN}", "method=last_weights", "epochs=5", results=untouched
     )
     assert "methods: last_weights" in planned.stdout
-    assert "epochs 5 of bases" in planned.stdout
+    assert "epochs to train: 5 of bases" in planned.stdout

@@ -78,6 +78,6 @@ def test_a_plan_leaves_it_as_it_is(earlier):
     planned = here("plan", *ASKED, results=earlier)
     # controls of what was chosen are added, in a view beside the one that is there
     assert "view smoke-fast" in planned.stdout
-    assert "1 bases, 7 cells" in planned.stdout
-    assert "epochs 0 of bases," in planned.stdout
+    assert "1 base, 7 cells" in planned.stdout
+    assert "nothing to train" in planned.stdout
     assert state(earlier) == before

@@ -71,7 +71,7 @@ def second(tmp_path_factory):
 def test_a_second_suite_trains_no_base_again(second):
     results, before, planned, _ = second
     assert state(results, *BASE_FILES) == before
-    assert "epochs 0 of bases, 0 of branches" in planned
+    assert "epochs to train: 6 of bases run again for cells" in planned
 
 
 def test_plan_says_what_a_step_cadence_method_costs(second):

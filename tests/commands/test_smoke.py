@@ -238,8 +238,8 @@ def imported(*arguments, **variables):
     return {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["plan", "--help"]])
-def test_help_imports_no_torch(arguments):
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list", "methods", "models", "views"]])
+def test_help_and_lists_import_no_torch(arguments):
     packages = imported(*arguments)
     assert "argparse" in packages
     assert not packages & {"torch", "timm", "wandb", "pandas", "hydra"}

@@ -46,7 +46,9 @@ def test_the_work_of_a_plan_is_what_it_trains_and_evaluates(tmp_path, monkeypatc
     assert work.evaluation == 2 * 10 * (base + recalibrated + alone + alone)
     assert work.rate == ASSUMED_RATE
     assert work.hours == pytest.approx((work.training + work.evaluation) / ASSUMED_RATE / 3600)
-    assert "a rate that is assumed" in work.sentences()[0]
+    # GPU-hours are for who has one
+    assert "GPU" not in work.sentences()[0]
+    assert "a rate that is assumed" in replace(work, device="cuda").sentences()[0]
 
 
 def test_nothing_is_said_where_nothing_is_left(smoke):

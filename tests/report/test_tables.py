@@ -388,6 +388,22 @@ def test_terminal_table_is_whole_at_100_columns_and_without_a_terminal(frame):
     assert by_method["lawa"] == ["0/3", "–", "failed", "–", "–", "–", "–", "–"]
 
 
-def test_terminal_table_cuts_no_number_off_when_narrow(frame):
-    squeezed = "".join(rendered(frame, 60).split())
-    assert squeezed.count("1.2") == rendered(frame, 200).count("1.2")
+def test_a_narrow_terminal_is_spared_columns_and_no_name_or_number_is_cut(frame):
+    narrow, wide = rendered(frame, 60), rendered(frame, 200)
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert "Too narrow for eval s, method s, train s." in " ".join(narrow.split())
+    for word in ("base", "cmd_online", "swa", "87.00±1.00", "+4.00±1.00", "failed"):
+        assert narrow.count(f"{word} ") == wide.count(f"{word} ") > 0
+
+
+def test_of_one_seed_nothing_stands_out(frame):
+    def bold(shown):
+        console = Console(width=100, force_terminal=True, file=io.StringIO())
+        console.print(terminal_table(shown))
+        return [line for line in console.file.getvalue().splitlines() if "\x1b[1m" in line and "·" not in line]
+
+    one = frame[frame["seed"] == 0]
+    assert any("swa" in line for line in bold(frame))
+    assert not any(name in line for line in bold(one) for name in ("swa", "base", "cmd_online"))
+    assert "bold" in rendered(frame, 100)
+    assert "bold" not in rendered(one, 100)

@@ -6,6 +6,9 @@ the k-th of all its processes suffers `what`: `kill` (all of the process group),
 input/output error), `partial` (no space left, with half of the file written) or `hold` (a step waits while there is a
 file `<counter file>.held`, which it makes).
 
+With HOLD_IMPORT="<module> <file>" the first process that imports the module waits there while there is `<file>`, which
+it makes.
+
 With CONSTANT="<module> <name> <number>" a module's constant has that value in all processes of the command.
 """
 
@@ -102,6 +105,15 @@ class Finder(importlib.abc.MetaPathFinder):
 if "FAULT" in os.environ:
     given = os.environ["FAULT"].split()
     install(given[0], given[1], int(given[2]), given[3])
+if "HOLD_IMPORT" in os.environ:
+    held_module, mark = os.environ.pop("HOLD_IMPORT").split()
+
+    def hold_import(_):
+        open(mark, "x").close()
+        while os.path.exists(mark):
+            time.sleep(0.01)
+
+    when_imported(held_module, hold_import)
 if "CONSTANT" in os.environ:
     module_name, constant, number = os.environ["CONSTANT"].split()
     when_imported(module_name, lambda module: setattr(module, constant, float(number)))

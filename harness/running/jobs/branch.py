@@ -59,7 +59,7 @@ class BranchWorker(Worker):
         assert isinstance(self.entry.method, Brancher)
         self.method = method = self.entry.method
         self.base_digest = known["digests"][-1:]
-        self.trainer = Trainer(self.base, self.images, self.device)
+        self.trainer = Trainer(self.base, self.counted_images(cell.branch.prefix), self.device)
         self._prepare(known)
         base_rows = self.store.base_history(self.job.base.key)
         self.prefix_seconds: float = sum(r["train_seconds"] for r in base_rows if r["epoch"] == self.branch.prefix)

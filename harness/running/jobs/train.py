@@ -12,7 +12,7 @@ from harness.planning.methods import as_plain
 from harness.planning.plan import labels
 from harness.running.audience import Row
 from harness.running.events import JobResumed
-from harness.running.jobs.environment import device_name, versions
+from harness.running.jobs.environment import device_name, machine, versions
 from harness.running.jobs.job import read_bundle
 from harness.running.jobs.logs import Log, begin_log, epoch_line
 from harness.running.jobs.observing import ObservingWorker
@@ -61,7 +61,7 @@ class TrainWorker(ObservingWorker):
         self.log = Log(self.folder / "log.txt")
         begin_log(self.job, self.log)
         self.logs.append(self.log)
-        self.trainer = Trainer(self.base, self.images, self.device)
+        self.trainer = Trainer(self.base, self.counted_images(), self.device)
         self.trajectory = StoredTrajectory(self.folder / "trajectory", self.device)
         self.audience = self._audience(self.trajectory)
         self.rows: list[Row] = []
@@ -211,6 +211,7 @@ class TrainWorker(ObservingWorker):
             "resumed": self.resumed,
             "device": device_name(self.device),
             "threads": torch.get_num_threads(),
+            "machine": machine(),
             "seconds": self.clock.seconds,
             "counts": self.trainer.counts.as_dict(),
             "moving": self._moving(),

@@ -34,6 +34,7 @@ from harness.running.events import (
 from harness.running.jobs.environment import versions
 from harness.running.jobs.job import GENERATION, Job, Refused, cell_record, ended, next_run, packed, record_failure
 from harness.running.jobs.logs import Log, begin_log, done_line, ending, epoch_line
+from harness.running.jobs.progress import CountedImages
 from harness.storage import inside
 from harness.storage.files import CorruptFile, is_disk_trouble, set_aside, write_bytes, write_json
 from harness.storage.keys import source_digest
@@ -94,6 +95,10 @@ class Worker(ABC):
     def images(self) -> Images:
         """The training split."""
         return load_split(self.base.dataset, "train").to(self.device)
+
+    def counted_images(self, before: int = 0) -> CountedImages:
+        """The training split, whose batches are told as they are done; `before`: epochs that are not the job's own."""
+        return CountedImages(self.images, self.tell, before)
 
     @cached_property
     def evaluator(self) -> Evaluator:

@@ -1,0 +1,159 @@
+"""`traindyn show`: a resolved configuration as YAML that is a suite, and gives the same plan when it is given back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from harness.planning.compose import LIST_GROUPS, SINGLE_GROUPS, Request, Values, available
+from harness.planning.experiment import Experiment
+from harness.planning.resolve import resolve
+from harness.storage.masking import masked
+from harness.validation import printable
+
+NOT_OF_A_SUITE = (*LIST_GROUPS, *SINGLE_GROUPS, "bases", "results_dir", "name", "redo", "fast", "tuned")
+"""top-level keys that stand elsewhere, say where and how to run, or are applied already"""
+OF_AN_ENTRY = ("epochs", "batch_size", "seeds")
+
+
+def suite_text(request: Request, command: str) -> str:
+    """The suite that a command line asks for, `fast` and `tuned` laid over it; ConfigError as for a plan."""
+    experiment = resolve(request, command)
+    suite = _suite(experiment, request)
+    defaults = [{f"override /{group}": names} for group, names in suite.pop("defaults").items()]
+    secret = _without_secrets(suite)
+    lines = [
+        "# @package _global_",
+        f"# {printable(command)}",
+        "# Saved as DIR/suite/NAME.yaml it is a suite: traindyn run --config-dir DIR suite=NAME",
+        *(f"# {key} is left out: it holds a secret" for key in secret),
+    ]
+    text = yaml.dump(
+        _escaped({"defaults": defaults, **suite}), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120
+    )
+    return "\n".join(lines) + f"\n{text}"
+
+
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # yaml has no types
+    """Mappings in lines, lists within one; nothing by reference."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_list(self, data: Any) -> yaml.Node:
+        plain = not any(isinstance(value, dict) for value in data)
+        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=plain)
+
+
+_Dumper.add_representer(list, _Dumper.represent_list)
+
+
+def _suite(experiment: Experiment, request: Request) -> Values:
+    composed, entries = experiment.composed, experiment.entries
+    own = [values for *_, values in entries]
+    used = {
+        "model": [(model, values) for model, _, _, values in entries],
+        "dataset": [(dataset, values) for _, dataset, _, values in entries],
+        "optimizer": [(optimizer, values) for _, _, optimizer, values in entries],
+        "method": [(name, values) for values in own for name in values["method"]],
+    }
+    presets: dict[str, Values] = {
+        group: {
+            name: _common(
+                composed[group][name], [values[group][name] for used_name, values in used[group] if used_name == name]
+            )
+            for name in dict.fromkeys(name for name, _ in used[group])
+        }
+        for group in LIST_GROUPS
+    }
+    chosen: dict[str, Any] = {
+        group: [_choice(group, n, composed, request) for n in presets[group]] for group in presets
+    }
+    chosen |= {group: composed[group]["name"] for group in ("tracker", "engine")}
+    suite: Values = {"defaults": chosen}
+    if composed["bases"] is None:
+        suite["bases"] = None
+    else:
+        suite["bases"] = [_entry(entry, presets, own[0], composed, request) for entry in entries]
+    suite |= {key: value for key, value in own[0].items() if key not in NOT_OF_A_SUITE}
+    for group in ("tracker", "engine"):
+        suite[group] = {key: value for key, value in composed[group].items() if key != "name"}
+    return suite | presets
+
+
+def _choice(group: str, name: str, composed: Values, request: Request) -> str:
+    """What chooses a preset: its name, or the one that timm has for a model."""
+    if group == "model" and name not in available(group, request.config_dirs):
+        return str(composed[group][name]["timm"])
+    return name
+
+
+def _common(composed: Values, found: Sequence[Values]) -> Values:
+    """Values of a preset over which those of every entry can be laid, which takes nothing away."""
+    return found[0] if all(_lies_below(found[0], values) for values in found) else composed
+
+
+def _lies_below(low: Any, high: Any) -> bool:
+    if not isinstance(low, Mapping) or not isinstance(high, Mapping):
+        return not isinstance(low, Mapping) or isinstance(high, Mapping) or not low
+    return low.keys() <= high.keys() and all(_lies_below(low[key], high[key]) for key in low)
+
+
+def _difference(low: Values, high: Values) -> Values:
+    """What has to be laid over one mapping to make it the other."""
+    found = {}
+    for key, value in high.items():
+        if key not in low or not isinstance(value, dict) or not isinstance(low[key], dict):
+            if key not in low or low[key] != value or type(low[key]) is not type(value):
+                found[key] = value
+        elif inner := _difference(low[key], value):
+            found[key] = inner
+    return found
+
+
+def _entry(
+    entry: tuple[str, str, str, Values],
+    presets: Mapping[str, Values],
+    first: Values,
+    composed: Values,
+    request: Request,
+) -> Values:
+    """An entry of `bases`: its presets, and where its values are others than those of the suite."""
+    *names, values = entry
+    made: Values = {}
+    for group, name in zip(("model", "dataset", "optimizer"), names, strict=True):
+        choice, own = _choice(group, name, composed, request), _difference(presets[group][name], values[group][name])
+        made[group] = {choice: own} if own else choice
+    made |= {key: values[key] for key in OF_AN_ENTRY if values[key] != first[key]}
+    methods = {name: _difference(presets["method"][name], own) for name, own in values["method"].items()}
+    if any(methods.values()):
+        made["method"] = {name: own for name, own in methods.items() if own}
+    if missing := [name for name in presets["method"] if name not in values["method"]]:
+        made["without"] = missing
+    return made
+
+
+def _without_secrets(suite: Values, path: str = "") -> list[str]:
+    """Take the values that hold a secret out of a suite in place; their keys."""
+    taken: list[str] = []
+    for key, value in list(suite.items()):
+        here = f"{path}{key}"
+        if isinstance(value, dict):
+            taken += _without_secrets(value, f"{here}.")
+        elif masked({key: value})[key] != value:
+            del suite[key]
+            taken.append(here)
+    return taken
+
+
+def _escaped(value: Any) -> Any:
+    """Values as YAML in which nothing is an interpolation."""
+    if isinstance(value, str):
+        return value.replace("${", r"\${")
+    if isinstance(value, Mapping):
+        return {key: _escaped(inner) for key, inner in value.items()}
+    if isinstance(value, Iterable):
+        return [_escaped(inner) for inner in value]
+    return value

@@ -1,0 +1,112 @@
+"""What the command says of itself: its verbs, what they take, examples, and the terms it uses."""
+
+from __future__ import annotations
+
+DESCRIPTION = """\
+Benchmark of methods that model or exploit the training dynamics of neural networks.
+
+Every base (model, dataset, optimizer, seed) is trained once; methods watch it, replay
+it or branch from it. Results are kept in a folder and never computed twice."""
+
+OVERRIDES = """\
+what to run, as key=value pairs:
+  suite=quick                      a stated collection of everything below
+  model=resnet18                   a preset, any timm name, a list [a,b], or all
+  dataset=, optimizer=, method=    likewise
+  seeds=[0,1,2] epochs=30          any key of conf/config.yaml
+  method.cmd_online.modes=20       a value of one preset
+  fast=true                        the smallest version of anything, to try it out
+  results_dir=results              where results are kept and found again
+  name=mine                        of the view, suites/mine/; otherwise the suite's, or what was run
+"""
+
+TRACKER_OVERRIDES = """\
+what and where, as key=value pairs:
+  name=quick results_dir=results   a view (suite=quick is the same), otherwise the latest; and where its results are
+  tracker=wandb                    wandb or csv
+  tracker.mode=online              auto, online or offline
+  tracker.project=, .entity=, .base_url=, .tags=, .notes=, .artifacts=none|tables|models|all
+"""
+
+REPORT = """\
+what to report on, as key=value pairs:
+  name=quick                       a view, finished or not (suite=quick is the same); otherwise the latest
+  results_dir=results              where its results are
+  tables.columns=[base,swa,n]      methods and columns to show; of the default tables all
+  tables.metric=test_accuracy      test_accuracy | test_loss | val_accuracy | val_loss: what is compared
+  tables.target=85                 validation accuracy to reach; of itself what the recalibrated base ends with
+  tables.budget=base               also compare on one budget of gradients: base, or a number
+  compare=published                also compare with published, another results folder, or a CSV of means
+  figures=none                     all | none: tables and page alone
+  figures.width=column             column | text: every figure 3.25 or 6.75 inches wide, all text 7 points at that width
+  figures.title=false              figures without titles, for a paper that has them in captions
+  figures.landscape=21             also the loss over a plane of each model, on so many points a side; resumable
+"""
+
+TERMS = {
+    "base": "a training run: one model, dataset, optimizer and seed; trained once, shared by all methods",
+    "cell": "one method on one base: what has a record, a row of a table, and is never computed twice",
+    "observer, reconstruction": "methods that watch a base as it trains, or read its recorded weights afterwards",
+    "branch": "training of a method's own that leaves a base at some epoch and goes on differently",
+    "recalibrated": "BatchNorm statistics taken anew on training images, as weights that were not trained need",
+    "view": "what was asked for in one go: a table, figures and a page over cells, below suites/ in the results",
+}
+"""words of the command and its tables, each in a line"""
+
+EXAMPLES = {
+    "plan": "traindyn plan suite=quick\n  traindyn plan suite=quick --details",
+    "run": "traindyn run suite=quick\n  traindyn run model=resnet10t dataset=digits method=[base,cmd_online]",
+    "tune": "traindyn tune method=cmd_online suite=quick trials=50\n"
+    "  traindyn tune suite=quick method=all trials=30 && traindyn run suite=quick tuned=true",
+    "list": "traindyn list methods\n  traindyn list views results_dir=results",
+    "show": "traindyn show suite=quick seeds=[0]\n"
+    "  traindyn show suite=quick seeds=[0] > mine/suite/mine.yaml && traindyn run --config-dir mine suite=mine",
+    "report": "traindyn report suite=quick\n  traindyn report suite=quick tables.columns=[base,swa,cmd_online] --open",
+    "publish": "traindyn publish suite=quick\n  traindyn publish suite=quick tracker=csv\n"
+    "  traindyn publish suite=quick tracker.mode=online tracker.project=mine tracker.artifacts=all",
+    "sync": "traindyn sync\n  traindyn sync results_dir=results tracker.entity=my-team",
+    "doctor": "traindyn doctor\n  traindyn doctor results_dir=results repair=true free=true",
+    "merge": "traindyn merge from=/mnt/other/results results_dir=results",
+}
+SUMMARIES = {
+    "list": "say what there is to choose from, one line each: methods, models, data, optimizers, suites, views, terms",
+    "show": "print the resolved configuration as YAML, a suite of your own to give back",
+    "plan": "say how long it will take, which bases and cells are done, and what is left",
+    "run": "do what is left of a plan, and print the table",
+    "tune": "search the parameters of methods by validation data, the same budget for each",
+    "report": "rebuild a view's frame, tables, figures and page from the records, and print the table",
+    "publish": "give a tracker (W&B, or tracker=csv) what it lacks of a view, from the records",
+    "sync": "send the W&B runs that were kept offline, and say what is where",
+    "doctor": "check packages, devices and a results folder, and set it right on request",
+    "merge": "take over what another results folder has and this one lacks",
+}
+DOCTOR = """\
+what to examine, as key=value pairs:
+  results_dir=results              the folder
+  repair=true                      set damaged files aside, to be made anew, and drop what killed processes left
+  free=true                        drop snapshots, states and files set aside that no plan keeps
+"""
+
+LISTED = ("methods", "models", "data", "optimizers", "suites", "views", "engines", "trackers", "terms")
+LIST = """\
+what to list: methods, models, data, optimizers, suites, views, engines, trackers or terms; nothing: all of these
+  results_dir=results              where views are looked for
+"""
+
+MERGE = """\
+what to merge, as key=value pairs:
+  from=DIR                         the other results folder; it is only read
+  results_dir=results              the folder that takes over
+"""
+
+NO_CONFIGURATION = {
+    "list": LIST,
+    "report": REPORT,
+    "publish": TRACKER_OVERRIDES,
+    "sync": TRACKER_OVERRIDES,
+    "doctor": DOCTOR,
+    "merge": MERGE,
+}
+"""verbs that resolve no configuration, and what they take"""
+
+GLOSSARY = "words:\n" + "\n".join(f"  {term:<26}{text}" for term, text in TERMS.items())
