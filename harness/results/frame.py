@@ -17,15 +17,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from harness.config import Name
 from harness.results.columns import ADDED, FRAME_COLUMNS, METRICS, PARAMETER, ROW_METHOD, from_source
 from harness.results.correct import Correct, correct_of, correct_table
+from harness.storage.checked import STATUSES as RECORDED
 from harness.storage.files import CorruptFile
 from harness.storage.parquet import check_parquet, read_parquet
-from harness.storage.schemas import STATUSES as RECORDED
 from harness.storage.store import Store
 from harness.storage.views import chosen_view, is_fast, read_plan
-from harness.validation import ConfigError, reason, shown, validated
+from harness.validation import ConfigError, as_name, reason, shown
 
 LABELS = [*ROW_METHOD, "seed"]
 """The columns of the frame that a history has too."""
@@ -197,7 +196,10 @@ def validate(frame: pd.DataFrame) -> None:
         raise ConfigError(f"frame.status must be one of {', '.join(STATUSES)}, got {status!r} in cell {key}")
     for name in ROW_METHOD:
         for text in frame[name].unique():
-            validated(f"frame.{name}", Name, text)
+            try:
+                as_name(text)
+            except (ValueError, AttributeError) as error:
+                raise ConfigError(f"frame.{name} must be {error}, got {shown(text)}") from error
     for name in (name for name, metric in METRICS.items() if metric.unit == "%"):
         outside = frame[frame[name].notna() & ~frame[name].between(0, 100)]
         if len(outside):

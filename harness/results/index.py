@@ -16,11 +16,11 @@ from typing import Any
 import pyarrow as pa
 
 from harness.results.columns import ROW
+from harness.storage.checked import read_as, read_plan_file
 from harness.storage.files import CorruptFile, no_formula, read_bytes, read_json, write_bytes
 from harness.storage.inside import folders, is_file
 from harness.storage.parquet import MOST_HISTORY_BYTES, check_parquet
 from harness.storage.paths import plan_files
-from harness.storage.schemas import CellRecord, read_as, read_plan_file
 from harness.storage.store import Store
 
 INDEX = "index.csv"
@@ -99,7 +99,7 @@ def _statuses(folder: Path) -> dict[str, str]:
 def _recorded(path: Path) -> dict[str, dict[str, Any]]:
     """A cell that no view shows by its key, as its record names it; nothing where that cannot be read."""
     try:
-        record = read_as(CellRecord, read_json(path))
+        record = read_as("CellRecord", read_json(path))
         return {path.parent.name: {**{name: record[name] for name in (*NAMES, *KEYS, "status")}, "views": []}}
     except (OSError, CorruptFile):
         return {}

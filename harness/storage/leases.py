@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.storage import inside
+from harness.storage.checked import read_as
 from harness.storage.files import read_json
-from harness.storage.schemas import OwnerRecord, read_as
 
 BEAT = 5.0
 """seconds between two touches by an owner"""
@@ -88,7 +88,7 @@ class Owner:
 
 def read_owner(value: Any) -> Owner:
     """An owner from a file; CorruptFile where it is none."""
-    found = read_as(OwnerRecord, value)
+    found = read_as("OwnerRecord", value)
     return Owner(**{field.name: found[field.name] for field in fields(Owner)})
 
 

@@ -10,10 +10,10 @@ from collections.abc import Collection
 from typing import Any
 
 from harness.storage import inside
+from harness.storage.checked import read_plan_file
 from harness.storage.files import CorruptFile
 from harness.storage.leases import lease_name
 from harness.storage.paths import plan_files, snapshot_path, stored_ts
-from harness.storage.schemas import PlanKeys, read_plan_file
 from harness.storage.store import Store
 
 LEFTOVERS = (".redo", ".old")
@@ -39,7 +39,7 @@ class Retention:
         """whether every plan could be read; what a damaged one keeps is not known"""
         for path in plan_files(store.root):
             try:
-                plan = read_plan_file(path, PlanKeys)
+                plan = read_plan_file(path, "PlanKeys")
                 self._plans.append({"bases": plan["bases"], "cells": plan["cells"]})
             except (OSError, CorruptFile):
                 self._whole = False

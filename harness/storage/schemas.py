@@ -14,12 +14,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.config import Name, Seed
+from harness.storage.checked import KEY
 from harness.storage.files import CorruptFile, read_json
 from harness.validation import SEEN, refusal, shown
 
-KEY = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$"
-"""of what names a folder: the key of a base or a cell, a suite, or a run"""
-STATUSES = ("done", "failed", "diverged", "skipped")
 Key = Annotated[str, Field(pattern=KEY)]
 Plain = Annotated[str, Field(max_length=10_000, pattern=SEEN)]
 """a text on one line"""

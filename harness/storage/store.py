@@ -21,21 +21,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config import Name
 from harness.storage import inside
+from harness.storage.checked import KEY, STATUSES, read_as
 from harness.storage.files import CorruptFile, read_bytes, read_json, set_aside, write_bytes, write_json
 from harness.storage.leases import Leases
 from harness.storage.masking import masked
 from harness.storage.parquet import MOST_HISTORY_BYTES, read_parquet
-from harness.storage.schemas import KEY, STATUSES, BaseRecord, CellRecord, Stored, StoreRecord, read_as
-from harness.validation import ConfigError, reason, shown, validated
+from harness.validation import ConfigError, as_name, reason, shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
 Record = dict[str, Any]
-KINDS: dict[str, type[Stored]] = {"record.json": CellRecord, "base.json": BaseRecord}
+KINDS = {"record.json": "CellRecord", "base.json": "BaseRecord"}
 """what sealed files hold, by their names"""
 
 
@@ -105,7 +104,7 @@ class Store:
                 if not path.exists():
                     write_json(path, {"schema": SCHEMA, "id": uuid.uuid4().hex[:6]})
         try:
-            identity: str = read_as(StoreRecord, read_json(path))["id"]
+            identity: str = read_as("StoreRecord", read_json(path))["id"]
         except CorruptFile as error:
             raise ConfigError(f"{path} must hold the id of its folder ({error}); without it another is made") from error
         return identity
@@ -198,7 +197,7 @@ class Store:
     def write_tables(self, cell_key: str, tables: dict[str, pd.DataFrame]) -> None:
         """A method's own tables, as `tables/<name>.parquet` in its cell's folder."""
         for name, table in tables.items():
-            validated("tables of a method", Name, name)
+            as_name(name)
             buffer = io.BytesIO()
             table.to_parquet(buffer, index=False)
             write_bytes(self.cell_folder(cell_key) / "tables" / f"{name}.parquet", buffer.getvalue())

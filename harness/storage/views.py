@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.storage import inside
+from harness.storage.checked import read_plan_file
 from harness.storage.files import CorruptFile
 from harness.storage.paths import plan_files
-from harness.storage.schemas import read_plan_file
 from harness.storage.store import Record, Store
 from harness.validation import ConfigError, nearest, shown
 

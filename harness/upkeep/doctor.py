@@ -21,11 +21,11 @@ from packaging.requirements import Requirement
 
 from harness.running.event_files import abandoned
 from harness.storage import inside
+from harness.storage.checked import KEY, read_plan_file
 from harness.storage.files import CorruptFile, set_aside
 from harness.storage.leases import lease_name
 from harness.storage.paths import plan_files, snapshot_path
 from harness.storage.retention import LEFTOVERS, Retention
-from harness.storage.schemas import KEY, read_plan_file
 from harness.storage.store import Store
 from harness.storage.tensors import read_tensors
 from harness.upkeep.merge import ASIDE

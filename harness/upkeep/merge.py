@@ -16,10 +16,10 @@ from pathlib import Path
 
 from harness.config import ConfigError
 from harness.storage import inside
+from harness.storage.checked import KEY, read_plan_file
 from harness.storage.files import CorruptFile, replacing, write_json
 from harness.storage.leases import lease_name
 from harness.storage.paths import plan_files
-from harness.storage.schemas import KEY, read_plan_file
 from harness.storage.store import Record, Store
 
 TAKEN, HERE, CONFLICT = "taken over", "here already", "conflicts"
