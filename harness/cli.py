@@ -10,11 +10,11 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness import interrupt
 from harness.terminal import patient_streams
-from harness.validation import ConfigError, reason
+from harness.validation import ConfigError, printable, reason, seen
 from harness.verbs.completion import complete
 from harness.verbs.words import DESCRIPTION, EXAMPLES, GLOSSARY, NO_CONFIGURATION, OVERRIDES, SUMMARIES
 
@@ -129,17 +129,18 @@ def _code_of(error: BaseException, verb: str) -> int:
     """The exit code of a command that ended with an error, which is said in one line; a fault of ours is raised."""
     if _was_interrupted(error):
         return interrupt.said(verb)
-    if isinstance(error, ConfigError):
-        print(f"error: {error}", file=sys.stderr)
+    from harness.storage.files import CorruptFile, is_disk_trouble
+    from harness.storage.masking import masked_text
+
+    if isinstance(error, ConfigError | CorruptFile):
+        print(f"error: {seen(masked_text(str(error)))}", file=sys.stderr)
         return 2
     if not isinstance(error, OSError):
         raise error
-    from harness.storage.files import is_disk_trouble
-
     trouble = is_disk_trouble(error)
     goes_on = "; what is done stays, run the same command again when it can be written" if trouble else ""
     where = "" if error.filename is None else f": {error.filename}"
-    print(f"error: {error.strerror or reason(error)}{where}{goes_on}", file=sys.stderr)
+    print(f"error: {printable(masked_text(f'{error.strerror or reason(error)}{where}'))}{goes_on}", file=sys.stderr)
     return 1 if trouble else 2
 
 
@@ -182,7 +183,10 @@ def _make_plan(parsed: argparse.Namespace, command: str) -> Plan:
         from harness.tune.command import tunable
 
         experiment = tunable(experiment)
-    return make_plan(experiment, Store(Path(experiment.settings.results_dir)))
+    plan = make_plan(experiment, Store(Path(experiment.settings.results_dir)))
+    if parsed.verb != "plan":
+        plan.check_folders()
+    return plan
 
 
 def _say(console: Console, text: str) -> None:
@@ -193,8 +197,14 @@ def _say(console: Console, text: str) -> None:
 def _console() -> Console:
     from rich.console import Console
 
+    class Plainly(Console):
+        """Texts without characters that move the cursor or turn the direction of what is read."""
+
+        def print(self, *objects: Any, **options: Any) -> None:
+            super().print(*(seen(one) if isinstance(one, str) else one for one in objects), **options)
+
     # paths and names may hold [brackets] and :colons: of their own
-    return Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
+    return Plainly(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
 
 
 def _list(parsed: argparse.Namespace, command: str) -> int:
@@ -395,6 +405,7 @@ def _tune_rates(experiment: Experiment, parsed: argparse.Namespace, command: str
 
     def run(asked: Experiment) -> pd.DataFrame:
         plan = make_plan(asked, Store(root))
+        plan.check_folders()
         if "left" in plan.statuses.values():
             warm_up()
             plan = _with_data(plan, lambda: make_plan(asked, Store(root)), console)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 from harness.validation import ConfigError as ConfigError
-from harness.validation import Validated, shown
+from harness.validation import Validated, as_name, shown
 from harness.validation import check_choice as check_choice
 from harness.validation import from_mapping as from_mapping
 from harness.validation import nearest as nearest
@@ -73,6 +73,8 @@ FilePath = Annotated[Text, AfterValidator(_below_home)]
 """where a file or a folder lies, `~` being the home folder"""
 WandbName = Annotated[Text, AfterValidator(_wandb_name)]
 """of a project or an entity, as W&B takes them"""
+Name = Annotated[str, AfterValidator(as_name)]
+"""of a preset or a table, of which names of files are made"""
 Url = Annotated[str, AfterValidator(_address)]
 Options = dict[str, JsonValue]
 """values that another library takes, by its own names"""
@@ -88,11 +90,15 @@ Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
 Pixels = Annotated[int, Field(ge=1, le=2**16)]
 
 
+OF_FILES = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+"""what timm takes beside a model's own arguments, that opens files or fetches them"""
+
+
 @dataclass(frozen=True)
 class ModelConfig(Validated):
     """A timm model; what is None follows from the data set where the model takes it."""
 
-    name: str
+    name: Name
     timm: Text
     pretrained: bool | FilePath = False
     """false, true (timm's weights) or the path of a weights file"""
@@ -110,12 +116,22 @@ class ModelConfig(Validated):
     def key(self, name: str) -> str:
         return f"model.{self.name}.{name}"
 
+    def check(self) -> None:
+        if {*":/\\"} & {*self.timm}:  # timm would look it up on a hub, or in a folder
+            raise ConfigError(f"{self.key('timm')} must be a timm model, got {shown(self.timm)}")
+        for name in OF_FILES:
+            if name in self.kwargs:
+                raise ConfigError(
+                    f"{self.key('kwargs')} must not hold {name} (set by {self.key('pretrained')}), "
+                    f"got {shown(self.kwargs[name])}"
+                )
+
 
 @dataclass(frozen=True)
 class DatasetConfig(Validated):
     """Where images come from, how they are split and augmented."""
 
-    name: str
+    name: Name
     source: Text
     digest: str | None
     """SHA-256 of the genuine data; None where it is not declared, and keys follow from what is found"""
@@ -223,7 +239,7 @@ class ScheduleConfig(Validated):
 class OptimizerConfig(Validated):
     """An optimizer's class and the arguments that it is made with, beside the weights."""
 
-    name: str
+    name: Name
     target: Text
     params: dict[str, Any]
     schedule: ScheduleConfig = ScheduleConfig()
@@ -242,7 +258,7 @@ class OptimizerConfig(Validated):
 class MethodConfig(Validated):
     """One setting of a method's class; its preset's name is the cell's `method`."""
 
-    name: str
+    name: Name
     target: Text
     params: dict[str, Any]
     """every parameter of the class, defaults filled in"""

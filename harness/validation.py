@@ -112,6 +112,44 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else _escaped(c) for c in str(text))
 
 
+LONGEST_NAME = 100
+"""characters of a model's, data set's, optimizer's, method's or table's name"""
+SEEN = r"^[^\p{C}\p{Zl}\p{Zp}\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0]*$"
+"""a text of characters that can be seen, as pydantic's own expressions have it"""
+_UNSEEN = re.compile(r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+"""characters that Unicode counts among those that print, and that take no room"""
+
+
+def plain_text(text: str) -> str:
+    """The text where all of its characters can be seen, which those that turn its direction around cannot, and none
+    breaks its line; ValueError otherwise."""
+    if not text.isprintable() or _UNSEEN.search(text):
+        raise ValueError("text of characters that can be seen")
+    return text
+
+
+@functools.lru_cache(maxsize=4096)
+def as_name(text: str) -> str:
+    """The text where it can be a part of a file's name: ValueError where it is empty, too long or begins with a dot, or
+    where it has a separator of folders or a character that cannot be seen."""
+    try:
+        fits = 0 < len(plain_text(text)) <= LONGEST_NAME and not text.startswith(".") and not {"/", "\\"} & {*text}
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"a name of 1 to {LONGEST_NAME} characters that can be seen, without / and \\ and no dot at its beginning"
+        )
+    return text
+
+
+def seen(text: str) -> str:
+    """A text of any lines, in which characters that cannot be seen are escaped."""
+    if text.isprintable() and not _UNSEEN.search(text):
+        return text
+    return "\n".join(printable(_UNSEEN.sub(lambda found: _escaped(found[0]), line)) for line in text.split("\n"))
+
+
 def in_utf8(text: str) -> str:
     """A text, of any lines, in which bytes of file names that are no UTF-8 are escaped, as files and pages need it."""
     return re.sub("[\ud800-\udfff]", lambda found: _escaped(found[0]), text)
@@ -158,7 +196,7 @@ def validated(key: str, kind: Any, value: Any) -> Any:
     try:
         return _adapter(kind).validate_python(value)
     except ValidationError as error:
-        raise ConfigError(_refusal(key, value, error)) from None
+        raise ConfigError(refusal(key, value, error)) from None
 
 
 _QUOTED = re.compile(r"""(['"])((?:\\.|(?!\1)[^\\])*)\1""", re.S)
@@ -316,7 +354,7 @@ def _new_adapter(kind: Any) -> TypeAdapter[Any]:
 _cached_adapter = functools.cache(_new_adapter)
 
 
-def _refusal(key: str, value: Any, error: ValidationError) -> str:
+def refusal(key: str, value: Any, error: ValidationError) -> str:
     """One line for what pydantic found first, or furthest inside where a value may be of several types."""
     found = [(*_located(value, details["loc"]), details) for details in error.errors(include_url=False)]
     path, inner, _ = max(found, key=lambda one: len(one[0]))
@@ -351,6 +389,7 @@ _PHRASES = {
     "sequence_str": "a list",
     "invalid-json-value": "what YAML can hold",
     "dict_type": "a mapping",
+    "model_type": "a mapping",
     "mapping_type": "a mapping",
     "none_required": "null",
     "greater_than": "above {gt}",
@@ -375,5 +414,9 @@ def _wanted(details: ErrorDetails) -> str | None:
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
+    if kind == "string_pattern_mismatch":
+        return (
+            "text of characters that can be seen" if context["pattern"] == SEEN else "letters, digits, '.', '_' and '-'"
+        )
     phrase = _PHRASES.get(kind)
     return details["msg"][:1].lower() + details["msg"][1:] if phrase is None else phrase.format(**context)

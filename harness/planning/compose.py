@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
+import os
 import re
 import shlex
 from collections import Counter
@@ -24,12 +26,14 @@ from hydra.core.override_parser.types import Glob, Override, OverrideType, Quote
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers.oc import env
 from yaml import YAMLError
 
 from harness.config import ModelConfig, ViewName
 from harness.packages import CONF
 from harness.planning.names import view_name
 from harness.planning.vocabulary import kind_of
+from harness.storage.masking import note_asked
 from harness.validation import (
     SHOWN_CHARACTERS,
     ConfigError,
@@ -93,7 +97,16 @@ def available(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, Path]:
 def load_yaml(path: Path) -> Values:
     """The mapping that a file holds, its interpolations as they stand; ConfigError where it holds none."""
     try:
-        loaded = OmegaConf.to_container(OmegaConf.load(path))
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} must be a YAML file, got {one_line(error)}") from error
+    return parsed_yaml(path, text)
+
+
+def parsed_yaml(path: Path, text: str) -> Values:
+    """The mapping that the text of a file holds, as `load_yaml` gives it."""
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
     except (YAMLError, OmegaConfBaseException, ValueError, OSError, RecursionError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # a file that cannot be read; OmegaConf's own stands for a text or a number at the top
@@ -424,6 +437,7 @@ def _hydra(groups: list[str], parsed: list[Override], faults: Faults, refused: s
     """One composition of the chosen groups, the command line's values over it, and what these change, by their keys;
     those of keys that do not exist are faults, but for keys of presets where the choice of these was `refused`."""
     GlobalHydra.instance().clear()
+    OmegaConf.register_new_resolver("oc.env", _variable, replace=True)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             config = compose("config", overrides=groups)
@@ -450,6 +464,14 @@ def _hydra(groups: list[str], parsed: list[Override], faults: Faults, refused: s
             interpolates = any("${" in str(override.value()) for override in parsed)
             hint = r"; \${ stands for ${ itself" if interpolates else ""
             raise ConfigError(f"{one_line(error)}{hint}") from error
+
+
+def _variable(name: str, *default: str | None) -> str | None:
+    """OmegaConf's own `oc.env`, whose values are masked like secrets."""
+    if name in os.environ:
+        note_asked(name)
+    value: str | None = env(name, *default)
+    return value
 
 
 def _at(values: Values, key: str) -> Any:

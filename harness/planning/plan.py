@@ -16,6 +16,7 @@ from harness.planning.experiment import Experiment
 from harness.planning.methods import FittedMethod
 from harness.planning.model_cost import model_facts, pretrained_digest
 from harness.planning.norms import check_batches, check_method, check_own_batch_size
+from harness.storage.inside import is_file, refusal, strangers_in
 from harness.storage.keys import base_key, cell_key, harness_digest, source_digest
 from harness.storage.paths import restart_path, snapshot_path
 from harness.storage.retention import kept_ts
@@ -136,7 +137,7 @@ class Plan:
         status: str = record["status"]
         known = self.base_records[base.key]
         moved = known is not None and known["digests"][-1:] != record["base_digest"]
-        if status == "done" and (moved or record["sources"]["harness"] != harness_digest()):
+        if status == "done" and (moved or record["sources"].get("harness") != harness_digest()):
             status = "stale"
         asked = self.experiment.settings.redo
         again = "all" in asked or cell.method.name in asked
@@ -160,7 +161,7 @@ class Plan:
         known = self.base_records[base.key]
         if known is None:
             return False
-        stale = "stale" in asked and known["sources"]["harness"] != harness_digest()
+        stale = "stale" in asked and known["sources"].get("harness") != harness_digest()
         return "all" in asked or "base" in asked or stale
 
     def base_status(self, base: BasePlan) -> str:
@@ -169,8 +170,19 @@ class Plan:
         if known is not None:
             return str(known["status"])
         return (
-            "half-trained" if (self.store.base_folder(base.key) / "restart" / "latest.safetensors").exists() else "left"
+            "half-trained" if is_file(self.store.base_folder(base.key) / "restart" / "latest.safetensors") else "left"
         )
+
+    def check_folders(self) -> None:
+        """ConfigError where a link, or a special file, lies where the plan's jobs and views would be written."""
+        root, suite = self.store.root, self.experiment.settings.suite
+        folders = [self.store.base_folder(base.key) for base in self.bases]
+        folders += [self.store.cell_folder(cell.key) for _, cell in self.cells]
+        folders += [self.store.suite_folder(suite), root / "tuning" / suite, root / "leases", root / "engine"]
+        found = [text for folder in folders for text in strangers_in(folder)]
+        found += [text for name in ("csv", "wandb") if (text := refusal(root / name)) is not None]
+        if found:
+            raise ConfigError(f"results_dir must hold files and folders alone where something is written: {found[0]}")
 
     def as_record(self) -> Record:
         """What report and publish read: the cells in order, and the configuration they came from.
@@ -328,7 +340,7 @@ def needs_shadow(base: BasePlan, cells: list[CellPlan], folder: Path) -> bool:
     """Whether cells of a trained base cannot all be replayed from its stored snapshots."""
     for cell in cells:
         span = cell.replays(base.config.epochs)
-        if span is None or any(not snapshot_path(folder, t).exists() for t in range(span[0], span[1] + 1)):
+        if span is None or any(not is_file(snapshot_path(folder, t)) for t in range(span[0], span[1] + 1)):
             return True
     return False
 
@@ -337,7 +349,7 @@ def branch_lacks(cell: CellPlan, folder: Path) -> list[int]:
     """The epochs that a brancher needs of the base in `folder`, as snapshot or start, and that are not stored."""
     assert cell.branch is not None
     first, last = cell.needs or (0, -1)
-    lacking = {t for t in range(first, last + 1) if not snapshot_path(folder / "trajectory", t).exists()}
-    if cell.branch.start > 0 and not restart_path(folder, cell.branch.start).exists():
+    lacking = {t for t in range(first, last + 1) if not is_file(snapshot_path(folder / "trajectory", t))}
+    if cell.branch.start > 0 and not is_file(restart_path(folder, cell.branch.start)):
         lacking.add(cell.branch.start)
     return sorted(lacking)

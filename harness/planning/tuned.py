@@ -6,13 +6,16 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from omegaconf import OmegaConf
 from pydantic import Field, JsonValue
 
 from harness.config import Epochs, Seed, Settings, Text, TuneConfig
-from harness.planning.compose import KeyPath, Values, load_yaml, overlay
-from harness.storage.files import write_bytes
-from harness.validation import ConfigError, reason, validated
+from harness.planning.compose import KeyPath, Values, overlay, parsed_yaml
+from harness.storage.files import CorruptFile, read_bytes, write_bytes
+from harness.storage.inside import is_file
+from harness.storage.masking import masked, masked_text
+from harness.validation import ConfigError, printable, reason, validated
 
 Entry = tuple[str, str, str, Values]
 """model, dataset, optimizer, and the values of their bases"""
@@ -25,9 +28,11 @@ def search_folder(results_dir: Path, suite: str, method: str, problem: str, name
 
 def write_best(path: Path, best: dict[str, Any], comment: str) -> None:
     """Best settings with a line on where they come from."""
-    write_bytes(path, f"# {comment}\n{OmegaConf.to_yaml(best)}".encode())
+    write_bytes(path, f"# {masked_text(printable(comment))}\n{OmegaConf.to_yaml(masked(best))}".encode())
 
 
+MOST_BYTES = 100_000
+"""of a best.yaml"""
 BEST = {
     "parameters": dict[str, JsonValue],
     "seeds": Annotated[list[Seed], Field(min_length=1)],
@@ -40,14 +45,23 @@ BEST = {
 def read_best(path: Path) -> Values:
     """A file from `write_best`; ConfigError where it is not one. Parameters are checked as part of their preset."""
     try:
-        best = load_yaml(path)
+        best = parsed_yaml(path, _plain_yaml(read_bytes(path, MOST_BYTES)))
         for name, kind in BEST.items():
             if name not in best:
                 raise ConfigError(f"{name} must be given")
             validated(name, kind, best[name])
-    except (OSError, ConfigError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} must hold best settings: {reason(error)}; traindyn tune writes it anew") from error
     return best
+
+
+def _plain_yaml(data: bytes) -> str:
+    """A YAML text without tags and anchors, which `write_best` never writes; CorruptFile or ValueError otherwise."""
+    text = data.decode()
+    for token in yaml.scan(text, Loader=yaml.SafeLoader):
+        if isinstance(token, yaml.TagToken | yaml.AnchorToken | yaml.AliasToken):
+            raise CorruptFile(f"no tags and anchors, got one in line {token.start_mark.line + 1}")
+    return text
 
 
 def overlay_tuned(
@@ -71,7 +85,7 @@ def overlay_tuned(
             if not preset.get("search") or name in added:
                 continue
             path = search_folder(Path(settings.results_dir), settings.suite, name, problem, tune.name) / "best.yaml"
-            if not path.is_file():
+            if not is_file(path):
                 raise ConfigError(
                     f"tuned must find best settings of every method with a search space, got none of {name} "
                     f"on {problem}; traindyn tune method={name} suite={settings.suite} makes them"

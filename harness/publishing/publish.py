@@ -17,16 +17,20 @@ from typing import Any
 import pandas as pd
 
 from harness.arguments import PublishArguments
-from harness.config import ConfigError, TrackerConfig, from_mapping
+from harness.config import ConfigError, Name, TrackerConfig, from_mapping
 from harness.publishing.suite_run import suite_end, suite_info
 from harness.report.views import write_views
+from harness.storage.inside import entries
 from harness.storage.masking import MASK
+from harness.storage.parquet import read_parquet
 from harness.storage.store import Record, Store
 from harness.storage.views import read_plan, said_view
 from harness.tracking import open_tracker, tracks
 from harness.tracking.runs import cell_digest, cell_end, cell_info, holds
 from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Say, Tracker, WholeRun
+from harness.tracking.wandb.destination import check_server
 from harness.tracking.wandb.live import THREADS
+from harness.validation import reason, shown, validated
 
 SENT, THERE, LEFT, OTHER, REFUSED = "sent", "there", "left", "other", "refused"
 """what became of a run: given, complete already, without a record yet, holding rows that are not its record's, or not
@@ -81,7 +85,15 @@ class Publisher:
         if record["status"] != "done":
             return {}
         folder = self.store.cell_folder(record["cell_key"]) / "tables"
-        return {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
+        return dict(filter(None, map(self._table, entries(folder, "*.parquet"))))
+
+    def _table(self, path: Path) -> tuple[str, pd.DataFrame] | None:
+        """A table with its name, None where it is damaged, which is said."""
+        try:
+            return validated("tables", Name, path.stem), read_parquet(path)
+        except (OSError, ValueError) as error:
+            self.say(f"not sent: {path}: {reason(error)}")
+            return None
 
     def _give(self, info: RunInfo, rows: Sequence[Row], end: RunEnd, state: RunState | None) -> str:
         if state is not None:
@@ -149,6 +161,8 @@ def _same(value: Any, there: Any) -> bool:
 def chosen_tracker(planned: Mapping[str, Any], given: Mapping[str, Any]) -> TrackerConfig:
     """The tracker that a plan names, and over it what the command line gives of `tracker.*`."""
     known = {field.name for field in fields(TrackerConfig)}
+    if not isinstance(planned, Mapping):
+        raise ConfigError(f"tracker must be a mapping in the plan, got {shown(planned)}")
     values = {k: v for k, v in planned.items() if k in known and not (isinstance(v, str) and MASK in v)}
     return from_mapping(TrackerConfig, "tracker", {**values, **given})
 
@@ -161,6 +175,8 @@ def publish(request: PublishArguments, say: Say) -> int:
     config = chosen_tracker(plan["config"].get("tracker", {}), request.tracker)
     if not tracks(config):
         raise ConfigError("tracker must be wandb or csv for publish, got none; tracker=wandb chooses one")
+    if "base_url" not in request.tracker:
+        check_server(config)
     store = Store(root, say)
     tracker = open_tracker(config, root, say, notice=True)
     if tracker.where is None:

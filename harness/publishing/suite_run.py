@@ -14,6 +14,8 @@ from harness.config import TrackerConfig
 from harness.report.stats.means import statistics
 from harness.report.warnings import marks
 from harness.results.columns import METRICS
+from harness.storage.files import read_bytes
+from harness.storage.inside import files_below, files_in, is_file
 from harness.tracking.tracker import ArtifactFiles, RunEnd, RunInfo, as_id
 
 
@@ -33,15 +35,15 @@ def suite_info(plan: Mapping[str, Any], store_id: str) -> RunInfo:
 def suite_end(folder: Path, plan: Mapping[str, Any], frame: pd.DataFrame, config: TrackerConfig) -> RunEnd:
     """A suite's comparison table, figures, and frame, tables and report as artifacts, from its folder of views."""
     comparison = pd.concat([statistics(frame, metric) for metric in METRICS], ignore_index=True)
-    images = {path.stem: path for path in sorted((folder / "figures").glob("*.png"))}
+    images = {path.stem: path for path in files_in(folder / "figures", "*.png")}
     report = folder / "report" / "index.html"
     artifacts = []
     if config.keeps("tables"):
-        tables = [path for path in sorted((folder / "tables").glob("*.*")) if path.suffix in (".md", ".csv", ".tex")]
+        tables = [path for path in files_in(folder / "tables", "*.*") if path.suffix in (".md", ".csv", ".tex")]
         views = [folder / f"{name}.parquet" for name in ("frame", "history", "correct")]
-        views = [*(path for path in views if path.is_file()), *tables]
+        views = [*filter(is_file, views), *tables]
         artifacts.append(ArtifactFiles(f"{as_id(plan['suite'])}-frame", "frame", {path.name: path for path in views}))
-        if report.is_file():
+        if is_file(report):
             whole = {str(path.relative_to(report.parent)): path for path in _files_below(report.parent)}
             artifacts.append(ArtifactFiles(f"{as_id(plan['suite'])}-report", "report", whole))
     statuses = frame["status"].value_counts()
@@ -60,13 +62,13 @@ def suite_end(folder: Path, plan: Mapping[str, Any], frame: pd.DataFrame, config
         images=images,
         artifacts=artifacts,
         status="failed" if (frame["status"] == "failed").any() else "done",
-        digest=_suite_digest(plan, frame, [*images.values(), *([report] if report.is_file() else [])], artifacts),
+        digest=_suite_digest(plan, frame, [*images.values(), *([report] if is_file(report) else [])], artifacts),
     )
 
 
 def _files_below(folder: Path) -> list[Path]:
     """All files of a folder and those within it: the page needs its scripts, figures and cells' pages."""
-    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return sorted(files_below(folder))
 
 
 def _suite_digest(
@@ -76,5 +78,5 @@ def _suite_digest(
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode())
     digest.update(frame.to_json(orient="split", double_precision=15).encode())
     for path in files:
-        digest.update(f"{path.name}|".encode() + path.read_bytes())
+        digest.update(f"{path.name}|".encode() + read_bytes(path))
     return " ".join([digest.hexdigest()[:20], *sorted(artifact.type for artifact in artifacts)])

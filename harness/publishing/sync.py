@@ -7,7 +7,6 @@ epochs: cells and suites from their records, all others from their fragments.
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +20,18 @@ from harness.arguments import SyncArguments
 from harness.config import ConfigError, TrackerConfig
 from harness.publishing.publish import OTHER, REFUSED, SENT, THERE, Publisher, publish_text
 from harness.publishing.suite_run import suite_info
+from harness.storage import inside
+from harness.storage.files import read_json
+from harness.storage.inside import below
 from harness.storage.masking import masked_text
+from harness.storage.paths import plan_files
 from harness.storage.store import Store
 from harness.storage.views import read_plan
 from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Say
 from harness.tracking.wandb.destination import forget_single_run
 from harness.tracking.wandb.live import THREADS, WandbTracker
-from harness.tracking.wandb.transaction_log import is_empty, local_state, read_offline, transaction_logs
+from harness.tracking.wandb.transaction_log import fragments_in, is_empty, local_state, read_offline, transaction_logs
+from harness.validation import reason, shown
 
 if TYPE_CHECKING:
     from harness.tracking.wandb.transaction_log import OfflineRun
@@ -36,7 +40,8 @@ if TYPE_CHECKING:
 def sync(request: SyncArguments, say: Say) -> int:
     """Send all runs below results_dir/wandb; 0 where the server then has them, 1 otherwise. ConfigError: no server."""
     root = Path(request.results_dir)
-    fragments = sorted((root / "wandb").glob("*run-*/run-*.wandb"))
+    inside.known(root, say)
+    fragments = fragments_in(root, "*run-*", "run-*.wandb")
     if not fragments:
         say(f"no W&B run is kept in {root / 'wandb'}")
         return 0
@@ -97,7 +102,7 @@ def _recorded(store: Store) -> tuple[dict[str, tuple[str, str]], dict[str, str]]
     """By run id the cells of all suites' last plans that have a record, each with its suite, and the suites."""
     cells: dict[str, tuple[str, str]] = {}
     suites: dict[str, str] = {}
-    for path in sorted((store.root / "suites").glob("*/plan.json")):
+    for path in plan_files(store.root):
         plan = read_plan(store.root, path.parent.name)
         suites[suite_info(plan, store.store_id).run_id] = plan["suite"]
         for cell in plan["cells"]:
@@ -128,8 +133,11 @@ def _end(run: OfflineRun, files: Path) -> RunEnd:
     summary = {k: v for k, v in run.summary.items() if k not in ("status", "record", "tables")}
     tables = {}
     for name, entry in _tables(run.summary):
-        stored = json.loads((files / entry["path"]).read_bytes())
-        tables[name] = pd.DataFrame(stored["data"], columns=stored["columns"])
+        try:
+            stored = read_json(below(files, str(entry.get("path"))))
+            tables[name] = pd.DataFrame(stored["data"], columns=stored["columns"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"{files} must hold the table {shown(name)}: {reason(error)}") from error
         summary.pop(f"tables/{name}", None)
     status = str(run.summary.get("status", "done" if run.exit_code == 0 else "failed"))
     return RunEnd(summary, tables, status=status, digest=run.summary.get("record"))

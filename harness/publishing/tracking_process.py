@@ -26,6 +26,7 @@ from harness.config import TrackerConfig
 from harness.running.engine.local import on_its_own
 from harness.running.event_files import EventReader, heard_by_engine
 from harness.running.events import CellEnded, Event, RowsAdded, RunsEnded, RunStarted
+from harness.storage.inside import entries, remove
 from harness.validation import reason_of_kind
 
 if TYPE_CHECKING:
@@ -165,14 +166,14 @@ class _Follower:
 
     def _look(self) -> None:
         """Take what is new in every file: jobs' in the order of their start, what the command says of them last."""
-        for path in sorted(self.events.glob("*.jsonl")):
+        for path in entries(self.events, "*.jsonl"):
             mark = heard_by_engine(path)
             whole = mark.exists()  # before the file is read, so that all of it is
             for event in self.readers.setdefault(path, EventReader(path)).read():
                 self._take(event)
             if whole:
-                path.unlink()
-                mark.unlink()
+                remove(path)
+                remove(mark)
                 del self.readers[path]
 
     def _take(self, event: Event) -> None:

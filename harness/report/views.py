@@ -14,6 +14,8 @@ import pandas as pd
 from harness.results.frame import Gathered, gather, with_labels
 from harness.results.index import is_current, write_index
 from harness.storage.files import replacing
+from harness.storage.inside import is_file
+from harness.storage.parquet import read_parquet
 from harness.storage.store import Store
 from harness.storage.views import read_plan
 
@@ -35,11 +37,11 @@ def write_views(store: Store, name: str) -> pd.DataFrame:
 def _are_current(folder: Path, frame: pd.DataFrame) -> bool:
     """Whether the files are views of this frame, which says of every cell when and by what it was made."""
     try:
-        stored = pd.read_parquet(folder / "frame.parquet")
+        stored = read_parquet(folder / "frame.parquet")
     except (OSError, ValueError):
         return False
     names = ("history.parquet", "correct.parquet", "tables/main.md", "tables/summary.csv")
-    whole = all((folder / name).exists() for name in names)
+    whole = all(is_file(folder / name) for name in names)
     return whole and stored.equals(frame) and stored.attrs == frame.attrs
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from harness.storage.store import Record
-from harness.validation import ConfigError
+from harness.validation import ConfigError, shown
 
 CORRECT_COLUMNS = {"cell_key": "str", "images": "int64", "bits": "object"}
 
@@ -38,11 +38,13 @@ def correct_of(record: Record) -> Correct | None:
         return None
     try:
         images, bits = int(found["images"]), base64.b64decode(found["bits"], validate=True)
-        right = int(np.unpackbits(np.frombuffer(bits, np.uint8), count=images).sum()) if images > 0 else -1
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ConfigError(_refusal(record, f"images and packed bits, got {error!r}")) from error
     if images < 1 or len(bits) != -(-images // 8):
-        raise ConfigError(_refusal(record, f"a bit for each of at least 1 image, got {len(bits)} bytes for {images}"))
+        raise ConfigError(
+            _refusal(record, f"a bit for each of at least 1 image, got {len(bits)} bytes for {shown(images)}")
+        )
+    right = int(np.unpackbits(np.frombuffer(bits, np.uint8), count=images).sum())
     accuracy = record["summary"].get("test_accuracy")
     if accuracy is not None and not abs(100 * right / images - accuracy) < 1e-3:
         raise ConfigError(_refusal(record, f"as many right as its test accuracy {accuracy}, got {right} of {images}"))

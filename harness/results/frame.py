@@ -16,14 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pyarrow import parquet
 
 from harness.results.columns import ADDED, FRAME_COLUMNS, METRICS, PARAMETER, ROW_METHOD, from_source
 from harness.results.correct import Correct, correct_of, correct_table
-from harness.storage.store import STATUSES as RECORDED
+from harness.storage.checked import STATUSES as RECORDED
+from harness.storage.files import CorruptFile
+from harness.storage.parquet import check_parquet, read_parquet
 from harness.storage.store import Store
 from harness.storage.views import chosen_view, is_fast, read_plan
-from harness.validation import ConfigError
+from harness.validation import ConfigError, as_name, reason, shown
 
 LABELS = [*ROW_METHOD, "seed"]
 """The columns of the frame that a history has too."""
@@ -82,21 +83,38 @@ def gather(store: Store, plan: dict[str, Any]) -> Gathered:
     threads: Counter[str] = Counter()
     for cell in plan["cells"]:
         found = store.cell(cell["cell_key"])
-        rows.append(_row(cell, None if found is None else found[0]))
-        if found is not None:
-            if found[0]["status"] != "done":
-                causes[cell["cell_key"]] = [found[0].get(name) for name in CAUSE]
-            else:
-                threads[str(found[0].get("threads", "unknown"))] += 1
-                if (bits := correct_of(found[0])) is not None:
-                    correct[cell["cell_key"]] = bits
-            table = parquet.read_table(pa.BufferReader(found[1]))
-            keys = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), dtype=np.int32)), [cell["cell_key"]])
-            parts.append(table.add_column(0, "cell_key", keys.cast("string")))
+        table = None if found is None else _table(store, cell["cell_key"], found[1])
+        record = None if found is None or table is None else found[0]
+        rows.append(_row(cell, record))
+        if record is None or table is None:
+            continue
+        if record["status"] != "done":
+            causes[cell["cell_key"]] = [record.get(name) for name in CAUSE]
+        else:
+            threads[str(record["threads"] or "unknown")] += 1
+            if (bits := correct_of(record)) is not None:
+                correct[cell["cell_key"]] = bits
+        keys = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), dtype=np.int32)), [cell["cell_key"]])
+        parts.append(table.add_column(0, "cell_key", keys.cast("string")))
     frame = _frame(rows, plan)
     frame.attrs["threads"] = dict(threads)
     frame.attrs["causes"] = causes
     return Gathered(frame, _history(parts), correct_table(correct))
+
+
+def _table(store: Store, cell_key: str, content: bytes) -> pa.Table | None:
+    """The history of a cell, None where its file holds none, which is said."""
+    try:
+        table = check_parquet(content).read()
+        kinds = {field.name: field.type for field in table.schema}
+        numbers = all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds.values())
+        if not numbers or "epoch" not in kinds or "cell_key" in kinds:
+            raise CorruptFile("columns must be epoch and numbers")
+        return table.set_column(table.column_names.index("epoch"), "epoch", table["epoch"].cast("int64"))
+    except (CorruptFile, pa.ArrowException, OSError) as error:
+        path = store.cell_folder(cell_key) / "history.parquet"
+        store.say(f"not read, its cell counts as left: {path}: {reason(error)}")
+        return None
 
 
 def _frame(rows: list[dict[str, Any]], plan: dict[str, Any]) -> pd.DataFrame:
@@ -149,9 +167,9 @@ def _tested(plan: dict[str, Any]) -> dict[str, Any]:
     )
     again = f"the run of {plan.get('suite')} writes it anew"
     if not known:
-        raise ConfigError(f"plan.primary must be a list of methods with their control, got {pairs!r}; {again}")
-    if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 < margin < float("inf"):
-        raise ConfigError(f"plan.margin must be above 0 points, got {margin!r}; {again}")
+        raise ConfigError(f"plan.primary must be a list of methods with their control, got {shown(pairs)}; {again}")
+    if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 < margin < 1e300:
+        raise ConfigError(f"plan.margin must be above 0 points, got {shown(margin)}; {again}")
     return {"primary": [[str(pair["method"]), str(pair["control"])] for pair in pairs], "margin": float(margin)}
 
 
@@ -176,6 +194,12 @@ def validate(frame: pd.DataFrame) -> None:
     if len(unknown):
         status, key = unknown.iloc[0][["status", "cell_key"]]
         raise ConfigError(f"frame.status must be one of {', '.join(STATUSES)}, got {status!r} in cell {key}")
+    for name in ROW_METHOD:
+        for text in frame[name].unique():
+            try:
+                as_name(text)
+            except (ValueError, AttributeError) as error:
+                raise ConfigError(f"frame.{name} must be {error}, got {shown(text)}") from error
     for name in (name for name, metric in METRICS.items() if metric.unit == "%"):
         outside = frame[frame[name].notna() & ~frame[name].between(0, 100)]
         if len(outside):
@@ -208,7 +232,7 @@ def load_correct(results_dir: Path | str, name: str | None = None) -> pd.DataFra
     plan = read_plan(results_dir, name)
     if _views(Path(results_dir), name, plan) is not None:
         with contextlib.suppress(OSError, ValueError):  # an earlier version wrote none
-            return pd.read_parquet(Path(results_dir) / "suites" / name / "correct.parquet")
+            return read_parquet(Path(results_dir) / "suites" / name / "correct.parquet")
     return gather(Store(Path(results_dir)), plan).correct
 
 
@@ -223,7 +247,7 @@ def _views(results_dir: Path, name: str, plan: dict[str, Any]) -> tuple[pd.DataF
     """
     folder = results_dir / "suites" / name
     try:
-        frame, history = (pd.read_parquet(folder / f"{kind}.parquet") for kind in ("frame", "history"))
+        frame, history = (read_parquet(folder / f"{kind}.parquet") for kind in ("frame", "history"))
         earlier = set(FRAME_COLUMNS) - set(frame.columns)
         if earlier <= set(ADDED):
             frame = with_parameters(frame.reindex(columns=list(FRAME_COLUMNS)).astype(FRAME_COLUMNS))

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import parquet
 
 from harness.results.columns import ROW
-from harness.storage.files import write_bytes
+from harness.storage.checked import read_as, read_plan_file
+from harness.storage.files import CorruptFile, no_formula, read_bytes, read_json, write_bytes
+from harness.storage.inside import folders, is_file
+from harness.storage.parquet import MOST_HISTORY_BYTES, check_parquet
+from harness.storage.paths import plan_files
 from harness.storage.store import Store
 
 INDEX = "index.csv"
@@ -30,7 +33,8 @@ def is_current(store: Store) -> bool:
     """Whether the index is younger than every view, and than the folder that they lie in."""
     try:
         made = (store.root / INDEX).stat().st_mtime_ns
-        files = [*(store.root / "suites").glob("*/plan.json"), *(store.root / "suites").glob("*/frame.parquet")]
+        plans = plan_files(store.root)
+        files = [*plans, *filter(is_file, (plan.with_name("frame.parquet") for plan in plans))]
         return all(path.stat().st_mtime_ns <= made for path in (*files, store.root / "suites"))
     except FileNotFoundError:
         return False
@@ -46,17 +50,18 @@ def write_index(store: Store) -> None:
             line = cells.setdefault(key, {**cell, "views": []})
             line["views"].append(folder.name)
             line["status"] = statuses.get(key, line.get("status", "left"))
-    for path in sorted((store.root / "cells").glob("*/record.json")):
-        if path.parent.name not in cells:
-            cells |= _recorded(path)
+    for folder in folders(store.root / "cells"):
+        if folder.name not in cells:
+            cells |= _recorded(folder / "record.json")
     ordered = sorted(cells.values(), key=lambda line: [line[name] for name in (*ROW, "seed", "method")])
     text = io.StringIO()
     lines = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
     lines.writeheader()
     for line in ordered:
-        folders = {f"{what}_folder": f"{what}s/{line[f'{what}_key']}" for what in ("base", "cell")}
+        lie = {f"{what}_folder": f"{what}s/{line[f'{what}_key']}" for what in ("base", "cell")}
         parameters = json.dumps(line["parameters"], sort_keys=True)
-        lines.writerow({**line, **folders, "parameters": parameters, "views": " ".join(sorted(line["views"]))})
+        whole = {**line, **lie, "parameters": parameters, "views": " ".join(sorted(line["views"]))}
+        lines.writerow({name: no_formula(value) for name, value in whole.items()})
     write_bytes(store.root / INDEX, text.getvalue().encode())
 
 
@@ -65,24 +70,27 @@ def _views(store: Store) -> list[Path]:
 
     def made(folder: Path) -> int:
         frame = folder / "frame.parquet"
-        return frame.stat().st_mtime_ns if frame.exists() else 0
+        return frame.stat().st_mtime_ns if is_file(frame) else 0
 
-    return sorted((path.parent for path in (store.root / "suites").glob("*/plan.json")), key=made)
+    return sorted((path.parent for path in plan_files(store.root)), key=made)
 
 
 def _planned(folder: Path) -> Iterator[dict[str, Any]]:
     """The cells of a view's plan; none where it cannot be read."""
     try:
-        for cell in json.loads((folder / "plan.json").read_bytes())["cells"]:
+        for cell in read_plan_file(folder / "plan.json")["cells"]:
             yield {name: cell[name] for name in (*NAMES, *KEYS)}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, CorruptFile):
         return
 
 
 def _statuses(folder: Path) -> dict[str, str]:
     """By cell what the frame of a view says of it."""
     try:
-        table = parquet.read_table(folder / "frame.parquet", columns=["cell_key", "status"])
+        file = check_parquet(read_bytes(folder / "frame.parquet", MOST_HISTORY_BYTES))
+        table = file.read(columns=["cell_key", "status"]).cast(
+            pa.schema([(n, "string") for n in ("cell_key", "status")])
+        )
     except (OSError, ValueError, pa.ArrowException):
         return {}
     return dict(zip(table["cell_key"].to_pylist(), table["status"].to_pylist(), strict=True))
@@ -91,7 +99,7 @@ def _statuses(folder: Path) -> dict[str, str]:
 def _recorded(path: Path) -> dict[str, dict[str, Any]]:
     """A cell that no view shows by its key, as its record names it; nothing where that cannot be read."""
     try:
-        record = json.loads(path.read_bytes())
-        return {record["cell_key"]: {**{name: record[name] for name in (*NAMES, *KEYS, "status")}, "views": []}}
-    except (OSError, ValueError, KeyError, TypeError):
+        record = read_as("CellRecord", read_json(path))
+        return {path.parent.name: {**{name: record[name] for name in (*NAMES, *KEYS, "status")}, "views": []}}
+    except (OSError, CorruptFile):
         return {}

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pyarrow import parquet
 
+from harness.storage.files import read_bytes
+from harness.storage.inside import is_file
+from harness.storage.parquet import MOST_HISTORY_BYTES, check_parquet, read_parquet
 from harness.storage.store import Store
 from harness.validation import reason
 
@@ -29,7 +31,7 @@ class MethodTables:
 
     def has(self, name: str) -> bool:
         """Whether the method gave a table of this name."""
-        return self._path(name).exists()
+        return is_file(self._path(name))
 
     def lacking(self, needed: Needed) -> str | None:
         """What is missing or damaged of the tables needed, in words, or None where all is there."""
@@ -37,19 +39,19 @@ class MethodTables:
             if not self.has(name):
                 return f"there is no table {name}"
             try:
-                table = parquet.read_metadata(self._path(name))
+                table = check_parquet(read_bytes(self._path(name), MOST_HISTORY_BYTES))
             except ValueError as error:
                 return f"the table {name} cannot be read: {reason(error)}"
-            missing = [column for column in columns if column not in table.schema.names]
+            missing = [column for column in columns if column not in table.schema_arrow.names]
             if missing:
                 return f"the table {name} has no column {', '.join(missing)}"
-            if table.num_rows == 0:
+            if table.metadata.num_rows == 0:
                 return f"the table {name} has no rows"
         return None
 
     def read(self, name: str) -> pd.DataFrame:
         """A table; ValueError where it is damaged."""
-        return pd.read_parquet(self._path(name))
+        return read_parquet(self._path(name))
 
 
 def first_with(store: Store, cells: pd.DataFrame, needed: Needed) -> tuple[dict[str, Any], str | None] | None:

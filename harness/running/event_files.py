@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
 from harness.running.events import Event, event_line, read_event
+from harness.storage import inside
 from harness.storage.leases import lease_name
 from harness.storage.store import Store
 
@@ -41,7 +41,7 @@ class EventWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = open(path, "a+b", buffering=0)  # noqa: SIM115  closed by `close`
+        self._file = inside.open_append(path)
         if self._file.seek(0, os.SEEK_END) > 0:
             self._file.seek(-1, os.SEEK_END)
             if self._file.read(1) != b"\n":
@@ -81,7 +81,7 @@ class EventReader:
 
     def read(self) -> Iterator[Event]:
         """Events since the last call. The file is opened anew each time, as network folders ask for."""
-        with contextlib.suppress(FileNotFoundError), open(self.path, "rb") as file:
+        with contextlib.suppress(FileNotFoundError), inside.open_read(self.path) as file:
             file.seek(self._position)
             for line in file:
                 if not line.endswith(b"\n"):
@@ -101,11 +101,12 @@ class EventFolder:
         name = uuid.uuid4().hex[:12]
         self.path = store.root / "engine" / name
         self._lease = store.leases.wait(lease_name(store.root, self.path))
+        inside.check_writable(self.path)
         self.path.mkdir(parents=True, mode=0o700)
         for folder in abandoned(store):
             # jobs of a killed command may still wait in Slurm's queue for what lies there
             if not (folder / SLURM).exists():
-                shutil.rmtree(folder, ignore_errors=True)
+                inside.remove_folder(folder, ignore_errors=True)
 
     def tell(self, event: Event) -> None:
         """Say something to the tracking that is no job's."""
@@ -113,7 +114,7 @@ class EventFolder:
             file.tell(event)
 
     def close(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        inside.remove_folder(self.path, ignore_errors=True)
         with contextlib.suppress(OSError):  # another command's files are there
             self.path.parent.rmdir()
         self._lease.release()
@@ -127,5 +128,8 @@ class EventFolder:
 
 def abandoned(store: Store) -> list[Path]:
     """Folders of events whose command is gone."""
-    folders = sorted(path for path in (store.root / "engine").glob("*") if path.is_dir())
-    return [path for path in folders if store.leases.holder(lease_name(store.root, path)) is None]
+    return [
+        path
+        for path in inside.folders(store.root / "engine")
+        if store.leases.holder(lease_name(store.root, path)) is None
+    ]

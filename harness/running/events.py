@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from harness.storage.files import parsed_json
 from harness.tracking.tracker import Row, RunEnd, RunInfo, WholeRun
-from harness.validation import in_utf8
+from harness.validation import in_utf8, reason
 
 
 @dataclass(frozen=True)
@@ -150,15 +151,18 @@ def event_line(event: Event) -> bytes:
 
 def read_event(line: bytes) -> Event:
     """The event of one line; ValueError where the line is none."""
-    values = json.loads(line)
+    values = parsed_json(line)
     kind = _KINDS.get(values.pop("event", "")) if isinstance(values, dict) else None
     if kind is None:
         raise ValueError(f"line must be an event, got {line[:80]!r}")
-    if kind is RunStarted:
-        values["info"] = RunInfo(**values["info"])
-    if kind is RunsEnded:
-        values["runs"] = [_read_run(run) for run in values["runs"]]
-    event: Event = kind(**values)
+    try:
+        if kind is RunStarted:
+            values["info"] = RunInfo(**values["info"])
+        if kind is RunsEnded:
+            values["runs"] = [_read_run(run) for run in values["runs"]]
+        event: Event = kind(**values)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"line must be an event, got {reason(error)}") from error
     return event
 
 

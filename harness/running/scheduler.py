@@ -29,6 +29,7 @@ from harness.running.events import (
 )
 from harness.running.jobs import WORKERS, Job, ended, note_loss, record_end, record_failure
 from harness.running.origin import Origin
+from harness.storage.inside import is_file
 from harness.storage.leases import Owner, lease_name
 from harness.storage.paths import base_log, cell_log
 from harness.storage.retention import prune
@@ -253,7 +254,7 @@ class Scheduler:
     ) -> None:
         """End cells without a job; `log` says more of the cause where there is such a file, else their own do."""
         job = self._job("branch", base, tuple(cells))
-        log = log if log is not None and (self.store.root / log).exists() else None
+        log = log if log is not None and is_file(self.store.root / log) else None
         record_end(job, self.store, tuple(cells), status, cause, log)
         for cell in cells:
             self._close(job, CellEnded(cell.key, status, cause.reason, cause.where, log or cell_log(cell.key)))

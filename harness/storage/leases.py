@@ -16,17 +16,22 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import filelock
+from harness.storage import inside
+from harness.storage.checked import read_as
+from harness.storage.files import read_json
 
 BEAT = 5.0
 """seconds between two touches by an owner"""
 STALE = 60.0
 """seconds without one after which a lease is taken over"""
 POLL = 0.2
+MOST_BYTES = 10_000
+"""of a lease's file"""
 LOST = 76
 """exit code of a process whose lease was taken from it, such as one that was suspended for long"""
 
@@ -81,6 +86,12 @@ class Owner:
         return f"process {self.pid} on {self.host}"
 
 
+def read_owner(value: Any) -> Owner:
+    """An owner from a file; CorruptFile where it is none."""
+    found = read_as("OwnerRecord", value)
+    return Owner(**{field.name: found[field.name] for field in fields(Owner)})
+
+
 class Leases:
     """The leases of one results folder, as one process sees them."""
 
@@ -95,15 +106,16 @@ class Leases:
 
     @contextlib.contextmanager
     def _guard(self) -> Iterator[None]:
+        inside.check_writable(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(self.folder / ".guard", thread_local=False):
+        with inside.lock(self.folder / ".guard"):
             yield
 
     def _read(self, name: str) -> Owner | None:
         """Whose it is, whatever became of them; a file that is no lease is nobody's. OSError where a disk fails."""
         try:
-            return Owner(**json.loads(self.path(name).read_bytes()))
-        except (FileNotFoundError, ValueError, TypeError):
+            return read_owner(read_json(self.path(name), MOST_BYTES))
+        except (FileNotFoundError, ValueError):
             return None
 
     def _is_over(self, name: str, owner: Owner) -> bool:
@@ -133,6 +145,7 @@ class Leases:
                 return None
             self._seen.pop(name, None)
             me = Owner.of(os.getpid())
+            inside.check_writable(self.path(name))
             temporary = self.folder / f".{name}.{me.token}.tmp"
             try:
                 temporary.write_text(json.dumps(asdict(me)), encoding="utf-8")
@@ -151,11 +164,11 @@ class Leases:
         """Let go of what `owner` holds."""
         with self._guard():
             if self._read(name) == owner:
-                self.path(name).unlink()
+                inside.remove(self.path(name))
 
     def all(self) -> dict[str, Owner | None]:
         """Every lease's file by name, with its owner where one is alive."""
-        names = sorted(path.stem for path in self.folder.glob("*.json"))
+        names = [path.stem for path in inside.entries(self.folder, "*.json")]
         return {name: self.holder(name) for name in names}
 
 

@@ -1,8 +1,10 @@
-"""Where a base keeps its snapshots and restart states, by epoch, which a plan needs without reading one; and logs."""
+"""Where plans, snapshots, restart states and logs lie: file names, which a plan needs without reading one."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from harness.storage.inside import entries, folders, is_file
 
 
 def snapshot_path(folder: Path, t: int) -> Path:
@@ -12,12 +14,17 @@ def snapshot_path(folder: Path, t: int) -> Path:
 
 def stored_ts(folder: Path) -> tuple[int, ...]:
     """The epochs whose snapshots lie in the folder `trajectory` of a base, in order."""
-    return tuple(sorted(int(path.stem) for path in folder.glob("[0-9]*.safetensors")))
+    return tuple(sorted(int(path.stem) for path in entries(folder, "*.safetensors") if path.stem.isdecimal()))
 
 
 def restart_path(folder: Path, t: int) -> Path:
     """The restart state of epoch t of the base in `folder`."""
     return folder / "restart" / f"{t:05d}.safetensors"
+
+
+def plan_files(root: Path) -> list[Path]:
+    """The `plan.json` of every suite of a results folder, in order."""
+    return [path for suite in folders(root / "suites") if is_file(path := suite / "plan.json")]
 
 
 def base_log(key: str) -> str:

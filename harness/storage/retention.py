@@ -6,13 +6,14 @@ has an open cell on it, those stay that some plan keeps.
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Collection
 from typing import Any
 
+from harness.storage import inside
+from harness.storage.checked import read_plan_file
+from harness.storage.files import CorruptFile
 from harness.storage.leases import lease_name
-from harness.storage.paths import snapshot_path, stored_ts
+from harness.storage.paths import plan_files, snapshot_path, stored_ts
 from harness.storage.store import Store
 
 LEFTOVERS = (".redo", ".old")
@@ -36,11 +37,11 @@ class Retention:
         self._plans: list[dict[str, Any]] = []
         self._whole = True
         """whether every plan could be read; what a damaged one keeps is not known"""
-        for path in sorted((store.root / "suites").glob("*/plan.json")):
+        for path in plan_files(store.root):
             try:
-                plan = json.loads(path.read_bytes())
+                plan = read_plan_file(path, "PlanKeys")
                 self._plans.append({"bases": plan["bases"], "cells": plan["cells"]})
-            except (ValueError, KeyError, TypeError):
+            except (OSError, CorruptFile):
                 self._whole = False
 
     def is_open(self, base_key: str) -> bool:
@@ -50,7 +51,7 @@ class Retention:
 
     def _has_record(self, cell_key: str) -> bool:
         folder, name = self.store.cell_folder(cell_key), "record.json"
-        return (folder / name).exists() and self.store.problem(folder, name) is None
+        return inside.is_file(folder / name) and self.store.problem(folder, name) is None
 
     def unneeded(self, base_key: str, kept: Collection[int] = ()) -> list[int]:
         """The epochs t of stored snapshots of a base that is not open which neither a plan nor `kept` keeps."""
@@ -65,7 +66,7 @@ def prune(store: Store, base_key: str, kept: Collection[int]) -> None:
     A base that is open, or that another process works at, stays as it is.
     """
     folder = store.base_folder(base_key)
-    leftovers = [path for end in LEFTOVERS if (path := store.base_folder(f"{base_key}{end}")).exists()]
+    leftovers = [path for end in LEFTOVERS if inside.is_folder(path := store.base_folder(f"{base_key}{end}"))]
     if set(stored_ts(folder / "trajectory")) <= set(kept) and not leftovers:
         return
     retention = Retention(store)
@@ -76,6 +77,6 @@ def prune(store: Store, base_key: str, kept: Collection[int]) -> None:
         return
     with lease:
         for t in retention.unneeded(base_key, kept):
-            snapshot_path(folder / "trajectory", t).unlink()
+            inside.remove(snapshot_path(folder / "trajectory", t))
     for leftover in leftovers:
-        shutil.rmtree(leftover, ignore_errors=True)
+        inside.remove_folder(leftover, ignore_errors=True)

@@ -21,26 +21,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
-
-from harness.storage.files import set_aside, write_bytes, write_json
+from harness.storage import inside
+from harness.storage.checked import KEY, STATUSES, read_as
+from harness.storage.files import CorruptFile, read_bytes, read_json, set_aside, write_bytes, write_json
 from harness.storage.leases import Leases
 from harness.storage.masking import masked
-from harness.validation import ConfigError, reason
+from harness.storage.parquet import MOST_HISTORY_BYTES, read_parquet
+from harness.validation import ConfigError, as_name, reason, shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
-STATUSES = ("done", "failed", "diverged", "skipped")
 Record = dict[str, Any]
-NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+KINDS = {"record.json": "CellRecord", "base.json": "BaseRecord"}
+"""what sealed files hold, by their names"""
 
 
 def _inside(what: str, name: str) -> str:
     """`name`, which must be that of one file or folder."""
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise ConfigError(f"{what} must be letters, digits, '.', '_' and '-', got {name!r}")
+    if not isinstance(name, str) or not re.fullmatch(KEY, name):
+        raise ConfigError(f"{what} must be letters, digits, '.', '_' and '-', got {shown(name)}")
     return name
 
 
@@ -80,8 +81,9 @@ class Store:
 
     def __init__(self, root: Path, say: Callable[[str], None] = print) -> None:
         self.root = root
+        inside.known(root, say)
         self.leases = Leases(root)
-        self._say = say
+        self.say = say
 
     def base_folder(self, key: str) -> Path:
         return self.root / "bases" / _inside("base_key", key)
@@ -98,10 +100,13 @@ class Store:
         path = self.root / "store.json"
         if not path.exists():
             self.root.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(self.root / ".store.lock"):
+            with inside.lock(self.root / ".store.lock"):
                 if not path.exists():
                     write_json(path, {"schema": SCHEMA, "id": uuid.uuid4().hex[:6]})
-        identity: str = json.loads(path.read_bytes())["id"]
+        try:
+            identity: str = read_as("StoreRecord", read_json(path))["id"]
+        except CorruptFile as error:
+            raise ConfigError(f"{path} must hold the id of its folder ({error}); without it another is made") from error
         return identity
 
     def _read(self, folder: Path, name: str) -> tuple[Record, bytes] | None:
@@ -112,7 +117,7 @@ class Store:
             return found
         if found.history:
             set_aside(folder / "history.parquet")
-        self._say(f"corrupt, set aside, to be redone: {found.text} ({set_aside(path).name})")
+        self.say(f"corrupt, set aside, to be redone: {found.text} ({set_aside(path).name})")
         return None
 
     @staticmethod
@@ -120,19 +125,25 @@ class Store:
         """A sealed JSON file and its history's bytes, None where there is none, or what is wrong with them."""
         path, history = folder / name, folder / "history.parquet"
         try:
-            record: Record = json.loads(path.read_bytes())
-            if record.get("sha256") != _seal(record):
+            found = read_json(path)
+            if not isinstance(found, dict) or found.get("sha256") != _seal(found):
                 return _Problem(f"{path}: checksum differs")
+            record = read_as(KINDS[name], found)
+            if name == "record.json" and record["cell_key"] != folder.name:
+                return _Problem(f"{path}: is of cell {record['cell_key']}")
             for source in (_kept(folder, record["history_sha256"]), history):
-                if source == history or source.exists():
-                    content = source.read_bytes()
+                if source == history or inside.is_file(source):
+                    content = read_bytes(source, MOST_HISTORY_BYTES)
                     if hashlib.sha256(content).hexdigest() == record["history_sha256"]:
                         return record, content
             return _Problem(f"{history}: checksum differs", history=True)
+        except inside.NotFollowed:  # as if there were nothing
+            return None
         except (FileNotFoundError, NotADirectoryError) as error:
             return None if error.filename == str(path) else _Problem(f"{error.filename}: missing")
-        except (ValueError, KeyError, AttributeError) as error:
-            return _Problem(f"{path}: {reason(error)}")
+        except (CorruptFile, IsADirectoryError) as error:
+            text = reason(error)
+            return _Problem(text if str(path) in text else f"{path}: {text}")
 
     def problem(self, folder: Path, name: str) -> str | None:
         """What is wrong with a cell's `record.json` or a base's `base.json`; None where it is whole or absent."""
@@ -149,8 +160,8 @@ class Store:
         record["sha256"] = _seal(record)
         write_bytes(folder / "history.parquet", history)
         write_json(folder / name, record)
-        for kept in folder.glob(_kept(folder, "*").name):
-            kept.unlink()
+        for kept in inside.entries(folder, _kept(folder, "*").name):
+            inside.remove(kept)
 
     def record(self, cell_key: str) -> Record | None:
         """A cell's record, verified, or None."""
@@ -166,11 +177,9 @@ class Store:
         self._write(self.cell_folder(record["cell_key"]), "record.json", record, rows)
 
     def history(self, cell_key: str) -> pd.DataFrame | None:
-        """A cell's history, verified, or None."""
-        import pandas as pd
-
+        """A cell's history, verified, or None; CorruptFile where it is no table."""
         found = self.cell(cell_key)
-        return None if found is None else pd.read_parquet(io.BytesIO(found[1]))
+        return None if found is None else read_parquet(found[1])
 
     def base(self, base_key: str) -> Record | None:
         """What is known of a base that ended: its status, digests per epoch, cost."""
@@ -182,14 +191,13 @@ class Store:
 
     def base_history(self, base_key: str) -> list[dict[str, Any]]:
         """Training rows of a base that ended."""
-        import pandas as pd
-
-        frame = pd.read_parquet(self.base_folder(base_key) / "history.parquet")
+        frame = read_parquet(self.base_folder(base_key) / "history.parquet")
         return [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
 
     def write_tables(self, cell_key: str, tables: dict[str, pd.DataFrame]) -> None:
         """A method's own tables, as `tables/<name>.parquet` in its cell's folder."""
         for name, table in tables.items():
+            as_name(name)
             buffer = io.BytesIO()
             table.to_parquet(buffer, index=False)
             write_bytes(self.cell_folder(cell_key) / "tables" / f"{name}.parquet", buffer.getvalue())

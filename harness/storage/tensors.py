@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -19,8 +21,16 @@ from safetensors.torch import save
 from torch import Tensor
 
 from harness.method import State
-from harness.storage.files import CorruptFile, write_bytes
-from harness.validation import reason
+from harness.storage.files import CorruptFile, parsed_json, write_bytes
+from harness.storage.inside import open_read
+from harness.validation import reason, shown
+
+MOST_HEADER_BYTES = 1 << 28
+"""of what a file says of its tensors, the rest of a state among it"""
+MOST_STATE_MAPPINGS = 20_000_000
+"""and lists in that, such as the rows of many cells"""
+LEAST_SPARSE_BYTES, LEAST_WRITTEN = 1 << 30, 64
+"""files of more bytes of which less than the 64th was ever written are refused: they take memory that nobody filled"""
 
 
 def _raw(tensor: Tensor) -> memoryview:
@@ -59,27 +69,76 @@ _DTYPES = {
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
     """The JSON header of a safetensors file and the offset of its data; CorruptFile where there is none."""
+    with open_read(path) as file:
+        return _header(path, file)
+
+
+def _header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int]:
     try:
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > 1 << 28:
-                raise ValueError("header too long")
-            return json.loads(file.read(length)), 8 + length
+        found = os.fstat(file.fileno())
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > min(MOST_HEADER_BYTES, found.st_size - 8):
+            raise ValueError(f"a header of {length} bytes, of at most {MOST_HEADER_BYTES}, in {found.st_size} bytes")
+        header = parsed_json(file.read(length), MOST_STATE_MAPPINGS)
+        _check_header(header, found.st_size - 8 - length)
+        if found.st_size > LEAST_SPARSE_BYTES and found.st_blocks * 512 * LEAST_WRITTEN < found.st_size:
+            raise ValueError(f"{found.st_size} bytes of which {found.st_blocks * 512} were ever written")
+        return header, 8 + length
     except (ValueError, struct.error) as error:
         raise CorruptFile(f"{path}: {reason(error)}") from error
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a file from `write_tensors`; CorruptFile where their digest differs."""
-    header, start = read_header(path)
-    data = np.fromfile(path, dtype=np.uint8, offset=start)
+def _check_header(header: Any, size: int) -> None:
+    """ValueError where entries are not what tensors need, or lie over each other, apart or outside of `size` bytes."""
+    if not isinstance(header, dict):
+        raise ValueError("a header that is no mapping")  # noqa: TRY004  one kind of error for a damaged file
+    metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise ValueError("metadata that are no texts")
+    spans = []
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        try:
+            kind, shape, (first, last) = entry["dtype"], entry["shape"], entry["data_offsets"]
+            whole = all(type(number) is int and 0 <= number < 2**62 for number in (*shape, first, last))
+            fits = whole and last - first == math.prod(shape) * _DTYPES[kind].itemsize
+        except (KeyError, TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise ValueError(f"tensor {shown(name)} has no type, shape and place that go together")
+        spans.append((first, last))
+    end = 0
+    for first, last in sorted(spans):
+        if first != end:
+            raise ValueError("tensors that lie over each other or apart")
+        end = last
+    if end != size:
+        raise ValueError(f"tensors of {end} bytes, followed by {size} bytes")
+
+
+def read_unsealed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file, whatever its digest; CorruptFile where it is none."""
+    with open_read(path) as file:
+        header, start = _header(path, file)
+        file.seek(start)
+        data = np.fromfile(file, dtype=np.uint8)
+    metadata: dict[str, str] = header.pop("__metadata__", {})
+    tensors = {}
     try:
-        metadata: dict[str, str] = header.pop("__metadata__")
-        tensors = {}
         for name, entry in header.items():
             first, last = entry["data_offsets"]
             raw = torch.from_numpy(data[first:last]) if last > first else torch.empty(0, dtype=torch.uint8)
             tensors[name] = raw.clone().view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    except (ValueError, RuntimeError) as error:
+        raise CorruptFile(f"{path}: {reason(error)}") from error
+    return tensors, metadata
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a file from `write_tensors`; CorruptFile where their digest differs."""
+    tensors, metadata = read_unsealed(path)
+    try:
         if _digest(tensors, metadata) != metadata["sha256"]:
             raise ValueError("checksum differs")
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
@@ -136,7 +195,7 @@ def unpack(tensors: Mapping[str, Tensor], text: str) -> State:
                 return tuple(walk(v) for v in content)
         raise CorruptFile(f"unknown entry {kind!r} in a stored state")
 
-    state: State = walk(json.loads(text))
+    state: State = walk(parsed_json(text.encode(), MOST_STATE_MAPPINGS))
     return state
 
 
@@ -151,5 +210,5 @@ def read_state(path: Path) -> State:
     tensors, metadata = read_tensors(path)
     try:
         return unpack(tensors, metadata["state"])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CorruptFile(f"{path}: {reason(error)}") from error

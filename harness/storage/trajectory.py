@@ -22,6 +22,7 @@ from torch import Tensor
 from harness.method import Snapshot
 from harness.snapshots import block_bounds
 from harness.storage.files import CorruptFile
+from harness.storage.inside import open_read
 from harness.storage.paths import snapshot_path, stored_ts
 from harness.storage.tensors import _DTYPES, read_header, read_tensors, write_tensors
 from harness.validation import reason
@@ -82,7 +83,7 @@ class _StoredWeights:
                 self._read(np.empty(min(CHUNK, last - start), dtype=np.uint8), self._data + start)
 
     def _read(self, into: np.ndarray[Any, Any], offset: int) -> None:
-        with open(self.path, "rb", buffering=0) as file:
+        with open_read(self.path) as file:
             if os.preadv(file.fileno(), [into.data], offset) != into.nbytes:
                 raise CorruptFile(f"{self.path}: shorter than its header says")
         if self._digest is not None:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
-
+from harness.storage import inside
+from harness.storage.checked import read_plan_file
+from harness.storage.files import CorruptFile
+from harness.storage.paths import plan_files
 from harness.storage.store import Record, Store
 from harness.validation import ConfigError, nearest, shown
 
-PLAN_SCHEMA = 1
 ROW = ("model", "dataset", "optimizer")
 CHOSEN = ("name", "results_dir", "tracker", "engine", "trajectory", "save", "redo", "trials", "tune", "tuned", "seeds")
 """keys of a configuration in which commands of one view may differ"""
@@ -29,7 +30,8 @@ Cell = Mapping[str, Any]
 
 
 def _plans(results_dir: Path | str) -> list[Path]:
-    return [*(Path(results_dir) / "suites").glob("*/plan.json")]
+    inside.known(Path(results_dir))
+    return plan_files(Path(results_dir))
 
 
 def view_names(results_dir: Path | str) -> list[str]:
@@ -37,8 +39,8 @@ def view_names(results_dir: Path | str) -> list[str]:
     found = []
     for path in _plans(results_dir):
         try:
-            created = str(json.loads(path.read_bytes())["created"])
-        except (OSError, ValueError, KeyError, TypeError):
+            created = str(read_plan_file(path)["created"])
+        except (OSError, CorruptFile):
             created = ""
         found.append((created, path.stat().st_mtime_ns, path.parent.name))
     return [name for *_, name in sorted(found, reverse=True)]
@@ -70,13 +72,10 @@ def read_plan(results_dir: Path | str, name: str | None = None) -> Record:
     name = chosen_view(results_dir, name)
     path = Path(results_dir) / "suites" / name / "plan.json"
     try:
-        plan: Record = json.loads(path.read_bytes())
-        schema = plan["schema"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} must be a plan, got {error!r}; the run of {name} writes it anew") from error
-    if schema != PLAN_SCHEMA:
-        raise ConfigError(f"{path} must have schema {PLAN_SCHEMA}, got {schema!r}; the run of {name} writes it anew")
-    return plan
+        return read_plan_file(path)
+    except CorruptFile as error:
+        text = str(error).removeprefix(f"{path}: ")
+        raise ConfigError(f"{path} must be a plan: {text}; the run of {name} writes it anew") from error
 
 
 def is_fast(plan: Record) -> bool:
@@ -97,7 +96,7 @@ def join(store: Store, plan: Record) -> Joined:
     """A plan joined with the stored one of its name, which is left as it is."""
     path = store.suite_folder(plan["suite"]) / "plan.json"
     try:
-        stored: Record = json.loads(path.read_bytes())
+        stored: Record = read_plan_file(path)
         cells, bases = stored["cells"], stored["bases"]
         differs = _difference(stored, plan)
         stays = [cell for cell in cells if not differs(cell)]
@@ -105,7 +104,9 @@ def join(store: Store, plan: Record) -> Joined:
         return Joined(plan, None)  # there is none, or none that can be read
     asked = {cell["cell_key"] for cell in plan["cells"]}
     others = [cell for cell in stays if cell["cell_key"] not in asked]
-    gone = [cell for cell in cells if differs(cell) and (store.cell_folder(cell["cell_key"]) / "record.json").exists()]
+    gone = [
+        cell for cell in cells if differs(cell) and inside.is_file(store.cell_folder(cell["cell_key"]) / "record.json")
+    ]
     line = _line(stored, plan, gone, others)
     if not others:
         return Joined(plan, line)
@@ -126,7 +127,7 @@ def join(store: Store, plan: Record) -> Joined:
 def write_joined(store: Store, plan: Record) -> None:
     """Make a plan that of its view, joined with what is there."""
     store.root.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(store.root / ".store.lock"):
+    with inside.lock(store.root / ".store.lock"):
         store.write_plan(join(store, plan).plan)
 
 

@@ -6,23 +6,27 @@ csv/<run id>/  run.json (names, tags, configuration, and at the end summary and 
 from __future__ import annotations
 
 import csv
-import json
-import shutil
+import io
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.storage.files import replacing, write_bytes, write_json
+from harness.config import ConfigError
+from harness.storage import inside
+from harness.storage.files import csv_text, read_bytes, read_json, replacing, write_bytes, write_json
 from harness.storage.masking import masked
+from harness.storage.schemas import CsvRun, read_as
 from harness.tracking.run_locks import RunLocks
 from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Say, Tracker, fitting_tags
+from harness.validation import reason
 
 
 class CsvTracker(Tracker):
     """Keeps runs below `folder`/csv. A history is rewritten whole, so that it is whole or as it was."""
 
     def __init__(self, folder: Path, say: Say, tags: Iterable[str] = (), notes: str | None = None) -> None:
+        inside.known(folder, say)
         self.folder = folder / "csv"
         self._say = say
         self._locks = RunLocks(self.folder / ".locks")
@@ -36,17 +40,19 @@ class CsvTracker(Tracker):
         for run_id in run_ids:
             known = self._read(run_id)
             if known is not None:
-                rows = _read_rows(self.folder / run_id / "history.csv")
+                rows = _read_rows(self._of(run_id) / "history.csv")
                 last = rows[-1] if rows else None
                 found[run_id] = RunState(len(rows), last, known.get("digest"), known["tags"])
         return found
 
     def _read(self, run_id: str) -> dict[str, Any] | None:
         try:
-            known: dict[str, Any] = json.loads((self.folder / run_id / "run.json").read_bytes())
+            return read_as(CsvRun, read_json(self._of(run_id) / "run.json"))
         except (FileNotFoundError, ValueError):
             return None
-        return known
+
+    def _of(self, run_id: str) -> Path:
+        return inside.below(self.folder, run_id)
 
     def start(self, info: RunInfo) -> None:
         if info.run_id in self._rows:
@@ -60,8 +66,8 @@ class CsvTracker(Tracker):
         tags = list(dict.fromkeys([*earlier["tags"], *info.tags, *self._tags]))
         notes = " ".join(filter(None, (info.notes, self._notes))) or None
         plain = masked(asdict(info) | {"tags": tags, "notes": notes, "status": "running"})
-        self._rows[info.run_id] = _read_rows(self.folder / info.run_id / "history.csv")
-        write_json(self.folder / info.run_id / "run.json", plain)
+        self._rows[info.run_id] = _read_rows(self._of(info.run_id) / "history.csv")
+        write_json(self._of(info.run_id) / "run.json", plain)
 
     def log(self, run_id: str, rows: Iterable[Row]) -> None:
         known = self._rows.get(run_id)
@@ -74,7 +80,7 @@ class CsvTracker(Tracker):
         known += [{k: v for k, v in row.items() if v is not None} for row in new]
         columns = dict.fromkeys(name for row in known for name in row)
         with (
-            replacing(self.folder / run_id / "history.csv") as temporary,
+            replacing(self._of(run_id) / "history.csv") as temporary,
             open(temporary, "w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, list(columns))
@@ -84,16 +90,20 @@ class CsvTracker(Tracker):
     def end(self, run_id: str, end: RunEnd) -> None:
         if run_id not in self._rows:
             return
-        folder = self.folder / run_id
+        folder = self._of(run_id)
         for name, table in end.tables.items():
-            write_bytes(folder / "tables" / f"{name}.csv", table.to_csv(index=False).encode())
+            write_bytes(inside.below(folder / "tables", f"{name}.csv"), csv_text(table).encode())
         for name, path in end.images.items():
-            (folder / "figures").mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, folder / "figures" / f"{name}{path.suffix}")
+            target = inside.below(folder / "figures", f"{name}{path.suffix}")
+            write_bytes(target, read_bytes(path))
         for artifact in end.artifacts:
             for name, content in artifact.files.items():
-                data = content if isinstance(content, bytes) else content.read_bytes()
-                write_bytes(folder / "artifacts" / artifact.name / name, data)
+                target = inside.below(folder / "artifacts", f"{artifact.name}/{name}")
+                if isinstance(content, bytes):
+                    write_bytes(target, content)
+                else:
+                    with replacing(target) as temporary:
+                        inside.copy_file(content, temporary)
         summary = {name: value for name, value in end.summary.items() if value is not None}
         known = self._read(run_id) or {}
         write_json(
@@ -112,8 +122,13 @@ class CsvTracker(Tracker):
 
 def _read_rows(path: Path) -> list[Row]:
     """Rows as they were given: an empty field was not."""
-    if not path.exists():
+    try:
+        text = read_bytes(path).decode()
+        rows = [{name: text for name, text in row.items() if text} for row in csv.DictReader(io.StringIO(text))]
+        return [{name: int(text) if name == "epoch" else float(text) for name, text in row.items()} for row in rows]
+    except FileNotFoundError:
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [{name: text for name, text in row.items() if text} for row in csv.DictReader(file)]
-    return [{name: int(text) if name == "epoch" else float(text) for name, text in row.items()} for row in rows]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise ConfigError(
+            f"{path} must hold the rows of a run, got {reason(error)}; without it they come anew"
+        ) from error

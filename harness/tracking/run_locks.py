@@ -10,6 +10,8 @@ from pathlib import Path
 
 import filelock
 
+from harness.storage import inside
+
 WAIT_SECONDS = 10
 """how long to wait for another command that writes the same run"""
 
@@ -23,7 +25,7 @@ class RunLocks:
 
     def take(self, run_id: str) -> None:
         """Hold a run; TimeoutError where another process goes on writing it, OSError where it cannot be locked."""
-        lock = filelock.FileLock(self.folder / f"{run_id}.lock", thread_local=False)
+        lock = inside.lock(self.folder / f"{run_id}.lock")
         self.folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=WAIT_SECONDS)
         self._held[run_id] = lock

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.config import TrackerConfig
+from harness.storage.inside import files_in
 from harness.tracking.tracker import ArtifactFiles, Row, RunEnd, RunInfo
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ def cell_info(record: Record, suite: str) -> RunInfo:
     labels = ("model", "dataset", "optimizer", "seed", "method", "batchnorm", "base_key", "cell_key")
     config = {
         **{name: record[name] for name in labels},
-        "base": record["config"]["base"],
-        "method_config": record["config"]["method"],
-        "evaluate": record["config"]["evaluate"],
+        "base": record["config"].get("base"),
+        "method_config": record["config"].get("method"),
+        "evaluate": record["config"].get("evaluate"),
         "environment": {
             **{name: record[name] for name in ENVIRONMENT if name in record},
             **(record.get("environment") or {}),
@@ -91,7 +92,7 @@ def _cell_artifacts(store: Store, record: Record, config: TrackerConfig) -> Iter
     folder, key = store.cell_folder(record["cell_key"]), record["cell_key"][:12]
     labels = {name: record[name] for name in ("model", "dataset", "optimizer", "seed", "method", "cell_key")}
     if config.keeps("models"):
-        files = {path.name: path for path in sorted(folder.glob("*.safetensors"))}
+        files = {path.name: path for path in files_in(folder, "*.safetensors")}
         if files:
             yield ArtifactFiles(f"model-{key}", "model", files, labels)
     if config.keeps("all") and record["method"] == "base":
@@ -104,11 +105,15 @@ def _cell_artifacts(store: Store, record: Record, config: TrackerConfig) -> Iter
 
 def _manifest(store: Store, base_key: str) -> dict[str, Any]:
     """The stored snapshots of a base (epoch, file, bytes, checksum), and the digests of its weights at every epoch."""
+    from harness.storage.files import CorruptFile
     from harness.storage.tensors import read_header
 
     base, snapshots = store.base(base_key), []
-    for path in sorted((store.base_folder(base_key) / "trajectory").glob("*.safetensors")):
-        header, _ = read_header(path)
-        entry = {"epoch": int(path.stem), "file": path.name, "bytes": path.stat().st_size}
-        snapshots.append(entry | {"sha256": header["__metadata__"]["sha256"]})
+    for path in files_in(store.base_folder(base_key) / "trajectory", "[0-9]*.safetensors"):
+        try:
+            header, _ = read_header(path)
+            entry = {"epoch": int(path.stem), "file": path.name, "bytes": path.stat().st_size}
+            snapshots.append(entry | {"sha256": header["__metadata__"]["sha256"]})
+        except (CorruptFile, KeyError, ValueError) as error:
+            store.say(f"left out of the trajectory's manifest: {path}: {error}")
     return {"base_key": base_key, "weights": [] if base is None else base["digests"], "snapshots": snapshots}

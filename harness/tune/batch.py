@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import gcd
@@ -11,6 +10,7 @@ from typing import Any
 
 from harness.config import Settings
 from harness.planning.plan import BasePlan, CellPlan
+from harness.storage.inside import remove_folder
 from harness.tune.study import RUNGS, Candidate, Result, Search
 from harness.tune.workers import TRIAL_WORKERS, TrialJob
 
@@ -114,7 +114,7 @@ class Batch:
 
     def clear(self) -> None:
         """Drop what its jobs would have gone on from."""
-        shutil.rmtree(self.search.work, ignore_errors=True)
+        remove_folder(self.search.work, ignore_errors=True)
 
     def _branch(self, base: BasePlan, cell: CellPlan, until: int) -> TrialJob:
         return self._job("branch", base, [cell], until)

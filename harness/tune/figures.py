@@ -18,7 +18,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 
 from harness.report.figures.style import LINE, MARK, STYLE, WALK, WIDE, WIDTH, Labels, entitle, legend_below
 from harness.report.figures.ticks import FittingLocator, label_ticks, number_texts, rounded_apart
-from harness.storage.files import write_bytes
+from harness.storage.files import csv_text, write_bytes
 from harness.tune.results import importances, trials_frame
 from harness.tune.study import Search
 
@@ -47,7 +47,7 @@ def draw_search(search: Search) -> list[Path]:
                 figure.savefig(buffer, format=kind)
                 write_bytes(folder / f"{name}.{kind}", buffer.getvalue())
     if weights is not None:
-        write_bytes(folder / "importances.csv", weights.to_csv(index=False).encode())
+        write_bytes(folder / "importances.csv", csv_text(weights).encode())
     return [folder / f"{name}.pdf" for name in figures]
 
 

@@ -21,7 +21,8 @@ from harness.config import RECALIBRATED, BaseConfig, ConfigError, OptimizerConfi
 from harness.planning.compose import available, load_yaml
 from harness.planning.experiment import Experiment
 from harness.planning.methods import resolved_method
-from harness.storage.files import write_bytes
+from harness.storage.files import csv_text, write_bytes
+from harness.storage.masking import masked
 
 BASE_ALONE = {"base", RECALIBRATED}
 """the methods that are the base itself: tuning these searches its rate"""
@@ -140,8 +141,7 @@ def write_rates(folder: Path, tables: Sequence[pd.DataFrame], command: str) -> d
     """`rates.csv` with all that was tried and `rates.yaml` with the best of each; what the latter holds."""
     import yaml
 
-    folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / "rates.csv", pd.concat(tables).to_csv(index=False).encode())
+    write_bytes(folder / "rates.csv", csv_text(pd.concat(tables)).encode())
     best = [
         {
             **{name: str(line[name]) for name in COLUMNS[:3]},
@@ -152,7 +152,7 @@ def write_rates(folder: Path, tables: Sequence[pd.DataFrame], command: str) -> d
         for line in table[table["best"]].to_dict("records")
     ]
     found = {"command": command, "chosen by": "mean validation loss of the recalibrated weights", "best": best}
-    write_bytes(folder / "rates.yaml", yaml.safe_dump(found, sort_keys=False).encode())
+    write_bytes(folder / "rates.yaml", yaml.safe_dump(masked(found), sort_keys=False).encode())
     return found
 
 

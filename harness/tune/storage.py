@@ -23,8 +23,14 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from harness.config import ConfigError
+from harness.storage import inside
+from harness.storage.files import read_bytes
+from harness.storage.masking import masked_text
+from harness.validation import reason_of_kind
 
 JOURNAL = "journal.log"
+MOST_BYTES = 1 << 28
+"""of a journal"""
 CONNECTS = 10
 """attempts at a database whose tables somebody else is making"""
 BUSY_SECONDS = 20
@@ -36,8 +42,9 @@ HEARTBEAT_SECONDS = 30
 @contextlib.contextmanager
 def held(folder: Path, shared: bool) -> Iterator[None]:
     """Hold a study's folder, this machine's part of it where its storage is `shared`; ConfigError where it is held."""
+    inside.check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / (f".lock-{socket.gethostname()}" if shared else ".lock"))
+    lock = inside.lock(folder / (f".lock-{socket.gethostname()}" if shared else ".lock"))
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -55,27 +62,36 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
     if url is None:
         path = folder / JOURNAL
         _clear(path)
-        return JournalStorage(JournalFileBackend(str(path)))
+        try:
+            storage = JournalStorage(JournalFileBackend(str(path)))
+            for study in storage.get_all_studies():
+                storage.get_all_trials(study._study_id)
+        except Exception as error:  # whatever a line that Optuna did not write leads it to
+            raise ConfigError(
+                f"{path} must be a journal of Optuna's, got one that it cannot read ({reason_of_kind(error)}); "
+                "tune.name=... makes a study beside it"
+            ) from error
+        return storage
     return _database(url)
 
 
 def _clear(path: Path) -> None:
     """Cut half a line off a journal's end, which its last writer was killed at, and release its lock."""
-    path.with_name(path.name + ".lock").unlink(missing_ok=True)
+    inside.remove(path.with_name(path.name + ".lock"))
+    inside.check_writable(path)
     if not path.exists():
         return
-    data = path.read_bytes()
+    data = read_bytes(path, MOST_BYTES)
     whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with open(path, "r+b") as file:
-            file.truncate(whole)
+    with inside.open_append(path) as file:
+        file.truncate(whole)
 
 
 def _database(url: str) -> BaseStorage:
-    shown = url
+    shown = masked_text(url)
     try:
         parsed = make_url(url)
-        shown = parsed.render_as_string(hide_password=True)
+        shown = masked_text(parsed.render_as_string(hide_password=True))
         if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
             raise ConfigError(f"tune.storage must be a database that outlives the command, got {shown!r}")
         options: dict[str, Any] = (
@@ -87,7 +103,7 @@ def _database(url: str) -> BaseStorage:
     except ArgumentError:
         raise ConfigError(f"tune.storage must be a database URL such as sqlite:///tune.db, got {shown!r}") from None
     except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError) as error:
-        raise ConfigError(f"tune.storage must be reachable, got {shown!r}: {first_line(error)}") from None
+        raise ConfigError(f"tune.storage must be reachable, got {shown!r}: {masked_text(first_line(error))}") from None
 
 
 def _connect(url: str, options: dict[str, Any]) -> BaseStorage:

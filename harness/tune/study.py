@@ -27,9 +27,11 @@ from harness.config import ConfigError, EvaluateConfig, MethodConfig, TuneConfig
 from harness.planning.methods import fit_method
 from harness.planning.plan import BasePlan, CellPlan, plan_cell
 from harness.storage.keys import harness_digest, source_digest
+from harness.storage.schemas import TrialAttributes, TrialResult, read_as
 from harness.tune.sampling import make_pruner, make_sampler, next_grid_point, setting
 from harness.tune.space import Space
 from harness.tune.storage import quiet
+from harness.validation import reason
 
 RUNGS = 4
 """looks at a branch, after each quarter of its epochs, where trials may be pruned"""
@@ -442,7 +444,7 @@ def open_search(
         study.set_user_attr("made_at", datetime.now().isoformat())
         study.set_user_attr("readable_run_ids", True)  # those of an earlier version's study stay as they are
     known = study.user_attrs.get("made_with")
-    if known is None:
+    if not isinstance(known, dict):
         study.set_user_attr("made_with", made_with)
         known = made_with
     for name in {**made_with, **known}:
@@ -453,6 +455,27 @@ def open_search(
                 f"{now}; tune.name={config.name or 'study'}2 makes a new one"
             )
     return study, made
+
+
+def check_attributes(study: optuna.Study, seeds: Iterable[int], folder: Path) -> None:
+    """ConfigError where a study or one of its trials holds what no search writes."""
+    trials = study.get_trials(deepcopy=False)
+    ended = [trial.user_attrs for trial in trials if trial.state == TrialState.COMPLETE]
+    for attrs in (study.user_attrs, *(trial.user_attrs for trial in trials)):
+        try:
+            results = [value for name, value in attrs.items() if name.startswith("seed ")]
+            if attrs.get("default") is not None:
+                results += [attrs["default"][str(seed)] for seed in seeds]
+            if any(attrs is one for one in ended):
+                results += [attrs[f"seed {seed}"] for seed in seeds]
+            for result in results:
+                read_as(TrialResult, result)
+            read_as(TrialAttributes, attrs)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(
+                f"tune.name must be of a study whose trials can be read, got one in {folder} with {reason(error)}; "
+                "tune.name=... makes one beside it"
+            ) from error
 
 
 def _differing(then: Any, now: Any) -> tuple[str, str]:
@@ -499,6 +522,7 @@ def make_search(
     asked = made_with(method, problem, space, evaluate, suite, config.metric)
     name = "/".join([suite, method.name, problem.label, *([] if config.name is None else [config.name])])
     study, made = open_search(name, asked, storage, config)
+    check_attributes(study, problem.seeds, folder)
     exclusive = config.storage is None
     search = Search(
         method, problem, space, config, evaluate, folder, study, storage, exclusive, leads=exclusive or made

@@ -19,6 +19,7 @@ from harness.running.event_loop import no_notices, run_jobs
 from harness.running.events import DiskFailed, EpochEnded, Event, JobEnded, JobResumed, Message, TrialValued
 from harness.running.jobs import Job
 from harness.running.origin import Origin
+from harness.storage.inside import is_file
 from harness.storage.paths import snapshot_path
 from harness.storage.store import Store
 from harness.tune.batch import Batch
@@ -172,7 +173,7 @@ class Tuner:
 
     def _missing(self, base: BasePlan) -> set[int]:
         folder = self.store.base_folder(base.key) / "trajectory"
-        return {t for t in self._snapshots(base) if not snapshot_path(folder, t).exists()}
+        return {t for t in self._snapshots(base) if not is_file(snapshot_path(folder, t))}
 
     def _base_job(self, search: Search, base: BasePlan) -> TrialJob:
         starts = {c.branch.start for s in self.searches for c in s.default_cells if c.branch is not None}

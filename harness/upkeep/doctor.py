@@ -7,12 +7,12 @@ or anything that a running command holds.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -20,12 +20,15 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from harness.running.event_files import abandoned
+from harness.storage import inside
+from harness.storage.checked import KEY, read_plan_file
 from harness.storage.files import CorruptFile, set_aside
 from harness.storage.leases import lease_name
-from harness.storage.paths import snapshot_path
+from harness.storage.paths import plan_files, snapshot_path
 from harness.storage.retention import LEFTOVERS, Retention
 from harness.storage.store import Store
 from harness.storage.tensors import read_tensors
+from harness.upkeep.merge import ASIDE
 
 FINE, NOTE, BAD = "ok", "note", "bad"
 LEAST_FREE_GB = 1.0
@@ -47,8 +50,8 @@ class Finding:
 
 def size(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
-    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file() and not p.is_symlink()]
-    return sum(p.stat().st_size for p in files)
+    files = inside.files_below(path) if inside.is_folder(path) else [path]
+    return sum(file.lstat().st_size for file in files if inside.is_file(file))
 
 
 def text_size(count: int) -> str:
@@ -58,10 +61,10 @@ def text_size(count: int) -> str:
 def drop(*paths: Path) -> None:
     """Remove files and folders."""
     for path in paths:
-        if path.is_dir():
-            shutil.rmtree(path)
+        if inside.is_folder(path):
+            inside.remove_folder(path)
         else:
-            path.unlink(missing_ok=True)
+            inside.remove(path)
 
 
 def environment() -> Iterator[Finding]:
@@ -135,6 +138,7 @@ class Examination:
         if not self.root.is_dir():
             yield Finding(NOTE, f"no results in {self.root} yet")
             return
+        yield from self._strangers()
         yield from self._disk()
         yield from self._leases()
         yield from self._cells()
@@ -142,9 +146,18 @@ class Examination:
         yield from self._suites()
         yield from self._leftovers()
 
+    def _strangers(self) -> Iterator[Finding]:
+        """What is not followed, and folders that no base and no cell is named like."""
+        for text in inside.strangers(self.root):
+            yield Finding(BAD, text)
+        for name in ("bases", "cells"):
+            for folder in inside.folders(self.root / name):
+                if not re.fullmatch(KEY, folder.name):
+                    yield Finding(NOTE, f"passed over, no {name[:-1]} is named like that: {folder}")
+
     def _disk(self) -> Iterator[Finding]:
         free = shutil.disk_usage(self.root).free
-        parts = [f"{p.name} {text_size(size(p))}" for p in sorted(self.root.iterdir()) if p.is_dir() and size(p) >= 1e5]
+        parts = [f"{p.name} {text_size(size(p))}" for p in inside.folders(self.root) if size(p) >= 1e5]
         level = BAD if free < LEAST_FREE_GB * 1e9 else FINE
         yield Finding(level, f"disk: {text_size(free)} free; used: {', '.join(parts) or 'nothing'}")
 
@@ -166,7 +179,7 @@ class Examination:
                 continue
             if problem := self.store.problem(folder, "record.json"):
                 yield Finding(BAD, f"damaged record: {problem}", partial(self.store.record, folder.name))
-            done += (folder / "record.json").exists()
+            done += inside.is_file(folder / "record.json")
             yield from self._tensors(folder)
         yield Finding(FINE, f"cells with a record: {done}")
 
@@ -177,16 +190,18 @@ class Examination:
                 continue
             if problem := self.store.problem(folder, "base.json"):
                 yield Finding(BAD, f"damaged base: {problem}", partial(self.store.base, folder.name))
-            ended += (folder / "base.json").exists()
+            ended += inside.is_file(folder / "base.json")
             yield from self._tensors(folder)
         yield Finding(FINE, f"bases that ended: {ended}")
 
     def _folders(self, name: str) -> list[Path]:
-        return [folder for folder in sorted((self.root / name).glob("*")) if folder.is_dir()]
+        """Those of bases or cells, but for those that `merge` renamed."""
+        found = inside.folders(self.root / name)
+        return [folder for folder in found if re.fullmatch(KEY, folder.name) and ASIDE not in folder.name]
 
     def _tensors(self, folder: Path) -> Iterator[Finding]:
         """Snapshots, restart states, fitted models and final weights: those that carry a checksum."""
-        for path in sorted(folder.rglob("*.safetensors")):
+        for path in inside.files_below(folder, "*.safetensors"):
             if path.name == "weights.safetensors":
                 continue
             try:
@@ -195,19 +210,25 @@ class Examination:
                 yield Finding(BAD, f"damaged: {error}", partial(set_aside, path))
 
     def _suites(self) -> Iterator[Finding]:
-        for path in sorted((self.root / "suites").glob("*/plan.json")):
+        for path in plan_files(self.root):
             try:
-                cells = [cell["cell_key"] for cell in json.loads(path.read_bytes())["cells"]]
-            except (ValueError, KeyError, TypeError) as error:
-                yield Finding(BAD, f"damaged plan: {path}: {error!r}", partial(set_aside, path))
+                cells = [cell["cell_key"] for cell in read_plan_file(path)["cells"]]
+            except CorruptFile as error:
+                yield Finding(BAD, f"damaged plan: {path}: {error}", partial(set_aside, path))
                 continue
-            left = sum(not (self.store.cell_folder(key) / "record.json").exists() for key in cells)
+            left = sum(not inside.is_file(self.store.cell_folder(key) / "record.json") for key in cells)
             level = NOTE if left else FINE
             yield Finding(level, f"suite {path.parent.name}: {len(cells) - left} of {len(cells)} cells have a record")
 
     def _leftovers(self) -> Iterator[Finding]:
-        for pattern, what in ((".*.tmp", "half-written files"), ("*.corrupt-*", "damaged files that were set aside")):
-            paths = [p for p in self.root.rglob(pattern) if not any(self._is_busy(parent) for parent in p.parents)]
+        kinds = (
+            (".*.tmp", "half-written files"),
+            ("*.corrupt-*", "damaged files that were set aside"),
+            (f"*{ASIDE}*", "folders that others were merged in the place of"),
+        )
+        for pattern, what in kinds:
+            found = _matching(self.root, pattern)
+            paths = [p for p in found if not any(self._is_busy(parent) for parent in p.parents)]
             if not paths:
                 continue
             remove = partial(drop, *paths)
@@ -216,8 +237,8 @@ class Examination:
             yield Finding(NOTE, text, repair=remove if half else None, free=remove)
         for folder in self._folders("bases"):
             if folder.suffix in LEFTOVERS and not self._is_busy(folder.with_suffix("")):
-                whole = folder.with_suffix("").is_dir() or folder.suffix == ".redo"
-                repair = partial(drop, folder) if whole else partial(folder.rename, folder.with_suffix(""))
+                whole = inside.is_folder(folder.with_suffix("")) or folder.suffix == ".redo"
+                repair = partial(drop, folder) if whole else partial(inside.rename, folder, folder.with_suffix(""))
                 yield Finding(NOTE, f"left by a base that was trained anew: {folder}", repair)
         for folder in abandoned(self.store):
             yield Finding(NOTE, f"left by a command that was killed: {folder}", partial(drop, folder))
@@ -228,20 +249,34 @@ class Examination:
         retention = Retention(self.store)
         dropped: list[Path] = []
         for folder in self._folders("bases"):
-            ended = (folder / "base.json").exists() and folder.suffix not in LEFTOVERS
+            ended = inside.is_file(folder / "base.json") and folder.suffix not in LEFTOVERS
             if not ended or self._is_busy(folder) or retention.is_open(folder.name):
                 continue
             dropped += [snapshot_path(folder / "trajectory", t) for t in retention.unneeded(folder.name)]
-            dropped += folder.glob("restart/*.safetensors")
+            dropped += inside.files_in(folder / "restart", "*.safetensors")
         if dropped:
             text = f"snapshots and restart states that no plan keeps: {text_size(sum(map(size, dropped)))}"
             yield Finding(NOTE, text, free=partial(drop, *dropped))
 
 
+def _matching(folder: Path, pattern: str) -> Iterator[Path]:
+    """The files and folders below a folder whose names match; not those within such a folder."""
+    for path in inside.entries(folder):
+        if fnmatchcase(path.name, pattern):
+            yield path
+        elif path.is_dir():
+            yield from _matching(path, pattern)
+
+
 def doctor(root: Path, repair: bool, free: bool, say: Callable[[str], None]) -> int:
-    """Examine, say what is found, set right what is asked for; 0 where nothing bad is left, otherwise 1."""
-    bad = 0
+    """Examine, say what is found, set right what is asked for; 0 where nothing bad is left, otherwise 1.
+
+    ConfigError where something is to be changed in a folder that holds links.
+    """
+    bad, told = 0, set[str]()
     examination = Examination(root)
+    if repair or free:
+        inside.check_whole(root)
     for source in (environment(), tracking(), examination.findings()):
         for finding in source:
             said, done = finding.text, ""
@@ -256,7 +291,9 @@ def doctor(root: Path, repair: bool, free: bool, say: Callable[[str], None]) -> 
             elif finding.free is not None:
                 done = "; free=true drops it"
             bad += finding.level == BAD and not (repair and finding.repair is not None)
+            told.add(said)
             say(f"{finding.level:4} {re.sub(chr(10), ' ', said)}{done}")
     for line in examination.said:
-        say(f"     {line}")
+        if line not in told:
+            say(f"     {line}")
     return 1 if bad else 0

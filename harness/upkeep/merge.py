@@ -1,24 +1,31 @@
 """Two results folders become one: what the other has and this one lacks is taken over, and conflicts are named.
 
-Nothing of this folder is replaced, but for cells and bases that are failed or skipped here and done there.
+Nothing of this folder is replaced, but for cells and bases that are failed or skipped here and done there, or that have
+no record here; what was there is renamed, and nothing deleted. Where another command works at one, it is left alone.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
+import contextlib
+import os
+import re
 import uuid
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from harness.config import ConfigError
-from harness.storage.files import write_json
-from harness.storage.store import Store
+from harness.storage import inside
+from harness.storage.checked import KEY, read_plan_file
+from harness.storage.files import CorruptFile, replacing, write_json
+from harness.storage.leases import lease_name
+from harness.storage.paths import plan_files
+from harness.storage.store import Record, Store
 
 TAKEN, HERE, CONFLICT = "taken over", "here already", "conflicts"
-DAMAGED, UNFINISHED = "damaged there", "not finished there"
+DAMAGED, UNFINISHED, BUSY = "damaged there", "not finished there", "worked at here by another command"
+ASIDE = ".aside-"
+"""in the name of a folder that another took the place of"""
 NUMBERS = ("status", "summary", "digests", "base_digest")
 """entries in which two records of one key must agree"""
 
@@ -33,44 +40,49 @@ def merge(root: Path, other: Path, say: Callable[[str], None]) -> int:
     busy = [name for name, owner in there.leases.all().items() if owner is not None]
     if busy:
         raise ConfigError(f"from must be a folder that nobody works in, got {other}: {busy[0]} is being worked at")
+    inside.check_whole(root)
     code = 0
     for what in ("bases", "cells"):
         outcomes: Counter[str] = Counter()
-        for folder in sorted((other / what).glob("*")):
-            if folder.is_dir() and not folder.suffix:
+        for folder in inside.folders(other / what):
+            if re.fullmatch(KEY, folder.name) and not folder.suffix:
                 outcomes[_one(what[:-1], folder.name, here, there, say)] += 1
         say(f"{what}: {', '.join(f'{count} {word}' for word, count in outcomes.items()) or 'none'}")
         if outcomes[CONFLICT]:
             say(f"of {what} that conflict this folder's are kept: redo=<method> or redo=base makes them anew")
-        code = max(code, int(outcomes[CONFLICT] + outcomes[DAMAGED] > 0))
-    for path in sorted((other / "suites").glob("*/plan.json")):
-        _suite(here, path, say)
-    for folder in sorted((other / "tuning").glob("*/*/*")):
-        target = root / folder.relative_to(other)
-        if target.exists():
-            say(f"tuning: {folder.relative_to(other / 'tuning')} is in both folders, this one's is kept")
+        code = max(code, int(outcomes[CONFLICT] + outcomes[DAMAGED] + outcomes[BUSY] > 0))
+    for path in plan_files(other):
+        code = max(code, int(not _suite(here, path, say)))
+    methods = [method for suite in inside.folders(other / "tuning") for method in inside.folders(suite)]
+    for found in [found for method in methods for found in inside.entries(method)]:
+        target = root / found.relative_to(other)
+        if os.path.lexists(target):
+            say(f"tuning: {found.relative_to(other / 'tuning')} is in both folders, this one's is kept")
             code = 1
+        elif found.is_dir():
+            _copy(found, target)
         else:
-            _copy(folder, target)
+            with replacing(target) as temporary:
+                inside.copy_file(found, temporary)
     return code
 
 
-def _left_out(folder: str, names: list[str]) -> set[str]:
-    """Hidden and damaged files, and links, which could lead anywhere."""
-    return {n for n in names if n.startswith(".") or ".corrupt-" in n or (Path(folder) / n).is_symlink()}
-
-
 def _copy(source: Path, target: Path) -> None:
-    """A folder as a whole or not at all."""
+    """A folder as a whole or not at all, but for hidden and damaged files; what is there already is renamed."""
     half = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        shutil.copytree(source, half, ignore=_left_out)
-        if target.exists():
-            shutil.rmtree(target)
-        half.rename(target)
+        inside.check_writable(half)
+        half.mkdir(parents=True)
+        for path in inside.files_below(source):
+            parts = path.relative_to(source).parts
+            if not any(part.startswith(".") or ".corrupt-" in part for part in parts):
+                (half / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+                inside.copy_file(path, half / path.relative_to(source))
+        if inside.is_folder(target):
+            inside.rename(target, target.with_name(f"{target.name}{ASIDE}{uuid.uuid4().hex[:8]}"))
+        inside.rename(half, target)
     finally:
-        shutil.rmtree(half, ignore_errors=True)
+        inside.remove_folder(half, ignore_errors=True)
 
 
 def _one(what: str, key: str, here: Store, there: Store, say: Callable[[str], None]) -> str:
@@ -86,8 +98,7 @@ def _one(what: str, key: str, here: Store, there: Store, say: Callable[[str], No
     if others is None:
         return UNFINISHED
     if own is None or (own["status"] in ("failed", "skipped") and others["status"] in ("done", "diverged")):
-        _copy(source, target)
-        return TAKEN
+        return _take(here, others, source, target)
     differing = [name for name in NUMBERS if own.get(name) != others.get(name)]
     if not differing or others["status"] in ("failed", "skipped"):
         return HERE
@@ -95,25 +106,43 @@ def _one(what: str, key: str, here: Store, there: Store, say: Callable[[str], No
     return CONFLICT
 
 
-def _suite(here: Store, path: Path, say: Callable[[str], None]) -> None:
-    """The plan of a suite, or what the other's has beside this one's: cells of other seeds, say."""
+def _take(here: Store, others: Record, source: Path, target: Path) -> str:
+    """Copy a cell or a base while nobody works there: at it, or at a cell's base, whose job writes the cell."""
+    folders = {target, *([here.base_folder(others["base_key"])] if others["base_key"] else [])}
+    with contextlib.ExitStack() as stack:
+        for folder in sorted(folders):
+            lease = here.leases.take(lease_name(here.root, folder))
+            if lease is None:
+                return BUSY
+            stack.enter_context(lease)
+        _copy(source, target)
+    return TAKEN
+
+
+def _suite(here: Store, path: Path, say: Callable[[str], None]) -> bool:
+    """The plan of a suite, or what the other's has beside this one's: cells of other seeds, say.
+
+    False where one of the two is damaged.
+    """
     suite = path.parent.name
-    try:
-        others: dict[str, Any] = json.loads(path.read_bytes())
-        cells, bases = others["cells"], others["bases"]
-    except (ValueError, KeyError, TypeError) as error:
-        say(f"suite {suite}: damaged plan there: {error!r}")
-        return
     target = here.suite_folder(suite) / "plan.json"
-    if not target.exists():
+    try:
+        others = read_plan_file(path)
+        cells, bases = others["cells"], others.get("bases", [])
+        own = read_plan_file(target) if inside.is_file(target) else None
+    except CorruptFile as error:
+        say(f"suite {suite}: a damaged plan, not taken over: {error}")
+        return False
+    if own is None:
         write_json(target, others)
         say(f"suite {suite}: {len(cells)} cells")
-        return
-    own: dict[str, Any] = json.loads(target.read_bytes())
+        return True
     more = [cell for cell in cells if cell["cell_key"] not in {cell["cell_key"] for cell in own["cells"]}]
+    own.setdefault("bases", [])
     known = {base["base_key"] for base in own["bases"]}
     own["cells"] += more
     own["bases"] += [base for base in bases if base["base_key"] not in known]
     if more:
         write_json(target, own)
     say(f"suite {suite}: {len(more)} cells beside the {len(own['cells']) - len(more)} here")
+    return True

@@ -10,7 +10,6 @@ import ast
 import difflib
 import functools
 import importlib.util
-import json
 import re
 import shutil
 import sys
@@ -186,12 +185,18 @@ def _docstring(target: str, config_dirs: tuple[Path, ...]) -> str:
 
 def _views(results_dir: Path) -> Iterator[Listed]:
     """Views in a results folder, the latest first: how far they are, when they were planned, and what they compare."""
+    from harness.storage import inside
+    from harness.storage.files import CorruptFile
+    from harness.storage.paths import plan_files
+    from harness.storage.schemas import read_plan_file
+
+    inside.known(results_dir)
     plans = []
-    for path in results_dir.glob("suites/*/plan.json"):
+    for path in plan_files(results_dir):
         try:
-            plan = json.loads(path.read_bytes())
+            plan = read_plan_file(path)
             plans.append((str(plan["created"]), path.parent.name, plan["cells"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, CorruptFile):
             yield Listed(path.parent.name, "unreadable", f"{path} is damaged: traindyn run writes it anew")
     for created, name, cells in sorted(plans, reverse=True):
         statuses = Counter(_status(results_dir / "cells" / str(cell["cell_key"])) for cell in cells)
@@ -201,8 +206,11 @@ def _views(results_dir: Path) -> Iterator[Listed]:
 
 
 def _status(folder: Path) -> str:
+    from harness.storage.files import read_json
+    from harness.validation import printable
+
     try:
-        return str(json.loads((folder / "record.json").read_bytes())["status"])
+        return printable(read_json(folder / "record.json")["status"])[:20]
     except FileNotFoundError:
         return "left"
     except (OSError, ValueError, KeyError, TypeError):

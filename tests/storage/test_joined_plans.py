@@ -1,5 +1,7 @@
 """Plans that join the view of their name: nothing goes but what has other settings, and that is said."""
 
+import re
+
 import pytest
 
 from harness.storage.store import Store
@@ -12,21 +14,26 @@ def store(tmp_path):
     return Store(tmp_path / "results")
 
 
+def key(text):
+    """A text that says what a base or a cell is of, as its key."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
+
+
 def plan(methods, seeds=(0, 1), rate="constant", created="2026-01-01", suite="mine", fast=False, **config):
     """A plan of methods on one model; `config` are settings of the base, but `modes`, which are of cmd_online."""
     of_base = {name: value for name, value in config.items() if name != "modes"}
     bases, cells = [], []
     for seed in seeds:
-        base = f"{rate}-{of_base}-{seed}"
+        base = key(f"{rate}-{of_base}-{seed}")
         alike = ["net", "digits", "sgd", seed]
         bases.append({"base_key": base, "settings": f"{rate}-{of_base}", "alike": alike, "keeps": []})
         for method in methods:
             setting = f"{method}-{config.get('modes') if method == 'cmd_online' else ''}"
             cells.append(
                 {
-                    "cell_key": f"{base}-{setting}", "base_key": base, "settings": f"{rate}-{of_base}-{setting}",
+                    "cell_key": key(f"{base}-{setting}"), "base_key": base, "settings": f"{rate}-{of_base}-{setting}",
                     "model": "net", "dataset": "digits", "optimizer": f"sgd-{rate}", "seed": seed,
-                    "method": method, "schedule": rate, "twin": None,
+                    "method": method, "batchnorm": "as_is", "parameters": {}, "schedule": rate, "twin": None,
                 }
             )  # fmt: skip
     return {
@@ -41,12 +48,6 @@ def finish(store, *plans):
         folder = store.root / "cells" / cell["cell_key"]
         folder.mkdir(parents=True)
         (folder / "record.json").write_text("{}")
-
-
-@pytest.fixture(autouse=True)
-def any_name(monkeypatch, store):
-    """Keys of these tests say what they are of."""
-    monkeypatch.setattr(Store, "cell_folder", lambda self, key: self.root / "cells" / key)
 
 
 def lines(store):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from harness.storage.masking import masked, masked_text, secret_values
+from harness.storage.masking import ASKED, masked, masked_text, note_asked, secret_values
 from harness.storage.store import Store
 
 KEY = "0123456789abcdef" * 2 + "01234567"
@@ -32,6 +32,8 @@ def variables(monkeypatch, tmp_path):
     monkeypatch.setenv("DB_PASSWORD", "correct horse battery")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "parallelism-is-no-secret")
     monkeypatch.setenv("SORT_KEY", "short")
+    monkeypatch.setenv("DB_PASS", "hunter2x")
+    monkeypatch.setenv("PGPASSWORD", "Swordfish1")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,26 @@ def variables(monkeypatch, tmp_path):
         ("x.password='a b' y", "x.password=*** y"),
         ("at https://me:hidden@host:8080/x?a=b", "at https://***@host:8080/x?a=b"),
         ("--x.api_key=abc y=1", "--x.api_key=*** y=1"),
+        ("postgresql://me:p@ss@host/db, it", "postgresql://***@host/db, it"),
+        ("postgresql://me:pa/ss@host/db", "postgresql://***@host/db"),
+        ("mysql+pymysql://root:p#w?@host:3306/x", "mysql+pymysql://***@host:3306/x"),
+        ("redis://:hidden@host:1/0", "redis://***@host:1/0"),
+        (
+            "tune.storage=postgresql://host/db?user=me&password=abc&x=1",
+            "tune.storage=postgresql://host/db?user=me&password=***&x=1",
+        ),
+        ("Swordfish1 and hunter2x", "*** and ***"),
+        ("DB_PASS=xx PATH=/a:/b", "DB_PASS=*** PATH=/a:/b"),
+        ("Authorization: Bearer abc.def-123.", "Authorization: Bearer ***."),
+        ("Authorization: Basic bWU6cHc", "Authorization: Basic ***"),
+        ("ghp_" + "a1" * 18, "***"),
+        ("{'db_password': 'a b', 'x': 1}", "{'db_password': '***', 'x': 1}"),
+        ("tracker.api_key must be text, got 'abc'", "tracker.api_key must be text, got ***"),
         # and these stay
+        ("https://host:8080/a@b", "https://host:8080/a@b"),
+        ("sqlite:////a/b:c@d file:///home/a:b@c git@host:x", "sqlite:////a/b:c@d file:///home/a:b@c git@host:x"),
+        ("the bearer of news", "the bearer of news"),
+        ("model.x.kwargs.forward_pass=0.5 bypass=3", "model.x.kwargs.forward_pass=0.5 bypass=3"),
         ("parallelism-is-no-secret, short", "parallelism-is-no-secret, short"),
         ("a" * 64, "a" * 64),
         *((text, text) for text in HASHES),
@@ -59,6 +80,19 @@ def variables(monkeypatch, tmp_path):
 )
 def test_texts(text, expected):
     assert masked_text(text) == expected
+
+
+def test_what_a_configuration_took_from_the_environment(monkeypatch):
+    """A path and a name are no secrets, wherever they came from."""
+    values = {"MINE": "Tr0ub4dor&3", "PLACE": "/scratch/of-me/today", "NET": "resnet18"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(ASKED, "")
+    text = " ".join(values.values())
+    assert masked_text(text) == text
+    for name in values:
+        note_asked(name)
+    assert masked_text(text) == "*** /scratch/of-me/today resnet18"
 
 
 def test_nested_values():

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.report.figures.files import ENDINGS, draw_to
+from harness.report.figures.kept_points import cells_of_points
 from harness.report.figures.registry import FIGURES, LANDSCAPE, MethodFigure, ResultFigure
 from harness.report.figures.style import Labels, Look
 from harness.report.stats.means import ALL, Row, of_row
@@ -22,6 +23,7 @@ from harness.report.warnings import marked
 from harness.results.columns import ROW, ROW_METHOD
 from harness.results.method_tables import MethodTables, first_with
 from harness.storage.files import write_json
+from harness.storage.inside import entries, is_file, remove
 from harness.storage.store import Store
 from harness.validation import reason
 
@@ -156,13 +158,13 @@ def _remove_outdated(folder: Path, drawn: set[str], cell_keys: set[str]) -> None
     """Delete figures that this report did not draw, and landscapes of cells that the plan no longer has."""
     ours = {name for kind in FIGURES if isinstance(kind, MethodFigure) for name in kind.tables}
     ours |= {kind.name for kind in FIGURES}
-    for path in folder.glob("*.*"):
+    for path in filter(is_file, entries(folder, "*.*")):
         kind = path.stem.rpartition("-")[2]
         if path.stem in drawn or not (kind in ours or path.suffix == ".json"):
             continue
         if kind != LANDSCAPE:
-            path.unlink()
-    for points in folder.glob(f"*-{LANDSCAPE}.csv"):
-        if not set(pd.read_csv(points)["cell_key"]) <= cell_keys:
+            remove(path)
+    for points in filter(is_file, entries(folder, f"*-{LANDSCAPE}.csv")):
+        if not cells_of_points(points) <= cell_keys:
             for ending in ENDINGS:
-                points.with_suffix(f".{ending}").unlink(missing_ok=True)
+                remove(points.with_suffix(f".{ending}"))

@@ -8,7 +8,6 @@ stopped. Needs the data set.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.config import ConfigError, EvaluateConfig, MethodConfig
+from harness.config import Epochs, EvaluateConfig, MethodConfig
 from harness.method import Layout, Method, Plane, Proposal, Reconstruction, Run, Snapshot
 from harness.planning.methods import check_allowed, load_class, make_method
 from harness.problem.models import build_model
@@ -32,13 +31,13 @@ from harness.report.figures.style import LINE, WIDTH, Labels, Look, entitle
 from harness.report.figures.ticks import label_ticks, rounded_apart
 from harness.results.columns import ROW_METHOD
 from harness.results.load_model import base_from_record
-from harness.storage.files import CorruptFile
+from harness.storage.files import is_disk_trouble
 from harness.storage.paths import stored_ts
 from harness.storage.store import Record, Store
 from harness.storage.trajectory import StoredTrajectory
 from harness.training.evaluate import Evaluator
 from harness.training.flat_model import FlatModel
-from harness.validation import reason
+from harness.validation import reason, validated
 
 VAL_IMAGES = 512
 """How many images of the validation split, in its fixed order, a point is evaluated on."""
@@ -72,7 +71,9 @@ def draw_landscapes(
             planes += 1
             path = folder / "-".join([*map(str, names), LANDSCAPE])
             yield from (f"{title} {line}" for line in _draw(*found, points, path, look))
-        except (CorruptFile, ConfigError, ValueError) as error:
+        except Exception as error:  # whatever a stranger's record, or a user's own method, leads to
+            if is_disk_trouble(error):
+                raise
             planes += 1
             yield f"{title} not drawn, {reason(error)}"
     if planes == 0:
@@ -91,7 +92,8 @@ def _with_snapshots(
         method = None if record is None else reconstruction(record, config_dirs)
         if record is None or method is None:
             return None
-        epochs, stored = record["config"]["base"]["epochs"], store.base_folder(record["base_key"]) / "trajectory"
+        epochs = validated("epochs", Epochs, record["config"]["base"]["epochs"])
+        stored = store.base_folder(record["base_key"]) / "trajectory"
         first, last = method.needs(epochs) or (0, epochs)
         if set(range(first, last + 1)) <= set(stored_ts(stored)):
             return record, method, StoredTrajectory(stored, torch.device("cpu"), first, last)
@@ -161,7 +163,7 @@ def _layout(record: Record) -> Layout:
     """The layout of the base's weights, from a model without any."""
     base = base_from_record(record)
     with torch.device("meta"):
-        return FlatModel(build_model(replace(base.model, pretrained=False), base.dataset, base.seed)).layout
+        return FlatModel(build_model(base.model, base.dataset, base.seed)).layout
 
 
 def weights_at(plane: Plane, u: float, v: float) -> Tensor:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from harness.report.method_styles import style_of
 from harness.results.columns import COLUMNS, Column
 from harness.storage.store import Record, Store
+from harness.validation import seen
 
 
 def write_cell_pages(
@@ -77,10 +78,7 @@ def _contents(record: Record | None, cell: Mapping[str, Any]) -> dict[str, Any]:
     cost = {name: value for name, value in record["cost"].items() if name in COLUMNS}
     return {
         "status": record["status"],
-        "reason": record.get("reason"),
-        "where": record.get("where"),
-        "log": record.get("log"),
-        "traceback": record.get("traceback"),
+        **{name: seen(record.get(name) or "") for name in ("reason", "where", "log", "traceback")},
         "reached": [
             _with_unit(COLUMNS[name], record["summary"][name]) for name in REACHED if name in record["summary"]
         ],

@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.results.frame import CAUSE, UNFINISHED
 from harness.storage.store import Store
+from harness.validation import seen
 
 NAMED = 3
 """The most models and data sets that a title names; of more it says how many."""
@@ -67,5 +68,5 @@ def failures(store: Store, frame: pd.DataFrame) -> Iterator[dict[str, str]]:
     folder, empty where its record has none."""
     for cell in frame[frame["status"].isin(UNFINISHED[:-1])].to_dict("records"):
         record = store.record(cell["cell_key"])
-        said = {name: (record or {}).get(name) or "" for name in CAUSE}
+        said = {name: seen((record or {}).get(name) or "") for name in CAUSE}
         yield {**{str(k): str(v) for k, v in cell.items()}, **said}

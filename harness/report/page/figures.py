@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.report.figures.draw import SUITE
 from harness.report.figures.files import ENDINGS
 from harness.report.figures.registry import FIGURES, FigureKind
+from harness.storage.inside import copy_file, entries, is_file
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ def gather_figures(folder: Path, target: Path) -> list[PageFigure]:
     """Copy the figures of a suite beside its page, in the order of the registry; others come last as they are named."""
     kinds = {kind.name: place for place, kind in enumerate(FIGURES)}
     found = []
-    for path in sorted(folder.glob("*.png")):
+    for path in [path for path in entries(folder, "*.png") if is_file(path)]:
         stem, _, name = path.stem.rpartition("-")
         kind = FIGURES[kinds[name]] if name in kinds else FigureKind(name, path.stem, "A figure of this suite.")
         links = []
         target.mkdir(parents=True, exist_ok=True)
         for ending in ENDINGS:
             file = path.with_suffix(f".{ending}")
-            if file.exists():
-                shutil.copyfile(file, target / file.name)
+            if is_file(file):
+                copy_file(file, target / file.name)
                 links.append((ending.upper(), f"figures/{file.name}"))
         shows = "" if stem == SUITE else stem
         figure = PageFigure(path.stem, kind.title, shows, kind.description, f"figures/{path.name}", links)

@@ -39,6 +39,7 @@ from harness.report.tables.suite import comparable, images, rivals, summary_line
 from harness.report.warnings import marks
 from harness.results.columns import COSTS, ROW
 from harness.results.frame import STATUSES
+from harness.storage import inside
 from harness.storage.store import Store
 
 RESULTS = (
@@ -82,6 +83,7 @@ def write_page(
     suite_folder = store.suite_folder(plan["suite"])
     folder = suite_folder / "report"
     fresh = suite_folder / f".report-{uuid.uuid4().hex[:8]}.tmp"
+    inside.check_writable(fresh)
     fresh.mkdir(parents=True)
     try:
         templates = environment()
@@ -99,17 +101,17 @@ def write_page(
         write_cell_pages(store, plan, found.history, templates, fresh / "cells")
         _replace(fresh, folder)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        inside.remove_folder(fresh, ignore_errors=True)
     return folder / "index.html"
 
 
 def _replace(fresh: Path, folder: Path) -> None:
     """Put a whole folder in the place of another; a page that is open loses nothing but for an instant."""
     aside = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}.old")
-    if folder.exists():
-        folder.rename(aside)
-    fresh.rename(folder)
-    shutil.rmtree(aside, ignore_errors=True)
+    if inside.is_folder(folder):
+        inside.rename(folder, aside)
+    inside.rename(fresh, folder)
+    inside.remove_folder(aside, ignore_errors=True)
 
 
 def _context(

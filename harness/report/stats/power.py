@@ -9,6 +9,7 @@ Shape suffixes: C comparisons, Q nodes of an integral.
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from scipy import special
 
 from harness.config import RECALIBRATED, ConfigError
 from harness.report.stats.paired import ALPHA, SEEDS, Floats, half_width
+from harness.storage.files import read_bytes
+from harness.storage.inside import files_in, folders
 
 POWER = 0.8
 STD = 0.5
@@ -79,10 +82,10 @@ def earlier_std(root: Path, rows: Collection[tuple[str, str]]) -> tuple[float | 
     the names of those suites. A table that cannot be read says nothing."""
     found: list[Mapping[str, Any]] = []
     suites = []
-    for path in sorted(root.glob("suites/*/tables/comparisons.csv")):
+    for path in [path for suite in folders(root / "suites") for path in files_in(suite / "tables", "comparisons.csv")]:
         try:
-            with open(path, encoding="utf-8", newline="") as file:
-                own = [line for line in csv.DictReader(file) if (line["model"], line["dataset"]) in rows]
+            text = io.StringIO(read_bytes(path).decode(), newline="")
+            own = [line for line in csv.DictReader(text) if (line["model"], line["dataset"]) in rows]
             if observed_std(own) is None:
                 continue
         except (OSError, ValueError, KeyError, TypeError, csv.Error):

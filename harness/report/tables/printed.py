@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
+from harness.validation import seen
+
 EQUAL = "≈"
 """The mark behind what was shown to be equivalent."""
+
+
+def on_one_line(text: object) -> str:
+    """A text without line breaks, and in which characters that cannot be seen are escaped."""
+    return seen(" ".join(str(text).split("\n")))
+
+
+def _markdown(text: object) -> str:
+    """A text for a cell of a table, or a line, in which nothing begins another cell or an element of HTML."""
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", on_one_line(text).replace("|", r"\|"))
 
 
 @dataclass(frozen=True)
@@ -52,10 +65,13 @@ class Printed:
         if self.marks is not None and self.legend:
             lead += " Best mean **bold**, second *italic*, over equally many seeds, which is no verdict."
         align = ["left" if place < self.names else "right" for place in range(len(self.texts.columns))]
-        body = self._marked("**{}**", "*{}*").to_markdown(index=False, disable_numparse=True, colalign=align)
-        title = f"### {self.title}\n\n" if self.title else ""
-        notes = "".join(f"- {note}\n" for note in self.notes)
-        return f"{title}{lead}\n\n{body}\n" + (f"\n{notes}" if notes else "")
+        texts = replace(self, texts=self.texts.map(_markdown).rename(columns=_markdown))
+        if self.marks is not None:
+            texts = replace(texts, marks=self.marks.rename(columns=_markdown))
+        body = texts._marked("**{}**", "*{}*").to_markdown(index=False, disable_numparse=True, colalign=align)
+        title = f"### {_markdown(self.title)}\n\n" if self.title else ""
+        notes = "".join(f"- {_markdown(note)}\n" for note in self.notes)
+        return f"{title}{on_one_line(lead)}\n\n{body}\n" + (f"\n{notes}" if notes else "")
 
 
 def markdown(tables: Sequence[Printed]) -> str:

@@ -18,7 +18,8 @@ from harness.report.tables.printed import Printed, markdown
 from harness.report.warnings import standing
 from harness.results.columns import METRICS, ROW_METHOD
 from harness.results.method_tables import MethodTables, first_with
-from harness.storage.files import replacing, write_bytes
+from harness.storage.files import csv_text, write_bytes
+from harness.storage.inside import remove
 from harness.storage.store import Store
 
 ERRORS = ("fit", "dimension", "share")
@@ -27,8 +28,7 @@ ERRORS = ("fit", "dimension", "share")
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV in full precision, whole or not at all."""
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False)
+    write_bytes(path, csv_text(table).encode())
 
 
 def write_or_remove(table: pd.DataFrame, path: Path) -> None:
@@ -36,7 +36,7 @@ def write_or_remove(table: pd.DataFrame, path: Path) -> None:
     if len(table):
         write_csv(table, path)
     else:
-        path.unlink(missing_ok=True)
+        remove(path)
 
 
 def write_printed(tables: Sequence[Printed], folder: Path, name: str) -> None:
@@ -45,7 +45,7 @@ def write_printed(tables: Sequence[Printed], folder: Path, name: str) -> None:
         if tables:
             write_bytes(folder / f"{name}.{kind}", text.encode())
         else:
-            (folder / f"{name}.{kind}").unlink(missing_ok=True)
+            remove(folder / f"{name}.{kind}")
 
 
 def error_shares(store: Store, frame: pd.DataFrame) -> pd.DataFrame:

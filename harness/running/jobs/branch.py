@@ -15,6 +15,7 @@ from harness.running.events import JobResumed
 from harness.running.jobs.job import Refused, read_bundle
 from harness.running.jobs.worker import Worker
 from harness.storage.files import CorruptFile, is_disk_trouble
+from harness.storage.inside import is_file, remove
 from harness.storage.leases import lease_name, leave
 from harness.storage.paths import restart_path, snapshot_path
 from harness.storage.store import Record
@@ -90,7 +91,7 @@ class BranchWorker(Worker):
 
     def _clear(self) -> None:
         """The cell has ended: nothing goes on from its bundle."""
-        self.bundle_path.unlink(missing_ok=True)
+        remove(self.bundle_path)
 
     def _train_seconds(self) -> float:
         return self.prefix_seconds + self.clock.get("train")
@@ -122,7 +123,7 @@ class BranchWorker(Worker):
         with self.clock.phase("method"):
             self.method.begin(self.session)
         self.session.begun = True
-        was_there = self.bundle_path.exists()
+        was_there = is_file(self.bundle_path)
         bundle = read_bundle(self.bundle_path, self.say)
         if bundle is not None and (bundle["harness"], bundle["base"]) != (self.job.harness, self.base_digest):
             self.say("starts over: the harness's sources or its base changed since it was interrupted")
@@ -229,7 +230,7 @@ class BranchWorker(Worker):
         """Epochs of the base that are needed, as start or snapshot, and not stored."""
         folder, evaluated = self.folder, self.job.evaluate.epochs(self.base.epochs)
         curve = {
-            t for t in evaluated if t <= self.branch.prefix and not snapshot_path(folder / "trajectory", t).exists()
+            t for t in evaluated if t <= self.branch.prefix and not is_file(snapshot_path(folder / "trajectory", t))
         }
         return sorted(curve.union(branch_lacks(self.cell, folder)))
 
@@ -261,9 +262,9 @@ class BranchWorker(Worker):
         self.say(f"runs its base again from epoch {again.t} to {missing[-1]} for states that are gone")
         while True:
             self.check_digest(digest_tensor(again.flat.theta_N), again.t, known)
-            if again.t in missing and not snapshot_path(folder, again.t).exists():
+            if again.t in missing and not is_file(snapshot_path(folder, again.t)):
                 write_snapshot(folder, again.snapshot())
-            if again.t == start > 0 and not restart_path(self.folder, start).exists():
+            if again.t == start > 0 and not is_file(restart_path(self.folder, start)):
                 write_state(restart_path(self.folder, start), again.state_dict())
             if again.t >= missing[-1]:
                 return

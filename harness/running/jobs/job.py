@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +22,11 @@ from harness.running.events import CellEnded
 from harness.running.jobs.environment import device_name, machine, versions
 from harness.running.jobs.logs import Log, begin_log, ending
 from harness.running.origin import Origin
-from harness.storage.files import CorruptFile, set_aside
+from harness.storage import inside
+from harness.storage.files import CorruptFile, read_json, set_aside
 from harness.storage.keys import harness_digest
 from harness.storage.paths import base_log, cell_log
+from harness.storage.schemas import GenerationRecord, read_as
 from harness.storage.store import Record, Store
 from harness.storage.tensors import read_state
 from harness.tracking.tracker import readable_id
@@ -91,7 +93,7 @@ class Job:
 
 def read_bundle(path: Path, say: Callable[[str], None]) -> State | None:
     """A stored state, or None where there is none; a corrupt one is set aside with one line."""
-    if not path.exists():
+    if not inside.is_file(path):
         return None
     try:
         return read_state(path)
@@ -143,10 +145,10 @@ def next_run(store: Store, base: BaseConfig, cell: CellPlan) -> dict[str, Any]:
     """W&B run id and generation of the cell's next record; the generation grows when a cell is redone, or starts over
     after rows of it were told, since W&B's history only appends."""
     earlier, folder = store.record(cell.key), store.cell_folder(cell.key)
-    lost = len(list(folder.glob("record.json.corrupt-*")))
+    lost = len(inside.entries(folder, "record.json.corrupt-*"))
     generation = lost if earlier is None else earlier["generation"] + 1
-    if (folder / GENERATION).exists():
-        generation = max(generation, json.loads((folder / GENERATION).read_bytes())["least"])
+    with contextlib.suppress(FileNotFoundError):
+        generation = max(generation, read_as(GenerationRecord, read_json(folder / GENERATION))["least"])
     suffix = f"-{generation}" if generation > 0 else ""
     of_base = labels(base)
     parts = (of_base["model"], of_base["dataset"], f"s{of_base['seed']}", cell.method.name)

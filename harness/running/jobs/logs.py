@@ -15,6 +15,7 @@ import torch
 from harness.causes import Cause
 from harness.planning.plan import CellPlan
 from harness.running.jobs.environment import device_name, versions
+from harness.storage import inside
 from harness.storage.masking import masked_text
 from harness.training.clock import Counts
 from harness.validation import in_utf8
@@ -29,6 +30,7 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        inside.check_writable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def line(self, text: str) -> None:
@@ -38,8 +40,8 @@ class Log:
         """Append lines, secrets masked; `numbers`: there is nothing to mask, which takes longer than all else."""
         now, said = time.strftime("%Y-%m-%d %H:%M:%S"), "\n".join(texts)
         said = in_utf8(said if numbers else masked_text(said))
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.writelines(f"{now} {line}\n" for line in said.split("\n"))
+        with inside.open_append(self.path) as file:
+            file.write("".join(f"{now} {line}\n" for line in said.split("\n")).encode())
 
 
 def begin_log(job: Job, log: Log, cell: CellPlan | None = None) -> None:

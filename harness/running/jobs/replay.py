@@ -7,6 +7,7 @@ from typing import ClassVar
 from harness.running.audience import Audience
 from harness.running.jobs.job import Refused
 from harness.running.jobs.observing import ObservingWorker
+from harness.storage.inside import is_file
 from harness.storage.paths import snapshot_path
 from harness.storage.trajectory import StoredTrajectory, read_snapshot
 
@@ -25,7 +26,7 @@ class ReplayWorker(ObservingWorker):
         folder = self.folder / "trajectory"
         audience = self._audience(StoredTrajectory(folder, self.device))
         self.open_runs(audience.cells)
-        if all(snapshot_path(folder, t).exists() for t in range(len(self.rows) + 1)):
+        if all(is_file(snapshot_path(folder, t)) for t in range(len(self.rows) + 1)):
             self._feed(audience)
         if known["status"] == "diverged":
             audience.diverge(known["reason"])

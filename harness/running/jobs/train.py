@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from harness.running.jobs.environment import device_name, machine, versions
 from harness.running.jobs.job import read_bundle
 from harness.running.jobs.logs import Log, begin_log, epoch_line
 from harness.running.jobs.observing import ObservingWorker
+from harness.storage import inside
 from harness.storage.paths import base_log, restart_path, snapshot_path
 from harness.storage.store import Record
 from harness.storage.tensors import digest_tensor, write_state
@@ -52,9 +52,9 @@ class TrainWorker(ObservingWorker):
         self.folder = final.with_name(f"{final.name}.redo")
         self.follow()
         old = final.with_name(f"{final.name}.old")
-        final.rename(old)
-        self.folder.rename(final)
-        shutil.rmtree(old)
+        inside.rename(final, old)
+        inside.rename(self.folder, final)
+        inside.remove_folder(old)
 
     def follow(self) -> None:
         """Train from the bundle or the beginning, epoch by epoch, feeding the audience."""
@@ -84,7 +84,7 @@ class TrainWorker(ObservingWorker):
         self._end_cells(self.audience, self.rows, self._moving())
         if self.expected is None:
             self._end_base("done" if diverged is None else "diverged", diverged)
-        self.bundle_path.unlink(missing_ok=True)
+        inside.remove(self.bundle_path)
         spent = f"{len(self.rows)} epochs, {self.clock.get('train'):.1f} s of training"
         self.log.line(f"done: {spent}" if diverged is None else f"diverged: {diverged}; {spent}")
 
@@ -112,7 +112,7 @@ class TrainWorker(ObservingWorker):
 
     def _bundle(self) -> State | None:
         """The stored state to go on from, unless something it stands on has changed or is gone."""
-        was_there = self.bundle_path.exists()
+        was_there = inside.is_file(self.bundle_path)
         bundle = read_bundle(self.bundle_path, self.say)
         if bundle is None:
             if was_there:
@@ -121,7 +121,7 @@ class TrainWorker(ObservingWorker):
         t = bundle["trainer"]["t"]
         needs = [cell.needs for cell in self.job.cells if cell.key in bundle["audience"] and cell.needs is not None]
         wanted = {s for first, last in needs for s in range(first, min(last, t) + 1)}
-        lost = [s for s in sorted(wanted) if not snapshot_path(self.trajectory.folder, s).exists()]
+        lost = [s for s in sorted(wanted) if not inside.is_file(snapshot_path(self.trajectory.folder, s))]
         if bundle["harness"] != self.job.harness:
             self.say(f"starts over: the harness's sources changed since epoch {t}")
             self.rows_are_void()
@@ -164,9 +164,9 @@ class TrainWorker(ObservingWorker):
         path = snapshot_path(self.trajectory.folder, snapshot.t)
         with self.clock.phase("io"):
             self.digests.append(self.check_digest(digest_tensor(snapshot.theta_N), snapshot.t, self.expected))
-            if snapshot.t in self.job.snapshots and (self.expected is None or not path.exists()):
+            if snapshot.t in self.job.snapshots and (self.expected is None or not inside.is_file(path)):
                 write_snapshot(self.trajectory.folder, snapshot)
-        if path.exists():
+        if inside.is_file(path):
             self.trajectory.extend(snapshot.t)
 
     def _save(self) -> None:
@@ -176,7 +176,7 @@ class TrainWorker(ObservingWorker):
             t = self.trainer.t
             restart = restart_path(self.folder, t)
             wanted = t in self.job.starts or t == self.base.epochs
-            if wanted and (self.expected is None or not restart.exists()):
+            if wanted and (self.expected is None or not inside.is_file(restart)):
                 write_state(restart, state)
             bundle = {
                 "trainer": state,

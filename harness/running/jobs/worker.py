@@ -35,6 +35,7 @@ from harness.running.jobs.environment import versions
 from harness.running.jobs.job import GENERATION, Job, Refused, cell_record, ended, next_run, packed, record_failure
 from harness.running.jobs.logs import Log, begin_log, done_line, ending, epoch_line
 from harness.running.jobs.progress import CountedImages
+from harness.storage import inside
 from harness.storage.files import CorruptFile, is_disk_trouble, set_aside, write_bytes, write_json
 from harness.storage.keys import source_digest
 from harness.storage.leases import lease_name, leave
@@ -125,9 +126,10 @@ class Worker(ABC):
             self.tell(WorkedElsewhere())
             return
         with lease:
+            inside.check_writable(self.lock_folder)
             self.lock_folder.mkdir(parents=True, exist_ok=True)
-            for half in self.lock_folder.rglob(".*.tmp"):  # what a killed process was writing
-                half.unlink()
+            for half in inside.files_below(self.lock_folder, ".*.tmp"):  # what a killed process was writing
+                inside.remove(half)
             try:
                 self.job = self._unfinished()
                 if self.job.cells or self.job.kind == "train":

@@ -105,6 +105,23 @@ def api_key(settings: wandb.Settings, server: str) -> str | None:
     return settings.api_key or wbauth.read_netrc_auth(host=server)
 
 
+def check_server(config: TrackerConfig) -> None:
+    """ConfigError where a plan, which may be a stranger's, names a server that neither W&B's settings nor netrc know.
+
+    It would be given the key.
+    """
+    if config.name != "wandb" or config.mode in ("offline", "disabled") or config.base_url is None:
+        return
+    from wandb.sdk.lib import wbauth
+
+    server = config.base_url.rstrip("/")
+    if server != str(user_settings().base_url).rstrip("/") and wbauth.read_netrc_auth(host=server) is None:
+        raise ConfigError(
+            "tracker.base_url must be given where the plan names a server of which netrc has no key, got none; "
+            f"the plan says {masked_text(server)}"
+        )
+
+
 def has_key(settings: wandb.Settings, server: str) -> bool:
     """Whether W&B would find credentials for a server; without any it asks for them."""
     return bool(settings.identity_token_file) or api_key(settings, server) is not None

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config import TrackerConfig
+from harness.storage import inside
 from harness.storage.masking import masked, masked_text
 from harness.storage.sockets import room_for_sockets
 from harness.tracking.run_locks import RunLocks
@@ -64,6 +65,8 @@ class WandbTracker(Tracker):
 
     def __init__(self, config: TrackerConfig, folder: Path, say: Say, notice: bool = False) -> None:
         self.folder = folder.resolve()
+        inside.known(self.folder, say)
+        inside.check_writable(self.folder / "wandb")
         self._say = say
         self._runs: dict[str, _Open] = {}
         self._guard, self._setup = threading.Lock(), threading.Lock()

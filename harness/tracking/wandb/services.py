@@ -9,7 +9,6 @@ ends those that do not: what they had not written is given anew.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import time
@@ -18,8 +17,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from harness.storage.files import write_json
-from harness.storage.leases import Owner
+from harness.storage.files import read_json, write_json
+from harness.storage.inside import entries, remove
+from harness.storage.leases import Owner, read_owner
 
 PATIENCE = 10.0
 """seconds in which a wandb-core whose command is gone may end by itself"""
@@ -47,7 +47,7 @@ class Services:
     def forget(self) -> None:
         """This process's wandb-cores have written all that they were given."""
         for path in self._own.values():
-            path.unlink(missing_ok=True)
+            remove(path)
         self._own.clear()
 
     def end_orphans(self) -> None:
@@ -59,14 +59,14 @@ class Services:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(service.pid, signal.SIGKILL)
                 pause()
-            path.unlink(missing_ok=True)
+            remove(path)
 
     def _orphans(self) -> Iterator[tuple[Path, Owner]]:
-        for path in self.folder.glob("*.json"):
+        for path in entries(self.folder, "*.json"):
             with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):  # another was faster
-                known = json.loads(path.read_bytes())
-                if Owner(**known["command"]).is_gone:
-                    yield path, Owner(**known["service"])
+                known = read_json(path)
+                if read_owner(known["command"]).is_gone:
+                    yield path, read_owner(known["service"])
 
 
 def pause() -> None:

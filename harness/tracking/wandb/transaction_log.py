@@ -8,6 +8,7 @@ W&B's own columns begin with an underscore, and only a finished run ends with an
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import re
@@ -18,10 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
+from harness.storage.files import read_bytes
+from harness.storage.inside import entries, files_in
 from harness.tracking.tracker import RunState
 
 HEADER = b":W&B\xe1\xbe\x00"
 BLOCK_BYTES = 32768
+MOST_BYTES = 1 << 30
+"""of a fragment"""
 PIECE_HEADER = struct.Struct("<IHB")
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
@@ -44,6 +51,11 @@ class OfflineRun:
     exit_code: int | None = None
 
 
+def fragments_in(results_dir: Path, folder: str, name: str) -> list[Path]:
+    """The fragments below a results folder whose folders and names match these patterns, in order."""
+    return [path for one in entries(results_dir / "wandb", folder) for path in files_in(one, name)]
+
+
 def transaction_logs(results_dir: Path, run_id: str) -> list[Path]:
     """All fragments of a run, offline and online ones, in the order in which they were started.
 
@@ -52,7 +64,7 @@ def transaction_logs(results_dir: Path, run_id: str) -> list[Path]:
     name = glob.escape(run_id)
     started = re.compile(rf"(\d{{8}}_\d{{6}})-{re.escape(run_id)}(?:-(\d+))?$")
     found = []
-    for path in (results_dir / "wandb").glob(f"*run-*-{name}*/run-{name}.wandb"):
+    for path in fragments_in(results_dir, f"*run-*-{name}*", f"run-{name}.wandb"):
         if match := started.search(path.parent.name):
             found.append((match[1], int(match[2] or 0), path))
     return [path for *_, path in sorted(found)]
@@ -75,25 +87,31 @@ def is_empty(path: Path) -> bool:
 
 
 def read_offline(path: Path) -> OfflineRun:
-    """A fragment as far as it is whole: reading ends, without an error, where a killed process left it torn."""
+    """A fragment as far as it is whole: reading ends, without an error, where a killed process left it torn, or
+    where it holds what W&B would not have written."""
     run = OfflineRun(run_id=path.stem.removeprefix("run-"))
-    for record in _records(path.read_bytes()):
-        match record.WhichOneof("record_type"):
-            case "run":
-                _read_run(run, record.run)
-            case "config":
-                _update(run.config, record.config)
-            case "summary":
-                _update(run.summary, record.summary)
-            case "history":
-                row: dict[str, Any] = {}
-                for item in record.history.item:
-                    _put(row, item)
-                run.history.append(_logged(row))
-            case "exit":
-                run.finished, run.exit_code = True, record.exit.exit_code
+    with contextlib.suppress(DecodeError, ValueError, TypeError, AttributeError, RecursionError):
+        for record in _records(read_bytes(path, MOST_BYTES)):
+            _read_record(run, record)
     run.config, run.summary = _logged(run.config), _logged(run.summary)
     return run
+
+
+def _read_record(run: OfflineRun, record: Any) -> None:
+    match record.WhichOneof("record_type"):
+        case "run":
+            _read_run(run, record.run)
+        case "config":
+            _update(run.config, record.config)
+        case "summary":
+            _update(run.summary, record.summary)
+        case "history":
+            row: dict[str, Any] = {}
+            for item in record.history.item:
+                _put(row, item)
+            run.history.append(_logged(row))
+        case "exit":
+            run.finished, run.exit_code = True, record.exit.exit_code
 
 
 def _records(data: bytes) -> Iterator[Any]:
