@@ -72,7 +72,7 @@ def csv_text(table: pd.DataFrame) -> str:
     plain = table.rename(columns=no_formula)
     for place, kind in enumerate(table.dtypes):
         if not (is_numeric_dtype(kind) or is_datetime64_any_dtype(kind)):
-            plain.isetitem(place, table.iloc[:, place].map(no_formula).astype("object"))
+            plain.isetitem(place, table.iloc[:, place].map(no_formula).astype("object").to_numpy())
     return str(plain.to_csv(index=False))
 
 
