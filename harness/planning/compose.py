@@ -13,6 +13,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,13 @@ def available(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, Path]:
 
 def load_yaml(path: Path) -> Values:
     """The mapping that a file holds, its interpolations as they stand; ConfigError where it holds none."""
+    state = path.stat()
+    return copy.deepcopy(_loaded_yaml(path, state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=256)
+def _loaded_yaml(path: Path, modified_ns: int, size: int) -> Values:
+    """`load_yaml` of a file as it was at a time: a command asks for the same few again and again."""
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path))
     except (YAMLError, OmegaConfBaseException, ValueError, OSError, RecursionError) as error:
