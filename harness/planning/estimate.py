@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import shutil
+import tempfile
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -138,8 +139,6 @@ def check_room(plan: Plan, cost: Estimate) -> None:
         )
     try:
         root.mkdir(parents=True, exist_ok=True)
-        probe = root / ".writable"
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=root).close()
     except OSError as error:
         raise ConfigError(f"results_dir must be a folder that can be written, got {root} ({error.strerror})") from error
