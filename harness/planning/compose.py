@@ -15,6 +15,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,13 @@ def available(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, Path]:
 
 def load_yaml(path: Path) -> Values:
     """The mapping that a file holds, its interpolations as they stand; ConfigError where it holds none."""
+    state = path.stat()
+    return copy.deepcopy(_loaded_yaml(path, state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=256)
+def _loaded_yaml(path: Path, modified_ns: int, size: int) -> Values:
+    """`load_yaml` of a file as it was at a time: a command asks for the same few again and again."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -113,12 +113,13 @@ def make_report(options: Options, say: Say) -> Report:
 def draw(store: Store, name: str, options: Options, found: Results) -> Iterator[str]:
     """Draw all figures of a view, with one line for what the reader must know of each."""
     from harness.report.figures.draw import draw_figures
-    from harness.report.figures.landscape import draw_landscapes
     from harness.report.figures.style import WIDTHS, Look
 
     folder, look = store.suite_folder(name) / "figures", Look(WIDTHS.get(options.width), options.title)
     yield from draw_figures(store, found, folder, look)
     if options.landscape:
+        from harness.report.figures.landscape import draw_landscapes  # imports timm: seconds
+
         yield from draw_landscapes(store, found.frame, folder, options.landscape, options.config_dirs, look)
 
 

@@ -12,11 +12,12 @@ from harness.conformance.clauses import Clause
 from harness.conformance.tiny import find_subject
 from harness.planning.compose import available, load_yaml
 
-PRESETS = sorted(available("method"))
+CLASSES = {preset: load_yaml(path)[preset]["_target_"] for preset, path in sorted(available("method").items())}
 
-
-for preset in PRESETS:
-    globals()[f"Test_{preset}"] = type(f"Test_{preset}", (MethodConformance,), {"preset": preset})
+for number, preset in enumerate(CLASSES):
+    suite = type(f"Test_{preset}", (MethodConformance,), {"preset": preset})
+    again = CLASSES[preset] in list(CLASSES.values())[:number]  # with other parameters: nightly
+    globals()[f"Test_{preset}"] = pytest.mark.long(suite) if again else suite
 
 
 @pytest.mark.parametrize(
@@ -36,15 +37,15 @@ def test_a_suite_of_a_preset_that_is_not_there_is_refused():
 
 def test_presets_are_the_files_and_of_all_three_kinds():
     names = {path.name.removesuffix(".yaml") for path in (files("conf") / "method").iterdir()}
-    assert set(PRESETS) == names
-    assert {find_subject(name).cell.kind for name in PRESETS} == {"observer", "reconstruction", "brancher"}
+    assert set(CLASSES) == names
+    assert {find_subject(name).cell.kind for name in CLASSES} == {"observer", "reconstruction", "brancher"}
 
 
 def test_every_preset_names_its_control_or_that_it_has_none():
     for name, path in available("method").items():
         values = load_yaml(path)[name]
         assert "control" in values, name
-        assert values["control"] in {*PRESETS, None} - {name}
+        assert values["control"] in {*CLASSES, None} - {name}
 
 
 @pytest.mark.parametrize("clause", Clause)

@@ -146,7 +146,7 @@ def test_an_empty_mode_is_looped_over():
 
 def test_the_bits_depend_on_neither_threads_nor_budget():
     rng = np.random.default_rng(2)
-    N = 5 * block_width(20, CPU) + 3
+    N = 2 * block_width(20, CPU) + 3
     W_TN = torch.tensor(rng.normal(size=(20, N)).cumsum(0).astype(np.float32))
     threads = torch.get_num_threads()
     fits = []

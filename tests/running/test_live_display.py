@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from still_clock import still_clock
 
 import harness.running.display
 from harness.running.display import Display
@@ -13,20 +14,9 @@ from harness.running.events import BatchesDone, EpochEnded, JobResumed
 NET = ("net", "data")
 
 
-class Clock:
-    """Stands still unless told otherwise."""
-
-    now = 100.0
-
-    def monotonic(self):
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(harness.running.display, "time", clock)
-    return clock
+    return still_clock(monkeypatch, harness.running.display)
 
 
 class Job:

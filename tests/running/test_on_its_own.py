@@ -48,6 +48,7 @@ def test_the_command_where_temporary_files_have_a_long_path_and_files_are_called
     assert not any(path.name.startswith("pymp-") for path in long.iterdir())
 
 
+@pytest.mark.long
 def test_the_command_as_a_text_in_a_thread(tmp_path):
     """As from a notebook: no file is the script, and a thread hears no signal."""
     trap(tmp_path, FOREIGN)

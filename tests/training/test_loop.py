@@ -47,7 +47,7 @@ def trainer_of(images, *overrides):
         ("optimizer=sgd_momentum_schedule", "optimizer.sgd_momentum_schedule.schedule.warmup_epochs=2"),
         ("model.test_resnet.drop_rate=0.5",),
         # dropout inside its units
-        ("model=wide_resnet28_10", "batch_size=4", "batches_per_epoch=1"),
+        pytest.param(("model=wide_resnet28_10", "batch_size=4", "batches_per_epoch=1"), marks=pytest.mark.long),
     ],
 )
 def test_resume_from_a_stored_state_has_the_same_bits(images, tmp_path, overrides):

@@ -6,26 +6,16 @@ from types import SimpleNamespace
 import pytest
 from optuna.trial import TrialState
 from rich.console import Console
+from still_clock import still_clock
 from studies import by_seed, finished, made, result
 
 import harness.tune.display
 from harness.tune.display import TuneDisplay
 
 
-class Clock:
-    """Stands still unless told otherwise."""
-
-    now = 100.0
-
-    def monotonic(self):
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(harness.tune.display, "time", clock)
-    return clock
+    return still_clock(monkeypatch, harness.tune.display)
 
 
 def shown(search, terminal=False):

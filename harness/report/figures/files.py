@@ -31,3 +31,4 @@ def draw_to(path: Path, draw: Callable[[Data, Labels], Figure], data: Data, labe
         for kind, values in metadata.items():
             with replacing(path.with_name(f"{path.name}.{kind}")) as temporary:
                 figure.savefig(temporary, format=kind, metadata=values)
+            figure.set_layout_engine("none")  # found once, it stays
