@@ -109,7 +109,7 @@ def test_names_lead_nowhere_else(store, outside):
             inside.below(store.root / "cells", name)
     with pytest.raises(ConfigError, match="leads out"):
         write_json(store.root / "cells" / ".." / ".." / "outside" / "file", 1)
-    with pytest.raises(ConfigError, match="suite must be letters"):
+    with pytest.raises(ConfigError, match="name must be letters"):
         store.suite_folder("../../outside")
 
 
