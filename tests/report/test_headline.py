@@ -9,8 +9,8 @@ from harness.report.stats.summary import results
 EMPTY = pd.DataFrame({"cell_key": pd.Series(dtype="str"), "epoch": pd.Series(dtype="int64")})
 PLAIN = "base_recalibrated"
 EXPLORATORY = (
-    "This suite named no primary comparisons before it ran: what follows is exploratory, from intervals that are not "
-    "adjusted, and nothing is tested."
+    "This suite names no primary comparisons: what follows is exploratory, from intervals that are not adjusted, and "
+    "nothing is tested."
 )
 
 
@@ -43,7 +43,9 @@ def test_many_comparisons_of_one_verdict_are_said_briefly():
     sentences = said(
         cells(PLAIN, [80.0, 81.0, 82.0]), *(cells(name, [82.0, 80.0, 83.0]) for name in methods), primary=methods
     )
-    assert sentences[1] == "Undecided: " + "; ".join(f"{name} against plain training (+0.67)" for name in methods) + "."
+    # +2, -1 and +1: t(0.975, 2) = 4.3027 times 1.5275 / sqrt(3)
+    briefly = "against plain training (+0.67, \N{MINUS SIGN}3.13 to +4.46)"
+    assert sentences[1] == "Undecided: " + "; ".join(f"{name} {briefly}" for name in methods) + "."
 
 
 def test_what_is_not_finished_is_said():

@@ -171,7 +171,7 @@ def _primary(found: Results) -> Iterator[str]:
     """How many primary comparisons were decided, over how many training runs, and each by its verdict."""
     if not found.primary:
         yield (
-            "This suite named no primary comparisons before it ran: what follows is exploratory, from intervals that "
+            "This suite names no primary comparisons: what follows is exploratory, from intervals that "
             "are not adjusted, and nothing is tested."
         )
         return
@@ -201,8 +201,11 @@ def _pair(found: Results, line: pd.Series) -> str:
 
 
 def _briefly(found: Results, line: pd.Series) -> str:
-    """A comparison with its difference alone, where there are many."""
-    return f"{_pair(found, line)} ({_signed(line['mean'], METRICS[found.metric].digits)})"
+    """A comparison with its difference and interval alone, where there are many."""
+    digits = METRICS[found.metric].digits
+    low, high = (_signed(line[end], digits) for end in ("low", "high"))
+    ends = "" if math.isnan(line["low"]) else f", {low} to {high}"
+    return f"{_pair(found, line)} ({_signed(line['mean'], digits)}{ends})"
 
 
 def _compared(found: Results, line: pd.Series) -> str:
