@@ -136,9 +136,18 @@ def test_many_rows_share_a_sentence():
 def test_two_seeds_are_not_tested():
     (sentence,) = said(cells(PLAIN, [80.0, 81.0]), cells("swa", [83.0, 84.0]), cells("ema", [79.0, 80.0]))
     assert sentence == (
-        "No test is possible with fewer than 3 seeds. The best mean is that of SWA: +3.00 points to plain training in "
-        "2 training runs, which may be chance."
+        "No test is possible with fewer than 3 seeds. The best mean is that of SWA: +3.00 points to plain training "
+        "(base_recalibrated) in 2 training runs, which may be chance."
     )
+
+
+def test_who_shares_the_best_mean_is_named_and_no_gain_is_none():
+    (sentence,) = said(
+        cells(PLAIN, [80.0, 81.0]), cells("swa", [83.0, 84.0]), cells("ema", [84.0, 83.0]), cells("lawa", [82.0, 83.0])
+    )
+    assert "The best mean is that of SWA and EMA: +3.00 points" in sentence
+    (sentence,) = said(cells(PLAIN, [80.0, 81.0]), cells("swa", [80.0, 81.0]), cells("ema", [79.0, 80.0]))
+    assert sentence.endswith("No method has a better mean than plain training (base_recalibrated) in 2 training runs.")
 
 
 def test_without_a_control_nothing_is_compared():
