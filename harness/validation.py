@@ -330,7 +330,7 @@ def _refusal(key: str, value: Any, error: ValidationError) -> str:
     described = [phrase for phrase in wanted if phrase is not None and not (numbers and phrase == "a whole number")]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     line = f"{key}{place} must be {' or '.join(described) or 'another value'}, got {shown(inner)}"
-    plain = not path and described == ["a list"] and isinstance(inner, int | float | str)
+    plain = not path and described == ["a list"] and re.fullmatch(r"[\w.+-]+", str(inner))
     return f"{line}: {key}=[{inner}]" if plain else line
 
 

@@ -144,7 +144,8 @@ def _override(text: str) -> Override:
     name = key.lstrip("+~")
     kind, prefix = kind_of(name), key.removesuffix(name)
     if not re.fullmatch(r"[^\s\[\]{}()'\",]+", name) or prefix not in PREFIXES or not (equals or prefix == "~"):
-        raise ConfigError(f"not of the form key=value, without spaces around =: {shown(text)}")
+        spaces = "; there are no spaces around it" if text == "=" else ""
+        raise ConfigError(f"not of the form key=value: {shown(text)}{spaces}")
     if "@" in name:
         raise ConfigError(f"not of the form key=value: {shown(text)}; a key has no @")
     if equals and kind is not None:
