@@ -101,7 +101,8 @@ def _code(arguments: Sequence[str] | None) -> int:
     parsed, unknown = parser.parse_known_args(given)
     for text in unknown:
         if text.startswith("-"):
-            parser.error(f"unknown option {text}")
+            meant = f"; settings are given as {text.lstrip('-')}" if "=" in text else ""
+            parser.error(f"unknown option {text}{meant}")
     # argparse takes one stretch of key=value arguments and leaves those that follow an option
     parsed.overrides += unknown
     # Hydra's own syntax allows ~key and +key, which argparse takes as positional already.
@@ -276,18 +277,24 @@ def _power(plan: Plan) -> str:
         return "decides nothing: no primary comparison is among the chosen methods (statistics.primary)"
     tests = len(asked) * len(rows)
     std, suites = earlier_std(plan.store.root, {row[:2] for row in rows})
-    known = f"as in {', '.join(suites)}" if suites else "which is assumed"
+    known = f"the median over methods in {', '.join(suites)}" if suites else "which is assumed"
     models: dict[int, dict[str, None]] = {}
     for (model, *_), of_row in rows.items():
         models.setdefault(len(of_row), {})[model] = None
-    parts = []
+    parts, few = [], []
     for seeds, of in models.items():
         found = smallest_difference(seeds, std or STD, tests)
-        size = "no difference: fewer than 3 seeds" if found != found else f"differences of {found:.1f} points and more"
-        parts.append(f"{size} with {seeds} seeds" + (f" ({', '.join(of)})" if len(models) > 1 else ""))
+        where = f" ({', '.join(of)})" if len(models) > 1 else ""
+        if found != found:
+            few.append(f"{seeds} seed{'' if seeds == 1 else 's'}{where}")
+        else:
+            parts.append(f"differences of {found:.1f} points and more with {seeds} seeds{where}")
+    untested = f"with {' and '.join(few)} nothing can be tested: seeds=[0,1,2] or more" if few else ""
+    if not parts:
+        return untested
     return (
         f"finds {', '.join(parts)}: {tests} comparisons, 4 times of 5, "
-        f"where differences vary by {std or STD:.2g} points between seeds, {known}"
+        f"where differences vary by {std or STD:.2g} points between seeds, {known}" + (f"; {untested}" if few else "")
     )
 
 
@@ -469,6 +476,8 @@ def _show(plan: Plan, console: Console) -> int:
     for warning in warnings(frame, store.root):
         _say(console, warning)
     _say(console, f"tables and frame: {store.suite_folder(view)}")
+    where = "" if store.root == Path("results").absolute() else f" results_dir={shlex.quote(str(store.root))}"
+    _say(console, f"what it says, with figures and page: traindyn report name={view}{where}")
     asked = frame[frame["cell_key"].isin([cell.key for _, cell in plan.cells])]
     return 1 if (asked["status"] == "failed").any() else 0
 

@@ -20,14 +20,18 @@ from torch.nn.parameter import is_lazy
 
 from harness.method import Buffers, Layout, Snapshot, Trajectory
 
-Snapshots: TypeAlias = "Tensor | NDArray[np.generic] | Trajectory"
-"""snapshots in whatever form: a floating-point tensor or array (T, N), or a trajectory in memory or in files"""
+Snapshots: TypeAlias = "Tensor | NDArray[np.generic] | Sequence[Tensor] | Sequence[NDArray[np.generic]] | Trajectory"
+"""snapshots in whatever form: a floating-point tensor or array (T, N), a list of (N,), or a trajectory in memory or in
+files"""
 
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The trainable parameters by name; ValueError where they have no weight, or naming one that is none of numbers."""
+    """The trainable parameters by name; TypeError where the model is none, ValueError where it has no weight, or naming
+    one that is none of numbers."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     found = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     for name, parameter in found.items():
         if is_lazy(parameter):
@@ -129,5 +133,17 @@ class MemoryTrajectory:
 
 
 def as_trajectory(snapshots: Snapshots) -> Trajectory:
-    """The rows of an array as a trajectory; a trajectory as it is."""
-    return MemoryTrajectory(snapshots) if isinstance(snapshots, Tensor | np.ndarray) else snapshots
+    """The rows of an array or a list as a trajectory; a trajectory as it is. ValueError where a list has others than
+    vectors of one length, TypeError for anything else."""
+    if isinstance(snapshots, list | tuple):
+        rows = [row if isinstance(row, Tensor) else torch.as_tensor(row) for row in snapshots]
+        shapes = {tuple(row.shape) for row in rows}
+        if len(shapes) != 1 or rows[0].dim() != 1:
+            found = ", ".join(sorted(map(str, shapes))) or "none"
+            raise ValueError(f"snapshots in a list must be vectors of one length, got shapes {found}")
+        snapshots = torch.stack(rows)
+    if isinstance(snapshots, Tensor | np.ndarray):
+        return MemoryTrajectory(snapshots)
+    if isinstance(snapshots, Sequence) or not hasattr(snapshots, "blocks"):
+        raise TypeError(f"snapshots must be (T, N), a list of (N,) or a trajectory, got {type(snapshots).__name__}")
+    return snapshots

@@ -27,6 +27,8 @@ T = TypeVar("T")
 P = ParamSpec("P")
 SHOWN_CHARACTERS = 200
 """characters of a refused value that an error shows at most"""
+SHOWN_NAMES = 20
+"""names that an error lists at most"""
 NEAREST = 8
 """names that an error offers at most in place of one that is cut short"""
 
@@ -91,7 +93,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     meant = sorted(meant, key=len)[:NEAREST]
     similar = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     close = list(dict.fromkeys([*meant, *similar]))[: max(3, len(meant))]
-    return f"; nearest: {', '.join(close)}" if close else f"; one of: {', '.join(known[:20])}"
+    if close:
+        return f"; nearest: {', '.join(close)}"
+    more = f" and {len(known) - SHOWN_NAMES} more" if len(known) > SHOWN_NAMES else ""
+    return f"; one of: {', '.join(known[:SHOWN_NAMES])}{more}"
 
 
 def shown(value: Any) -> str:
@@ -362,7 +367,9 @@ def refusal(key: str, value: Any, error: ValidationError) -> str:
     numbers = {"a number", "a finite number"} & set(wanted)
     described = [phrase for phrase in wanted if phrase is not None and not (numbers and phrase == "a whole number")]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return f"{key}{place} must be {' or '.join(described) or 'another value'}, got {shown(inner)}"
+    line = f"{key}{place} must be {' or '.join(described) or 'another value'}, got {shown(inner)}"
+    plain = not path and described == ["a list"] and re.fullmatch(r"[\w.+-]+", str(inner))
+    return f"{line}: {key}=[{inner}]" if plain else line
 
 
 def _located(value: Any, loc: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], Any]:

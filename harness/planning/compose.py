@@ -47,6 +47,8 @@ from harness.validation import (
     validated,
 )
 
+NO_SUITE = "adhoc"
+"""the suite of a command that names none"""
 LIST_GROUPS = {"model": "timm", "dataset": "source", "optimizer": "_target_", "method": "_target_"}
 """Groups of which several presets may be chosen, each with the key that all of its presets have: a suite's values for a
 preset that is not chosen lack it."""
@@ -154,7 +156,8 @@ def _override(text: str) -> Override:
     name = key.lstrip("+~")
     kind, prefix = kind_of(name), key.removesuffix(name)
     if not re.fullmatch(r"[^\s\[\]{}()'\",]+", name) or prefix not in PREFIXES or not (equals or prefix == "~"):
-        raise ConfigError(f"not of the form key=value: {shown(text)}")
+        spaces = "; there are no spaces around it" if text == "=" else ""
+        raise ConfigError(f"not of the form key=value: {shown(text)}{spaces}")
     if "@" in name:
         raise ConfigError(f"not of the form key=value: {shown(text)}; a key has no @")
     if equals and kind is not None:
@@ -365,12 +368,19 @@ def _register(chosen: dict[str, list[str]], config_dirs: Iterable[Path], faults:
     return known
 
 
+def _as_folder(group: str, name: str) -> str:
+    """What to write for a data set that is a folder of pictures."""
+    if group != "dataset" or not os.path.isdir(os.path.expanduser(name)):
+        return ""
+    return f"; a folder of pictures is dataset=image_folder dataset.image_folder.root={shlex.quote(name)}"
+
+
 def _register_one(store: ConfigStore, group: str, name: str, presets: Iterable[str]) -> bool:
     """True where a preset of a group may have that name, which is made known to Hydra; ConfigError elsewhere."""
     if name in presets or name == "all":
         return True
     if group != "model":
-        raise ConfigError(f"{group}: no preset named {name!r}{nearest(name, presets)}")
+        raise ConfigError(f"{group}: no preset named {name!r}{nearest(name, presets)}{_as_folder(group, name)}")
     from harness.problem.models import is_timm_model, timm_names
 
     if not is_timm_model(name):
@@ -537,7 +547,7 @@ def compose_values(request: Request, faults: Faults | None = None) -> Compositio
         found.check()
     overridden = {tuple(o.key_or_group.split(".")) for o in parsed} - {tuple(key.split(".")) for key in refused}
     view = view_name(given, suite, chosen, changed)
-    return Composition(values, suite or "adhoc", overridden, choices, chosen, view, frozenset(refused))
+    return Composition(values, suite or NO_SUITE, overridden, choices, chosen, view, frozenset(refused))
 
 
 def overlay(target: Values, values: Mapping[str, Any], overridden: set[KeyPath], path: KeyPath = ()) -> None:

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from pydantic import Field, JsonValue
 
 from harness.config import Epochs, Seed, Settings, Text, TuneConfig
-from harness.planning.compose import KeyPath, Values, overlay, parsed_yaml
+from harness.planning.compose import NO_SUITE, KeyPath, Values, overlay, parsed_yaml
 from harness.storage.files import CorruptFile, read_bytes, write_bytes
 from harness.storage.inside import is_file
 from harness.storage.masking import masked, masked_text
@@ -79,6 +79,7 @@ def overlay_tuned(
     seeds: set[int] = set()
     budgets: dict[str, list[str]] = {}
     lengths: dict[tuple[int, int], list[str]] = {}
+    lacking: dict[tuple[str, str, str], list[str]] = {}
     for model, dataset, optimizer, values in entries:
         problem = f"{model}-{dataset}-{optimizer}"
         for name, preset in values["method"].items():
@@ -86,16 +87,23 @@ def overlay_tuned(
                 continue
             path = search_folder(Path(settings.results_dir), settings.suite, name, problem, tune.name) / "best.yaml"
             if not is_file(path):
-                raise ConfigError(
-                    f"tuned must find best settings of every method with a search space, got none of {name} "
-                    f"on {problem}; traindyn tune method={name} suite={settings.suite} makes them"
-                )
+                lacking.setdefault((model, dataset, optimizer), []).append(name)
+                continue
             best = read_best(path)
             overlay(preset, best["parameters"], overridden, ("method", name))
             seeds.update(best["seeds"])
             budgets.setdefault(str(best["budget"]), []).append(name)
             if best["epochs"] != values["epochs"]:
                 lengths.setdefault((best["epochs"], values["epochs"]), []).append(f"{name} on {problem}")
+    if lacking:
+        (model, dataset, optimizer), names = next(iter(lacking.items()))
+        of = f"model={model} dataset={dataset} optimizer={optimizer}"
+        what = of if settings.suite == NO_SUITE else f"suite={settings.suite} {of}"
+        raise ConfigError(
+            f"tuned must find best settings of every method with a search space, got none of {', '.join(names)} on "
+            f"{model}-{dataset}-{optimizer}; traindyn tune {what} method=[{','.join(names)}] makes them, with the "
+            "settings that this run is given"
+        )
     for *_, values in entries:
         values["seeds"] = fresh_seeds(values["seeds"], seeds, ("seeds",) in overridden)
     return [*_budget_lines(budgets, seeds), *_length_lines(lengths)]

@@ -163,7 +163,7 @@ class StreamedImages:
         self, items: list[tuple[str, int, int]], batch_size: int, transform: Transform
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches uint8 (B, C, H, W) with their labels; UnreadablePicture or WorkersLost where one cannot be had."""
-        workers = self.config.workers
+        workers = min(self.config.workers, len(os.sched_getaffinity(0)))  # more would wait for each other
         loader = DataLoader(
             _Decoded(items, "L" if self.config.channels == 1 else "RGB", transform),
             batch_sampler=[list(inside) for inside in batch_ranges(len(items), batch_size)],
@@ -365,8 +365,11 @@ class ImageFolder:
             f"{len(test):,} ({len(test) / pictures:.0%}) are the test split and {config.val_size:,} "
             f"({config.val_size / pictures:.0%}) validation, the same share of every class, {seed}"
         )
-        lacking = len(found.classes) - len({label for _, label in test})
-        none = (f"{lacking} of {len(found.classes)} classes are too small for a test picture",) if lacking else ()
+        tested = {label for _, label in test}
+        lacking = [printable(name) for label, name in enumerate(found.classes) if label not in tested]
+        some = ", ".join(lacking[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
+        of = f"{len(lacking)} of {len(found.classes)} classes"
+        none = (f"{of} are too small for a test picture, and trained on alone: {some}",) if lacking else ()
         return (parts, *none, *found.notes)
 
     def payloads(self, files: tuple[Path, ...]) -> Generator[bytes, None, tuple[str, ...]]:

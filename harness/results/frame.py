@@ -159,8 +159,9 @@ def with_labels(history: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tested(plan: dict[str, Any]) -> dict[str, Any]:
-    """`primary`, the comparisons that the suite named before it ran, each a method and its control, and `margin`, the
-    points within which methods count as equivalent; none and MARGIN in an older plan. ConfigError for anything else."""
+    """`primary`, the comparisons that are tested, each a method and its control, `named`, since when (None in an older
+    plan), and `margin`, the points within which methods count as equivalent; none and MARGIN in an older plan.
+    ConfigError for anything else."""
     pairs, margin = plan.get("primary") or [], plan.get("margin", MARGIN)
     known = isinstance(pairs, list) and all(
         isinstance(pair, dict) and {"method", "control"} <= set(pair) for pair in pairs
@@ -170,7 +171,11 @@ def _tested(plan: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"plan.primary must be a list of methods with their control, got {shown(pairs)}; {again}")
     if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 < margin < 1e300:
         raise ConfigError(f"plan.margin must be above 0 points, got {shown(margin)}; {again}")
-    return {"primary": [[str(pair["method"]), str(pair["control"])] for pair in pairs], "margin": float(margin)}
+    named = plan.get("named")
+    if not (named is None or (isinstance(named, dict) and {"stated", "done"} <= set(named))):
+        raise ConfigError(f"plan.named must say stated and done, got {shown(named)}; {again}")
+    primary = [[str(pair["method"]), str(pair["control"])] for pair in pairs]
+    return {"primary": primary, "named": named, "margin": float(margin)}
 
 
 def reconstructions(plan: dict[str, Any]) -> list[str]:

@@ -191,6 +191,13 @@ class PlannedCell(PlannedKeys):
     settings: Plain | None = None
 
 
+class Named(Stored):
+    """Since when a view has its primary comparisons."""
+
+    stated: bool
+    done: Count
+
+
 class PlanKeys(Stored):
     """`plan.json` of a suite, as far as upkeep asks."""
 
@@ -208,6 +215,7 @@ class PlanRecord(Stored):
     created: Plain
     config: dict[str, Any]
     fast: bool = False
+    named: Named | None = None
     bases: list[PlannedBase] = Field(default_factory=list)
     cells: list[PlannedCell]
 

@@ -128,7 +128,23 @@ def write_joined(store: Store, plan: Record) -> None:
     """Make a plan that of its view, joined with what is there."""
     store.root.mkdir(parents=True, exist_ok=True)
     with inside.lock(store.root / ".store.lock"):
-        store.write_plan(join(store, plan).plan)
+        whole = join(store, plan).plan
+        store.write_plan({**whole, "named": _named(store, whole)})
+
+
+def _named(store: Store, plan: Record) -> Record:
+    """Since when a view has its primary comparisons: whether they are `stated` in the configuration, and how many of
+    its cells were `done` when they first were what they are now."""
+    path = store.suite_folder(plan["suite"]) / "plan.json"
+    try:
+        stored = read_plan_file(path)
+        if stored["primary"] == plan["primary"]:
+            return {"stated": stored["named"]["stated"], "done": stored["named"]["done"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # there is none that says so
+    stated = (plan["config"].get("statistics") or {}).get("primary") is not None
+    done = [cell for cell in plan["cells"] if inside.is_file(store.cell_folder(cell["cell_key"]) / "record.json")]
+    return {"stated": stated, "done": len(done)}
 
 
 def _row(cell: Cell) -> tuple[Any, ...]:
@@ -220,7 +236,7 @@ def _line(stored: Record, plan: Record, gone: list[Cell], others: list[Cell]) ->
     return (
         f"view {name}: {len(gone)} of its {_cells(len(stored['cells']))} will be taken out, made with other settings "
         f"({because}): {_listed(dict.fromkeys(cell['method'] for cell in gone))}{beside}; "
-        "name=... keeps both, and their records stay in any case"
+        "another name=... makes a view beside this one, and their records stay in any case"
     )
 
 

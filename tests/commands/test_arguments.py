@@ -51,7 +51,7 @@ def test_what_is_said_of_the_tracker_lies_below_it():
         (ReportArguments, "figures=some", "figures must be one of all, none, got 'some'"),
         (SyncArguments, "suite=quick", "v takes results_dir=, tracker.*= only, got 'suite=quick'"),
         (SyncArguments, "tracker.mode=loud", "tracker.mode must be one of auto, offline, online, disabled, got 'loud'"),
-        (PublishArguments, "tracker.tags=mine", "tracker.tags must be a list, got 'mine'"),
+        (PublishArguments, "tracker.tags=mine", "tracker.tags must be a list, got 'mine': tracker.tags=[mine]"),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_one_line(cls: type[Arguments], given, line):

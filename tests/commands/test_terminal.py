@@ -122,6 +122,18 @@ def test_ctrl_c_in_an_import_in_the_midst_of_work_waits_for_its_end(tmp_path, sm
         interrupted(terminal)
 
 
+def test_ctrl_c_while_the_server_of_jobs_imports(tmp_path):
+    """It has the terminal's signal too, and prints no traceback of its own."""
+    mark, results = tmp_path / "mark", tmp_path / "results"
+    variables = {"PYTHONPATH": str(SHIM), "HOLD_IMPORT": f"harness.running.jobs.branch {mark}"}
+    words = ("run", "suite=smoke", "tracker=none", f"results_dir={results}")
+    with Terminal(*words, folder=tmp_path, variables=variables, fresh=True) as terminal:
+        terminal.wait(lambda _: mark.exists())
+        terminal.press(CTRL_C)
+        mark.unlink()
+        interrupted(terminal)
+
+
 def test_ctrl_c_twice_ends_at_once(watched, tmp_path):
     """Where jobs are slow to end, who presses again does not wait."""
     counter = tmp_path / "steps"

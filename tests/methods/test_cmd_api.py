@@ -333,3 +333,29 @@ def test_posthoc_window_and_buffers():
     )
     with pytest.raises(ValueError, match=r"^t must be in 3\.\.8, got 2"):
         method.reconstruct(2)
+
+
+def test_a_list_of_snapshots_is_their_stack():
+    W_TN = torch.randn(6, 40, generator=torch.Generator().manual_seed(0)).cumsum(0)
+    whole, listed = (CMD.fit(snapshots, modes=3, samples=20) for snapshots in (W_TN, [*W_TN]))
+    assert torch.equal(whole.a_N, listed.a_N)
+    assert torch.equal(whole.mode_N, CMD.fit([row.numpy() for row in W_TN], modes=3, samples=20).mode_N)
+
+
+@pytest.mark.parametrize(
+    ("snapshots", "words"),
+    [
+        ([torch.zeros(3), torch.zeros(4)], r"vectors of one length, got shapes \(3,\), \(4,\)"),
+        ([torch.zeros(3, 2)] * 4, r"vectors of one length, got shapes \(3, 2\)"),
+        ([], "vectors of one length, got shapes none"),
+        (torch.nn.Linear(2, 2), r"must be \(T, N\), a list of \(N,\) or a trajectory, got Linear"),
+    ],
+)
+def test_what_is_no_snapshots_is_refused(snapshots, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        CMD.fit(snapshots)
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got int"):
+        weights_of(3)

@@ -9,8 +9,8 @@ from harness.report.stats.summary import results
 EMPTY = pd.DataFrame({"cell_key": pd.Series(dtype="str"), "epoch": pd.Series(dtype="int64")})
 PLAIN = "base_recalibrated"
 EXPLORATORY = (
-    "This suite named no primary comparisons before it ran: what follows is exploratory, from intervals that are not "
-    "adjusted, and nothing is tested."
+    "This suite names no primary comparisons: what follows is exploratory, from intervals that are not adjusted, and "
+    "nothing is tested."
 )
 
 
@@ -43,7 +43,9 @@ def test_many_comparisons_of_one_verdict_are_said_briefly():
     sentences = said(
         cells(PLAIN, [80.0, 81.0, 82.0]), *(cells(name, [82.0, 80.0, 83.0]) for name in methods), primary=methods
     )
-    assert sentences[1] == "Undecided: " + "; ".join(f"{name} against plain training (+0.67)" for name in methods) + "."
+    # +2, -1 and +1: t(0.975, 2) = 4.3027 times 1.5275 / sqrt(3)
+    briefly = "against plain training (+0.67, \N{MINUS SIGN}3.13 to +4.46)"
+    assert sentences[1] == "Undecided: " + "; ".join(f"{name} {briefly}" for name in methods) + "."
 
 
 def test_what_is_not_finished_is_said():
@@ -134,9 +136,18 @@ def test_many_rows_share_a_sentence():
 def test_two_seeds_are_not_tested():
     (sentence,) = said(cells(PLAIN, [80.0, 81.0]), cells("swa", [83.0, 84.0]), cells("ema", [79.0, 80.0]))
     assert sentence == (
-        "No test is possible with fewer than 3 seeds. The best mean is that of SWA: +3.00 points to plain training in "
-        "2 training runs, which may be chance."
+        "No test is possible with fewer than 3 seeds. The best mean is that of SWA: +3.00 points to plain training "
+        "(base_recalibrated) in 2 training runs, which may be chance."
     )
+
+
+def test_who_shares_the_best_mean_is_named_and_no_gain_is_none():
+    (sentence,) = said(
+        cells(PLAIN, [80.0, 81.0]), cells("swa", [83.0, 84.0]), cells("ema", [84.0, 83.0]), cells("lawa", [82.0, 83.0])
+    )
+    assert "The best mean is that of SWA and EMA: +3.00 points" in sentence
+    (sentence,) = said(cells(PLAIN, [80.0, 81.0]), cells("swa", [80.0, 81.0]), cells("ema", [79.0, 80.0]))
+    assert sentence.endswith("No method has a better mean than plain training (base_recalibrated) in 2 training runs.")
 
 
 def test_without_a_control_nothing_is_compared():

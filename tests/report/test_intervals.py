@@ -45,6 +45,23 @@ def test_intervals_over_seeds_and_images_cover_the_truth(seeds, by_image, by_see
     assert 0.95 - 3 * SD <= held / REPETITIONS < 1
 
 
+@pytest.mark.parametrize("seeds", [3, 4])
+def test_seeds_that_agree_by_luck_have_no_narrow_interval(seeds):
+    """Of 4,000 samples whose seeds differ by their own chance with the images alone, those whose spread came out below
+    half of that: Student's interval covers too little of them, the one that knows the images what it is called."""
+    rng = np.random.default_rng(seeds)
+    lucky = []
+    for _ in range(4000):
+        x_SI = signs(rng, seeds, 0.01, 0.0)
+        difference_S, known = 100 * x_SI.mean(axis=1), image_variance(x_SI)
+        if difference_S.std(ddof=1) < math.sqrt(known.own) / 2:
+            lucky.append((interval(difference_S, known.shared), interval(difference_S, *known)))
+    student, joined = (np.mean([low <= 0 <= high for low, high in ends]) for ends in zip(*lucky, strict=True))
+    assert len(lucky) > 500
+    assert student < 0.85
+    assert joined > 0.95 - 3 * math.sqrt(0.95 * 0.05 / len(lucky))
+
+
 def test_an_interval_over_seeds_alone_does_not_cover_the_choice_of_images():
     """Seven seeds that share images which favour one side agree with each other and not with the truth."""
     rng = np.random.default_rng(0)
@@ -147,10 +164,9 @@ def test_differences_without_any_spread_are_not_certain(seeds):
     assert equivalence(*(np.array([value]) for value in (0.1, 0.0, 3, 0.0)), 0.5)[0] == 0.125
     assert math.isnan(findable(np.zeros(1), np.array([seeds]), np.zeros(1))[0])
     known = Paired.of(always, own=0.04)
-    assert known.std == pytest.approx(0.2)
-    half = stats.t.ppf(0.975, seeds - 1) * 0.2 / seeds**0.5
-    assert (known.low, known.high) == pytest.approx((0.1 - half, 0.1 + half))
-    assert known.p == pytest.approx(2 * stats.t.sf(0.1 * seeds**0.5 / 0.2, seeds - 1))
+    half = stats.norm.ppf(0.975) * 0.2 / seeds**0.5
+    assert (known.std, known.low, known.high) == pytest.approx((0.0, 0.1 - half, 0.1 + half))
+    assert known.p == pytest.approx(2 * stats.norm.sf(0.1 * seeds**0.5 / 0.2))
 
 
 def test_equal_accuracies_of_different_weights_are_not_equivalent_for_that():

@@ -90,7 +90,7 @@ def test_another_base_takes_out_all_that_stood_on_the_one_before_and_says_so(sto
     now = plan(["base"], [2], epochs=7)
     line = join(store, now).line
     assert line.startswith("view mine: 4 of its 4 cells will be taken out, made with other settings (epochs=7, was 5)")
-    assert "base, swa; name=... keeps both" in line
+    assert "base, swa; another name=... makes a view beside this one" in line
     write_joined(store, now)
     assert lines(store) == [("base", 2)]
 
@@ -156,3 +156,15 @@ def test_a_damaged_plan_is_replaced(store):
     (folder / "plan.json").write_text("{")
     write_joined(store, plan(["base"], [0]))
     assert lines(store) == [("base", 0)]
+
+
+def test_since_when_comparisons_are_what_they_are(store):
+    """Named before anything was done; kept while they are the same; with another list since so many cells were done."""
+    first = plan(["base", "swa"], [0, 1]) | {"primary": [{"method": "swa", "control": "base"}]}
+    write_joined(store, first)
+    assert read_plan(store.root, "mine")["named"] == {"stated": False, "done": 0}
+    finish(store, first)
+    write_joined(store, first)
+    assert read_plan(store.root, "mine")["named"] == {"stated": False, "done": 0}
+    write_joined(store, first | {"primary": [], "config": {"statistics": {"primary": []}}})
+    assert read_plan(store.root, "mine")["named"] == {"stated": True, "done": 4}

@@ -5,12 +5,13 @@ nothing of the run's own luck. Controls are `base_recalibrated` (what the method
 (what it does beyond averaging the snapshots that CMD sees) and the control that the method's preset names; only cells
 under the control's own BatchNorm policy are tested against it. `base`, the run as it is, stands beside them.
 
-What is tested is named in the suite before it runs: its `primary` comparisons, a method and a control each, in every
-row of the suite in which both are planned (in every row, where a run leaves one of them out of all). They are one
-family, over which Holm's correction goes whatever else runs or is finished. Their verdicts are `better`, `worse`,
-`equivalent` (within the margin of the plan, in points of accuracy; Holm over the same family) or `undecided`, and
-`findable` is the smallest difference that would have been found. A difference that was found is named `better` or
-`worse` also where it is within the margin, and pairs of the very same weights are equivalent.
+What is tested are the `primary` comparisons of the suite, a method and a control each, in every row of the suite in
+which both are planned (in every row, where a run leaves one of them out of all); a suite names them before it runs, and
+where it names none they are every chosen method against plain training. They are one family, over which Holm's
+correction goes whatever else runs or is finished. Their verdicts are `better`, `worse`, `equivalent` (within the margin
+of the plan, in points of accuracy; Holm over the same family) or `undecided`, and `findable` is the smallest difference
+that would have been found. A difference that was found is named `better` or `worse` also where it is within the margin,
+and pairs of the very same weights are equivalent.
 
 All else is exploratory: intervals are not adjusted, nothing is tested, and words say where the interval lies. It is
 `ahead` or `behind` where the 95 % interval lies on one side of 0, `close` where the 90 % interval lies within the
@@ -40,9 +41,9 @@ EQUIVALENT = "equivalent"
 POLICY = "no test: another BatchNorm policy"
 FEW = f"no test: fewer than {SEEDS} seeds"
 PRIMARY_WORDS = (
-    "Verdicts of primary comparisons, which the suite named before it ran: better or worse (Holm over all of them, "
-    "5 %), equivalent (two one-sided tests within the margin), undecided (with the smallest difference that would have "
-    "been found with a probability of 80 %)."
+    "better or worse (Holm over all of them, 5 %), equivalent (two one-sided tests within the margin), undecided (with "
+    "the smallest difference that would have been found with a probability of 80 %); these and p are adjusted, "
+    "intervals are not."
 )
 EXPLORATORY_WORDS = (
     "Verdicts in parentheses are exploratory, from intervals that are not adjusted: (ahead) or (behind) where the 95 % "
@@ -213,20 +214,22 @@ def judged(lines: list[tuple[object, ...]], metric: str, tests: int, margin: flo
     """Comparisons of `line_of` with p_holm, p_equivalence, findable and verdict; the family has so many tests."""
     names = [*COMPARED, "finished", "runs", "images", *Paired.__dataclass_fields__]
     table = pd.DataFrame(lines, columns=names).astype({"alike": "bool", "same": "bool", "finished": "int64"})
-    numbers = [table[name].to_numpy(dtype=np.float64) for name in ("mean", "std", "n", "shared")]
-    mean, std, n, shared = numbers
+    numbers = [table[name].to_numpy(dtype=np.float64) for name in ("mean", "std", "n", "shared", "own")]
+    mean, std, n, shared, own = numbers
     untested = ~table["alike"].to_numpy() | (table["finished"].to_numpy() < SEEDS)
     table.loc[untested, "p"] = math.nan
     primary = (table["family"] == PRIMARY).to_numpy()
     # A margin in points of accuracy says nothing of a loss.
     within = margin if METRICS[metric].unit == "%" else 0.0
-    p_equivalence = np.where(table["same"], 0.0, equivalence(mean, std, n, shared, within))
+    p_equivalence = np.where(table["same"], 0.0, equivalence(mean, std, n, shared, within, own))
     p_equivalence[untested] = math.nan
     close = p_equivalence < ALPHA
     for name, p in (("p_holm", table["p"].to_numpy(dtype=np.float64)), ("p_equivalence", p_equivalence)):
         table[name] = math.nan
         table.loc[primary, name] = holm(p[primary], max(tests, int(primary.sum())))
-    table["findable"] = np.where(primary, findable(std, n, shared, max(tests, 1)), findable(std, n, shared))
+    table["findable"] = np.where(
+        primary, findable(std, n, shared, max(tests, 1), own), findable(std, n, shared, 1, own)
+    )
     table.loc[untested, "findable"] = math.nan
     gain = mean if METRICS[metric].higher_is_better else -mean
     verdicts = zip(primary.tolist(), table["alike"], untested, table["p_holm"], table["p_equivalence"], strict=True)

@@ -171,7 +171,7 @@ def _primary(found: Results) -> Iterator[str]:
     """How many primary comparisons were decided, over how many training runs, and each by its verdict."""
     if not found.primary:
         yield (
-            "This suite named no primary comparisons before it ran: what follows is exploratory, from intervals that "
+            "This suite names no primary comparisons: what follows is exploratory, from intervals that "
             "are not adjusted, and nothing is tested."
         )
         return
@@ -201,8 +201,11 @@ def _pair(found: Results, line: pd.Series) -> str:
 
 
 def _briefly(found: Results, line: pd.Series) -> str:
-    """A comparison with its difference alone, where there are many."""
-    return f"{_pair(found, line)} ({_signed(line['mean'], METRICS[found.metric].digits)})"
+    """A comparison with its difference and interval alone, where there are many."""
+    digits = METRICS[found.metric].digits
+    low, high = (_signed(line[end], digits) for end in ("low", "high"))
+    ends = "" if math.isnan(line["low"]) else f", {low} to {high}"
+    return f"{_pair(found, line)} ({_signed(line['mean'], digits)}{ends})"
 
 
 def _compared(found: Results, line: pd.Series) -> str:
@@ -291,12 +294,19 @@ def _own(found: Results, compared: pd.DataFrame) -> Iterator[str]:
 
 
 def _untested(found: Results, against: pd.DataFrame) -> str:
-    """Fewer seeds than a test needs: the best mean, and a warning."""
+    """Fewer seeds than a test needs: the best mean, and whose it is, and a warning."""
     ordered = against.sort_values("mean", ascending=not METRICS[found.metric].higher_is_better, kind="stable")
     best = ordered.iloc[0]
+    ties = ordered[(ordered["mean"] == best["mean"]) & (ordered[ROW] == best[ROW]).all(axis=1)]
     runs = f"{int(best['runs'])} training {'run' if best['runs'] == 1 else 'runs'}"
+    if best["mean"] == 0:
+        return (
+            f"No test is possible with fewer than {SEEDS} seeds. No method has a better mean than plain training "
+            f"({CONTROL}) in {runs}{_where(found, _row_of(best))}."
+        )
     return (
-        f"No test is possible with fewer than {SEEDS} seeds. The best mean is that of {_name(best['method'])}"
+        f"No test is possible with fewer than {SEEDS} seeds. The best mean is that of "
+        f"{joined([_name(method) for method in ties['method']])}"
         f"{_where(found, _row_of(best))}: {_signed(best['mean'], METRICS[found.metric].digits)} "
-        f"{unit_of_difference(found.metric)} to plain training in {runs}, which may be chance."
+        f"{unit_of_difference(found.metric)} to plain training ({CONTROL}) in {runs}, which may be chance."
     )

@@ -14,8 +14,10 @@ never covers less than each of them is called (Banerjee, Sankhya 1960): with 3 s
 Satterthwaite's degrees of freedom would cover 92 %. A bootstrap that resamples seeds and images together would count
 each seed's own chance with its images three times over (Owen, Ann. Appl. Stat. 2007).
 
-Where all seeds differ by the same, the spread between them is taken to be that of each seed's own chance with its
-images, and where that is not known either there is no interval: nothing is known of chance.
+Whatever training adds to it, seeds differ by no less than each seed's own chance with its images, the residual of the
+two-way layout, which thousands of images tell well where the spread of a few seeds may come out small by luck, or as
+nothing. Where the images are known, the seeds' part of an interval is therefore at least the normal one of that
+variance. Where they are not, and all seeds differ by the same, there is no interval: nothing is known of chance.
 
 Tests, two-sided, are those of the same joined interval with Student's part: p is the level at which it just reaches 0.
 Without images that is the paired t test. Two methods are equivalent where two one-sided tests keep the difference
@@ -51,16 +53,18 @@ Floats = NDArray[np.float64]
 class Paired:
     """Paired differences in short: P pairs, their mean and sample standard deviation, interval, p value, effect.
 
-    `shared` is the variance of the mean that comes from the test images, 0 where they are not known. `low` and `high`
-    are the ends of the 95 % interval, NaN where nothing varies. `effect` is Hedges' g of paired differences (mean over
-    standard deviation, corrected for few pairs), infinite where all differences are the same and not 0. NaN where there
-    are too few pairs: 2 for a spread, SEEDS for a p value.
+    `shared` is the variance of the mean that comes from the test images, and `own` that of a single pair that does,
+    0 where they are not known. `low` and `high` are the ends of the 95 % interval, NaN where nothing varies.
+    `effect` is Hedges' g of paired differences (mean over standard deviation, corrected for few pairs), infinite
+    where all differences are the same and not 0. NaN where there are too few pairs: 2 for a spread, SEEDS for a p
+    value.
     """
 
     n: int
     mean: float
     std: float
     shared: float
+    own: float
     low: float
     high: float
     p: float
@@ -76,15 +80,16 @@ class Paired:
         """
         n = len(difference_P)
         mean = float(difference_P.mean()) if n else math.nan
-        std = spread(difference_P, own)
+        std = spread(difference_P)
         low, high = interval(difference_P, shared, own)
         gain_P = difference_P if higher_is_better else -difference_P
-        p = two_sided(np.array([mean]), np.array([std]), np.array([n]), np.array([shared]))
+        p = two_sided(np.array([mean]), np.array([std]), np.array([n]), np.array([shared]), np.array([own]))
         return cls(
             n=n,
             mean=mean,
             std=std,
             shared=shared,
+            own=own,
             low=low,
             high=high,
             p=float(p[0]),
@@ -94,51 +99,58 @@ class Paired:
         )
 
 
-def spread(difference_P: Floats, own: float = 0.0) -> float:
-    """Sample standard deviation, NaN below 2; where only rounding sets the differences apart that of the variance
-    `own`, exactly 0 where this is not known."""
+def spread(difference_P: Floats) -> float:
+    """Sample standard deviation, NaN below 2 and exactly 0 where only rounding sets the differences apart."""
     if len(difference_P) < 2:
         return math.nan
     std = float(difference_P.std(ddof=1))
-    return math.sqrt(own) if std <= 1e-9 * float(np.abs(difference_P).max()) else std
+    return 0.0 if std <= 1e-9 * float(np.abs(difference_P).max()) else std
 
 
-def half_width(std: Floats, n: Floats, shared: Floats, tail: Floats | float) -> Floats:
-    """Half of the joined interval with Student's part that leaves `tail` on either side."""
-    student = special.stdtrit(n - 1, tail) * std / np.sqrt(n)
-    return np.asarray(np.hypot(student, special.ndtri(tail) * np.sqrt(shared)), dtype=np.float64)
+NONE = np.zeros(1)
 
 
-def two_sided(distance_C: Floats, std_C: Floats, n_C: Floats, shared_C: Floats) -> Floats:
+def half_width(std: Floats, n: Floats, shared: Floats, tail: Floats | float, own: Floats = NONE) -> Floats:
+    """Half of the joined interval with Student's part that leaves `tail` on either side; `shared` and `own` as in
+    `Paired`."""
+    normal = special.ndtri(tail)  # below 0, as Student's quantile is
+    seeds = np.minimum(special.stdtrit(n - 1, tail) * std, normal * np.sqrt(own)) / np.sqrt(n)
+    return np.asarray(np.hypot(seeds, normal * np.sqrt(shared)), dtype=np.float64)
+
+
+def two_sided(distance_C: Floats, std_C: Floats, n_C: Floats, shared_C: Floats, own_C: Floats = NONE) -> Floats:
     """Two-sided p values of distances of means from what is tested, (C,): the level at which the interval reaches it.
 
     NaN below SEEDS pairs. Without any spread between seeds and images nothing is known of chance: then 1 for a distance
     of 0, otherwise the exact sign test's 2^(1 - n).
     """
-    n_C = n_C.astype(np.float64)
+    n_C, own_C = n_C.astype(np.float64), np.broadcast_to(own_C, n_C.shape)
     p_C = np.full(len(n_C), math.nan)
-    certain = (n_C >= SEEDS) & (std_C == 0) & (shared_C == 0)
+    certain = (n_C >= SEEDS) & (std_C == 0) & (shared_C == 0) & (own_C == 0)
     p_C[certain] = np.where(distance_C[certain] == 0, 1.0, 2.0 ** (1 - n_C[certain]))
     open_C = (n_C >= SEEDS) & ~certain
-    distance, std, n, shared = (values[open_C] for values in (np.abs(distance_C), std_C, n_C, shared_C))
+    distance, std, n, shared, own = (v[open_C] for v in (np.abs(distance_C), std_C, n_C, shared_C, own_C))
+    known = shared + own > 0
     low, high = np.full(len(n), math.log(1e-300)), np.zeros(len(n))
-    for _ in range(60 if shared.any() else 0):
+    for _ in range(60 if known.any() else 0):
         middle = (low + high) / 2
-        wider = half_width(std, n, shared, np.exp(middle) / 2) > distance
+        wider = half_width(std, n, shared, np.exp(middle) / 2, own) > distance
         low, high = np.where(wider, middle, low), np.where(wider, high, middle)
     t = distance * np.sqrt(n) / np.where(std > 0, std, np.inf)
-    p_C[open_C] = np.where(shared == 0, 2 * special.stdtr(n - 1, -t), np.exp((low + high) / 2))
+    p_C[open_C] = np.where(known, np.exp((low + high) / 2), 2 * special.stdtr(n - 1, -t))
     return p_C
 
 
-def equivalence(mean_C: Floats, std_C: Floats, n_C: Floats, shared_C: Floats, margin: float) -> Floats:
+def equivalence(
+    mean_C: Floats, std_C: Floats, n_C: Floats, shared_C: Floats, margin: float, own_C: Floats = NONE
+) -> Floats:
     """p values of the two one-sided tests that a difference lies within the margin, (C,): the larger of the two.
 
     NaN below SEEDS pairs.
     """
     p_C = np.zeros(len(mean_C))
     for distance_C in (margin - mean_C, margin + mean_C):
-        half_C = two_sided(distance_C, std_C, n_C, shared_C) / 2
+        half_C = two_sided(distance_C, std_C, n_C, shared_C, own_C) / 2
         p_C = np.maximum(p_C, np.where(distance_C > 0, half_C, 1 - half_C))
     return p_C
 
@@ -184,20 +196,18 @@ def _resamples(n: int) -> tuple[Floats, Floats]:
 
 
 def interval(value_P: Floats, shared: float = 0.0, own: float = 0.0) -> tuple[float, float]:
-    """The 95 % interval of the mean over seeds, and over images where `shared` and `own`, the variances that these give
-    it, are known; NaN below 2 values and where nothing varies. The same bits wherever it is computed."""
-    n, std = len(value_P), spread(value_P, own)
-    if n < 2 or std == shared == 0:
+    """The 95 % interval of the mean over seeds, and over images where `shared` and `own`, the variances of
+    `stats.images.ImageVariance`, are known; NaN below 2 values and where nothing varies. The same bits wherever it is
+    computed."""
+    n, std = len(value_P), spread(value_P)
+    if n < 2 or std == shared == own == 0:
         return math.nan, math.nan
     mean = float(value_P.mean())
-    if n < EXACT or spread(value_P) == 0:
-        half = float(half_width(np.array(std), np.array(float(n)), np.array(shared), ALPHA / 2))
-        return mean - half, mean + half
-    low, high = bootstrap_interval(value_P)
+    least = half_width(np.array(std if n < EXACT else 0.0), np.array(float(n)), np.zeros(1), ALPHA / 2, np.array([own]))
+    low, high = (mean, mean) if n < EXACT else bootstrap_interval(value_P)
     images = float(special.ndtri(1 - ALPHA / 2)) * math.sqrt(shared)
-    return (
-        (low, high) if shared == 0 else (mean - math.hypot(mean - low, images), mean + math.hypot(high - mean, images))
-    )
+    below, above = (math.hypot(max(part, float(least[0])), images) for part in (mean - low, high - mean))
+    return mean - below, mean + above
 
 
 def bootstrap_interval(value_P: Floats, level: float = LEVEL) -> tuple[float, float]:

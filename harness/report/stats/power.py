@@ -20,7 +20,7 @@ import numpy as np
 from scipy import special
 
 from harness.config import RECALIBRATED, ConfigError
-from harness.report.stats.paired import ALPHA, SEEDS, Floats, half_width
+from harness.report.stats.paired import ALPHA, NONE, SEEDS, Floats, half_width
 from harness.storage.files import read_bytes
 from harness.storage.inside import files_in, folders
 
@@ -31,23 +31,24 @@ say it: what averages of recent weights have to their base on a subset of some t
 NODES = 64
 
 
-def findable(std_C: Floats, n_C: Floats, shared_C: Floats, tests: int = 1) -> Floats:
+def findable(std_C: Floats, n_C: Floats, shared_C: Floats, tests: int = 1, own_C: Floats = NONE) -> Floats:
     """The smallest differences that would have been found, (C,), in the unit of `std_C`.
 
-    `std_C` are standard deviations of the differences between seeds, n_C their pairs, `shared_C` the variance that the
-    test images give the mean, `tests` the size of the family. NaN below SEEDS pairs, and where nothing varies, so that
-    nothing is known of chance.
+    `std_C` are standard deviations of the differences between seeds, n_C their pairs, `shared_C` the variance that
+    the test images give the mean and own_C what they give a pair, `tests` the size of the family. NaN below SEEDS
+    pairs, and where nothing varies, so that nothing is known of chance.
     """
-    n_C = n_C.astype(np.float64)
+    n_C, own_C = n_C.astype(np.float64), np.broadcast_to(own_C, n_C.shape)
     found_C = np.full(len(n_C), math.nan)
-    tested = (n_C >= SEEDS) & (std_C**2 + shared_C > 0)
-    std, n, shared = std_C[tested], n_C[tested], shared_C[tested]
+    tested = (n_C >= SEEDS) & (std_C**2 + shared_C + own_C > 0)
+    std, n, shared, own = std_C[tested], n_C[tested], shared_C[tested], own_C[tested]
+    std = np.maximum(std, np.sqrt(own))
     if not len(n):
         return found_C
     nodes_Q = (np.arange(NODES) + 0.5) / NODES
     # Quantiles of the sample standard deviation, over which the width of the interval varies.
     sample_CQ = std[:, None] * np.sqrt(2 * special.gammaincinv((n[:, None] - 1) / 2, nodes_Q) / (n[:, None] - 1))
-    half_CQ = half_width(sample_CQ, n[:, None], shared[:, None], ALPHA / tests / 2)
+    half_CQ = half_width(sample_CQ, n[:, None], shared[:, None], ALPHA / tests / 2, own[:, None])
     error_C1 = np.sqrt(std**2 / n + shared)[:, None]
     low, high = np.zeros(len(n)), half_CQ.max(axis=1) + 10 * error_C1[:, 0]
     for _ in range(40):

@@ -72,7 +72,7 @@ class Results:
 
     @property
     def primary(self) -> bool:
-        """Whether the suite named primary comparisons before it ran."""
+        """Whether there are primary comparisons."""
         return bool(self.frame.attrs.get("primary"))
 
     @property

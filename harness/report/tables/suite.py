@@ -15,6 +15,7 @@ from harness.report.method_styles import style_of
 from harness.report.stats.comparisons import EQUIVALENT, EXPLORATORY_WORDS, PRIMARY_WORDS
 from harness.report.stats.headline import unit_of_difference
 from harness.report.stats.means import ALL, CONTROL, OWN, Row, Spread, caption, entries, in_words, marks
+from harness.report.stats.paired import EXACT
 from harness.report.stats.published import published_spread
 from harness.report.stats.summary import Results
 from harness.report.tables.columns import COLUMNS, PROGRESS, STATISTICS, Choice, interval, probability, verdict
@@ -78,8 +79,9 @@ def note_on_verdicts(found: Results) -> str:
     """What the verdicts of a table say, for the note below it."""
     within = f"within {found.margin:g} {unit_of_difference(found.metric)}"
     primary = (
-        f"Verdicts of primary comparisons (Holm over all of them, 5 %): better, worse, equivalent {within}, undecided "
-        "(finds: what would have been found in 4 of 5 cases). "
+        f"Verdicts of primary comparisons ({named(found)}; Holm over all of them, 5 %): better, worse, equivalent "
+        f"{within}, undecided (finds: what would have been found in 4 of 5 cases); these and p are adjusted, intervals "
+        "are not. "
     )
     return (primary if found.primary else "") + (
         "Verdicts in parentheses are exploratory, from intervals that are not adjusted: ahead, behind: all of the 95 % "
@@ -92,7 +94,19 @@ def tested(found: Results) -> str:
     none = "The suite named no primary comparisons, so all of them are exploratory."
     marked = found.compared["verdict"].eq(EQUIVALENT).any()
     equal = f"{EQUAL}: equivalent. " if marked else ""
-    return f"{PRIMARY_WORDS if found.primary else none} {EXPLORATORY_WORDS} {_margin(found)}{equal}{intervals(found)}"
+    primary = f"Verdicts of primary comparisons ({named(found)}): {PRIMARY_WORDS}" if found.primary else none
+    return f"{primary} {EXPLORATORY_WORDS} {_margin(found)}{equal}{intervals(found)}"
+
+
+def named(found: Results) -> str:
+    """By whom and since when the primary comparisons are what they are."""
+    said = found.frame.attrs.get("named")
+    if said is None:
+        return "since when they are named is not known"
+    who = "named in statistics.primary" if said["stated"] else f"every chosen method against {CONTROL}, by default"
+    if not said["done"]:
+        return f"{who}, before any cell was done"
+    return f"{who}, as they are since {said['done']} of the cells were done"
 
 
 def _margin(found: Results) -> str:
@@ -103,10 +117,11 @@ def _margin(found: Results) -> str:
 def intervals(found: Results) -> str:
     """What intervals cover."""
     known = found.compared["images"] > 0
+    kind = f"Intervals are Student's t (from {EXACT} seeds on a bootstrap's), 95 %, paired by seed"
     if not known.any():
-        return "Intervals cover seeds alone and not the choice of test images, which all seeds share."
+        return f"{kind}; they cover seeds alone and not the choice of test images, which all seeds share."
     part = "" if known.all() else " where it is known which images a cell got right, and seeds alone elsewhere"
-    return f"Intervals cover seeds and test images{part}."
+    return f"{kind}; they cover seeds and test images{part}."
 
 
 def summary_lines(summary: pd.DataFrame, found: Results) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:

@@ -47,7 +47,9 @@ def warm_up() -> None:
             "wandb",
         ]
         multiprocessing.set_forkserver_preload(preload)
-        # an interrupt is this process's to handle: the server would print a traceback where it is still importing
+        # an interrupt is this process's to handle: the server would print a traceback where it is still importing. The
+        # tracker of resources, which it starts where there is none, takes the signal off the mask for both
+        multiprocessing.resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             with on_its_own():
@@ -91,6 +93,7 @@ def _end_with_parent(connection: Connection) -> None:
 def _main(task: Callable[[], None], connection: Connection, variables: Mapping[str, str]) -> None:
     """A task's process: an interrupt is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which the server has had on its mask
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
     os.environ.update(variables)
