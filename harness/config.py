@@ -449,6 +449,15 @@ ENGINES: dict[EngineName, type[EngineConfig]] = {"local": EngineConfig, "slurm":
 
 
 @dataclass(frozen=True)
+class TrajectoryConfig(Validated):
+    """What stays of a base's snapshots, and how often a job stores what it goes on from."""
+
+    keep: Literal["all", "warmup", "none"]
+    bundle_seconds: Annotated[Number, Field(ge=0, le=10**9)] = 1.0
+    """least seconds between two stored states that a job goes on from; 0: one after every epoch"""
+
+
+@dataclass(frozen=True)
 class Settings(Validated):
     """What a command does with its bases and cells, none of which changes a number."""
 
@@ -456,14 +465,11 @@ class Settings(Validated):
     results_dir: FilePath
     tracker: TrackerConfig
     engine: EngineConfig
-    trajectory_keep: Literal["all", "warmup", "none"]
+    trajectory: TrajectoryConfig
     save: Save
     redo: tuple[str, ...]
     view: str
     """the name of what is shown of it"""
-
-    def key(self, name: str) -> str:
-        return "trajectory.keep" if name == "trajectory_keep" else name
 
     def check(self) -> None:
         if self.tracker.keeps("models") and self.save != "final":

@@ -41,6 +41,7 @@ TINY = (
     "engine.threads=1",
     "tracker=none",
     "save=final",
+    "trajectory.bundle_seconds=0",
     # dropout draws from torch's global generator, so that a method which disturbs it changes the training
     "model.test_resnet.drop_rate=0.1",
 )

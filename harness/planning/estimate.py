@@ -121,10 +121,10 @@ def _disk(plan: Plan, base: BasePlan, left: list[CellPlan], trains: bool) -> Dis
     stays = len(left) if settings.save == "final" else 0
     passing = 0
     if trains:
-        kept = base.kept(settings.trajectory_keep)
+        kept = base.kept(settings.trajectory.keep)
         starts = {c.branch.start for c in left if c.branch is not None and c.branch.start > 0}
         stays += len(kept) + STATE * len(starts | {base.config.epochs})
-        passing = len(base.snapshots(left, settings.trajectory_keep) - kept)
+        passing = len(base.snapshots(left, settings.trajectory.keep) - kept)
     return Disk(stays * _snapshot(base), passing * _snapshot(base))
 
 

@@ -210,7 +210,7 @@ class Plan:
                     "base_key": base.key,
                     "settings": base.settings,
                     "alike": alike(base.config),
-                    "keeps": sorted(base.kept(experiment.settings.trajectory_keep)),
+                    "keeps": sorted(base.kept(experiment.settings.trajectory.keep)),
                 }
                 for base in self.bases
             ],

@@ -29,6 +29,7 @@ from harness.config import (
     StatisticsConfig,
     Text,
     TrackerConfig,
+    TrajectoryConfig,
     TuneConfig,
 )
 from harness.packages import CONF
@@ -223,21 +224,19 @@ def _settings(values: Values, suite: str, view: str) -> Settings:
     for name in redo:
         if name not in (*REDO_CHOICES, *values["method"]):
             faults.lines.append(f"redo must name failed, stale, base, all or a chosen method, got {name!r}")
-    with faults.gathered():
-        check_names("trajectory", values["trajectory"], ("keep",))
-    if "keep" not in values["trajectory"]:
-        faults.lines.append("trajectory.keep must be given")
+    trajectory = faults.tried(from_mapping, TrajectoryConfig, "trajectory", values["trajectory"])
     tracker = faults.tried(from_mapping, TrackerConfig, "tracker", values["tracker"])
     engine = faults.tried(_engine, values["engine"])
     faults.check()
     assert tracker is not None
     assert engine is not None
+    assert trajectory is not None
     return Settings(
         suite=suite,
         results_dir=str(Path(values["results_dir"]).absolute()),
         tracker=tracker,
         engine=engine,
-        trajectory_keep=values["trajectory"]["keep"],
+        trajectory=trajectory,
         save=values["save"],
         redo=redo,
         view=view,

@@ -24,14 +24,16 @@ from harness.config import (
     Options,
     Save,
     Seed,
-    Settings,
     Text,
     TrackerConfig,
+    TrajectoryConfig,
     TuneConfig,
     ViewName,
 )
 from harness.validation import ConfigError, Validated, check_choice, field_types, from_mapping, shown
 
+PARTS = {"tracker": TrackerConfig, "evaluate": EvaluateConfig, "tune": TuneConfig, "trajectory": TrajectoryConfig}
+"""classes of the top level's mappings that are the same whatever is chosen"""
 Presets = dict[str, dict[str, Any]]
 """values of presets by their names"""
 
@@ -88,12 +90,8 @@ def kind_of(key: str) -> Any | None:
             return field_types(TopLevel).get(name)
         case ["engine", name]:
             return {k: kind for cls in ENGINES.values() for k, kind in field_types(cls).items()}.get(name)
-        case ["tracker" | "evaluate" | "tune" as part, name]:
-            return field_types({"tracker": TrackerConfig, "evaluate": EvaluateConfig, "tune": TuneConfig}[part]).get(
-                name
-            )
-        case ["trajectory", "keep"]:
-            return field_types(Settings)["trajectory_keep"]
+        case ["tracker" | "evaluate" | "tune" | "trajectory" as part, name]:
+            return field_types(PARTS[part]).get(name)
         case ["optimizer" | "method", _, "_target_"]:
             return Text
         case ["model" | "dataset" | "method" as group, _, name] if name not in ("name", "target", "params"):

@@ -88,7 +88,7 @@ class Scheduler:
         Bases that still have to be trained go before all else, so that no slot waits for one at the end; where
         snapshots are to go when their base's cells have ended, a base is finished before another is begun.
         """
-        bases_first = self.plan.experiment.settings.trajectory_keep == "all"
+        bases_first = self.plan.experiment.settings.trajectory.keep == "all"
         while (free := self.engine.free) > 0:
             before, self._elsewhere = self._elsewhere, {}
             self._left = [base for base in self._left if any(cell.key in self.open for cell in base.cells)]
@@ -268,7 +268,7 @@ class Scheduler:
             worker=WORKERS[kind],
             base=base,
             cells=cells,
-            snapshots=frozenset(base.snapshots(pending, experiment.settings.trajectory_keep)),
+            snapshots=frozenset(base.snapshots(pending, experiment.settings.trajectory.keep)),
             starts=frozenset(starts),
             retrain=kind == "train" and base.key in self.retrain,
             evaluate=_with_contents(experiment.evaluate, list(records.values())),
@@ -282,7 +282,7 @@ class Scheduler:
     def _prune(self, base: BasePlan) -> None:
         """Drop what nobody needs of a base whose cells have all ended."""
         if not any(cell.key in self.open for cell in base.cells):
-            prune(self.store, base.key, base.kept(self.plan.experiment.settings.trajectory_keep))
+            prune(self.store, base.key, base.kept(self.plan.experiment.settings.trajectory.keep))
 
 
 def _with_base(known: Record) -> Cause:

@@ -144,7 +144,7 @@ def tune(
             finally:
                 display.stop()
             for base in plan.bases:
-                prune(store, base.key, base.kept(settings.trajectory_keep))
+                prune(store, base.key, base.kept(settings.trajectory.keep))
             code = _show(searches, experiment, console)
             for search in searches:  # also what an earlier command, or one that was killed, left out
                 track(search)

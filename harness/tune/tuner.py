@@ -162,7 +162,7 @@ class Tuner:
 
     def _snapshots(self, base: BasePlan) -> set[int]:
         """What to record of a base: all that searches on it replay or read, and what stays of it anyway."""
-        wanted = base.kept(self.settings.trajectory_keep)
+        wanted = base.kept(self.settings.trajectory.keep)
         for search in self.searches:
             if any(base.key == other.key for other in search.problem.bases):
                 replayed = search.default_cells[0].replays(base.config.epochs) is not None

@@ -10,7 +10,7 @@ from command import SECONDS, assert_same, curves, numbers, start, traindyn, wait
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.ray
-RUN = ("run", "suite=smoke", "save=final", "engine=ray", "tracker=none")
+RUN = ("run", "suite=smoke", "save=final", "engine=ray", "tracker=none", "trajectory.bundle_seconds=0")
 
 
 def assert_as_local(smoke, results):

@@ -11,7 +11,7 @@ from slurm_cluster import SlurmCluster, missing
 
 pytestmark = pytest.mark.slurm
 OPTIONS = ("engine=slurm", "engine.poll_seconds=1", "engine.partition=low", "tracker=none")
-RUN = ("run", "suite=smoke", "save=final", *OPTIONS)
+RUN = ("run", "suite=smoke", "save=final", "trajectory.bundle_seconds=0", *OPTIONS)
 STEP = 20
 """of the 36 of a base of `suite=smoke`, whose epochs have six"""
 

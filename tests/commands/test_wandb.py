@@ -21,6 +21,7 @@ RUN = (
     "seeds=[0]",
     "epochs=5",
     "evaluate.test=every",
+    "trajectory.bundle_seconds=0",
     "method=[base,base_recalibrated,time_mean,swa,cmd_posthoc,lookahead]",
 )
 PUBLISH = ("publish", "name=smoke")

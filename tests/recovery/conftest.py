@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 from command import SECONDS, start, traindyn
 
-RUN = ("run", "suite=smoke", "save=final")
+RUN = ("run", "suite=smoke", "save=final", "trajectory.bundle_seconds=0")
 
 
 class End(NamedTuple):

@@ -20,7 +20,7 @@ from safetensors.torch import load
 
 from harness import load_frame
 
-RUN = ("run", "suite=smoke", "save=final", "tracker=none")
+RUN = ("run", "suite=smoke", "save=final", "tracker=none", "trajectory.bundle_seconds=0")
 
 
 def flip(path):

@@ -20,7 +20,7 @@ from offline import offline_runs
 from harness.tracking.wandb.transaction_log import read_offline
 
 SHIM = str(Path(__file__).parents[1] / "shim")
-RUN = ("run", "suite=smoke", "save=final", "tracker=none")
+RUN = ("run", "suite=smoke", "save=final", "tracker=none", "trajectory.bundle_seconds=0")
 PUBLISH = ("publish", "suite=smoke", "tracker.mode=offline")
 TUNE = ("tune", "suite=smoke", "seeds=[0]", "method=[swa,lookahead]", "trials=3", "tune.batch=1", "tracker=none")
 KILLS_A_FOLDER = 5

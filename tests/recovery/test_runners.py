@@ -10,7 +10,7 @@ from command import SECONDS, assert_same, curves, numbers, start
 
 from harness.storage.leases import Leases
 
-RUN = ("run", "suite=smoke", "save=final", "tracker=none", "engine.workers=1")
+RUN = ("run", "suite=smoke", "save=final", "tracker=none", "engine.workers=1", "trajectory.bundle_seconds=0")
 
 
 def ends(processes):

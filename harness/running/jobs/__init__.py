@@ -1,7 +1,8 @@
 """The jobs that an engine runs, each in a process of its own.
 
-After each epoch a job writes one atomic bundle with all it needs to go on; only then are its rows told, for W&B. A
-job that is started again, after whatever end, goes on from its bundle to the same numbers.
+After an epoch, but at most once in `trajectory.bundle_seconds`, a job writes one atomic bundle with all it needs to go
+on; only then are its rows told, for W&B. A job that is started again, after whatever end, goes on from its bundle to
+the same numbers.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from harness.method import Brancher, State
 from harness.planning.plan import branch_lacks
 from harness.running.audience import Row
 from harness.running.events import JobResumed
-from harness.running.jobs.job import Refused, read_bundle
+from harness.running.jobs.bundle import Bundle, read_bundle
+from harness.running.jobs.job import Refused
 from harness.running.jobs.worker import Worker
 from harness.storage.files import CorruptFile, is_disk_trouble
 from harness.storage.inside import is_file, remove
@@ -68,6 +69,7 @@ class BranchWorker(Worker):
         first, last = cell.needs or (0, -1)
         trajectory = StoredTrajectory(self.folder / "trajectory", self.device, first, last)
         self.session = BranchSession(self.trainer, self.branch, trajectory, self.clock, method.gradient_space)
+        self.bundle = Bundle(self.bundle_path, self.job.settings.trajectory.bundle_seconds)
         weights = self._train()
         entry = self.entry
         fraction = method.scalars().get("trainable_fraction", 1.0) if entry.status == "done" else 1.0
@@ -91,7 +93,7 @@ class BranchWorker(Worker):
 
     def _clear(self) -> None:
         """The cell has ended: nothing goes on from its bundle."""
-        remove(self.bundle_path)
+        self.bundle.remove()
 
     def _train_seconds(self) -> float:
         return self.prefix_seconds + self.clock.get("train")
@@ -124,7 +126,7 @@ class BranchWorker(Worker):
             self.method.begin(self.session)
         self.session.begun = True
         was_there = is_file(self.bundle_path)
-        bundle = read_bundle(self.bundle_path, self.say)
+        bundle = self.bundle.read(self.say)
         if bundle is not None and (bundle["harness"], bundle["base"]) != (self.job.harness, self.base_digest):
             self.say("starts over: the harness's sources or its base changed since it was interrupted")
             bundle = None
@@ -135,7 +137,8 @@ class BranchWorker(Worker):
             return
         self.trainer.load_state_dict(bundle["trainer"])
         self.method.load_state_dict(bundle["method"])
-        self.entry.rows, self.entry.test_correct = bundle["rows"], bundle["test_correct"]
+        self.entry.rows = bundle["lists"]["rows"] if "lists" in bundle else bundle["rows"]
+        self.entry.test_correct = bundle["test_correct"]
         self.entry.status, self.entry.reason = bundle["status"], bundle["reason"]
         self.session.last_row = bundle["train_row"]
         self.clock.seconds.update(bundle["seconds"])
@@ -154,11 +157,17 @@ class BranchWorker(Worker):
             raise Diverged(f"weights not finite in epoch {trainer.t}")
         self._add_row(last)
         self.note_rows([self.entry])
+        if self.bundle.is_due or trainer.t == last:
+            self._save()
+            self.log_rows([self.entry])
+        self._progress()
+
+    def _save(self) -> None:
+        """Store what the branch goes on from."""
         with self.clock.phase("io"):
             state = {
-                "trainer": trainer.state_dict(),
+                "trainer": self.trainer.state_dict(),
                 "method": self.method.state_dict(),
-                "rows": self.entry.rows,
                 "test_correct": self.entry.test_correct,
                 "train_row": self.session.last_row,
                 "status": self.entry.status,
@@ -167,9 +176,7 @@ class BranchWorker(Worker):
                 "base": self.base_digest,
                 "seconds": self.clock.seconds,
             }
-            write_state(self.bundle_path, state)
-        self.log_rows([self.entry])
-        self._progress()
+            self.bundle.write(state, {"rows": self.entry.rows})
 
     def _add_row(self, last: int) -> None:
         """The epoch's row, evaluated where it is due."""

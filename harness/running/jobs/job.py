@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +14,6 @@ import torch
 
 from harness.causes import Cause
 from harness.config import BaseConfig, EvaluateConfig, Settings
-from harness.method import State
 from harness.planning.methods import as_plain
 from harness.planning.plan import BasePlan, CellPlan, labels
 from harness.running.events import CellEnded
@@ -23,12 +21,11 @@ from harness.running.jobs.environment import device_name, machine, versions
 from harness.running.jobs.logs import Log, begin_log, ending
 from harness.running.origin import Origin
 from harness.storage import inside
-from harness.storage.files import CorruptFile, read_json, set_aside
+from harness.storage.files import CorruptFile, read_json
 from harness.storage.keys import harness_digest
 from harness.storage.paths import base_log, cell_log
 from harness.storage.schemas import GenerationRecord, read_as
 from harness.storage.store import Record, Store
-from harness.storage.tensors import read_state
 from harness.tracking.tracker import readable_id
 from harness.training.clock import Counts
 from harness.validation import in_utf8
@@ -89,17 +86,6 @@ class Job:
         """Where there is to read why a cell failed with the job as a whole, below the results folder: in the log of
         its base where that was trained."""
         return base_log(self.base.key) if self.kind == "train" else cell_log(cell.key)
-
-
-def read_bundle(path: Path, say: Callable[[str], None]) -> State | None:
-    """A stored state, or None where there is none; a corrupt one is set aside with one line."""
-    if not inside.is_file(path):
-        return None
-    try:
-        return read_state(path)
-    except CorruptFile as error:
-        say(f"corrupt, set aside, to be redone: {error} ({set_aside(path).name})")
-        return None
 
 
 def packed(correct_n: torch.Tensor) -> dict[str, Any]:

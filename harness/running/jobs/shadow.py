@@ -12,7 +12,7 @@ class ShadowWorker(TrainWorker):
     """Repeats a base, whose weights must have the recorded digest after every epoch."""
 
     kind: ClassVar[str] = "shadow"
-    bundle = "shadow.safetensors"
+    bundle_name = "shadow.safetensors"
 
     def work(self) -> None:
         self.expected = self.store.base(self.job.base.key)

@@ -12,8 +12,8 @@ from harness.planning.methods import as_plain
 from harness.planning.plan import labels
 from harness.running.audience import Row
 from harness.running.events import JobResumed
+from harness.running.jobs.bundle import Bundle
 from harness.running.jobs.environment import device_name, machine, versions
-from harness.running.jobs.job import read_bundle
 from harness.running.jobs.logs import Log, begin_log, epoch_line
 from harness.running.jobs.observing import ObservingWorker
 from harness.storage import inside
@@ -36,11 +36,11 @@ class TrainWorker(ObservingWorker):
     expected: Record | None = None
     """the record of the base that a shadow run must repeat"""
     expected_rows: tuple[Row, ...] | list[Row] = ()
-    bundle = "latest.safetensors"
+    bundle_name = "latest.safetensors"
 
     @property
     def bundle_path(self) -> Path:
-        return self.folder / "restart" / self.bundle
+        return self.folder / "restart" / self.bundle_name
 
     def work(self) -> None:
         ended = self.store.base(self.job.base.key)
@@ -68,6 +68,7 @@ class TrainWorker(ObservingWorker):
         self.digests: list[str] = []
         self.resumed: list[dict[str, Any]] = []
         """epochs after which the run went on with other versions or threads than before"""
+        self.bundle = Bundle(self.bundle_path, self.job.settings.trajectory.bundle_seconds)
         self._begin()
         self.open_runs(self.audience.cells)
         diverged: str | None = None
@@ -84,7 +85,7 @@ class TrainWorker(ObservingWorker):
         self._end_cells(self.audience, self.rows, self._moving())
         if self.expected is None:
             self._end_base("done" if diverged is None else "diverged", diverged)
-        inside.remove(self.bundle_path)
+        self.bundle.remove()
         spent = f"{len(self.rows)} epochs, {self.clock.get('train'):.1f} s of training"
         self.log.line(f"done: {spent}" if diverged is None else f"diverged: {diverged}; {spent}")
 
@@ -101,7 +102,10 @@ class TrainWorker(ObservingWorker):
         trainer.load_state_dict(bundle["trainer"])
         self.trajectory.rewind(trainer.t)
         audience.load_state_dict(bundle["audience"])
-        self.rows, self.digests = bundle["rows"], bundle["digests"]
+        lists = self._lists_of(bundle)
+        self.rows, self.digests = lists["rows"], lists["digests"]
+        for cell in audience.cells:
+            cell.rows = lists.get(f"cell/{cell.key}", [])
         self.clock.seconds.update(bundle["seconds"])
         self.resumed = bundle["resumed"]
         if bundle["versions"] != versions() or bundle["threads"] != torch.get_num_threads():
@@ -113,7 +117,7 @@ class TrainWorker(ObservingWorker):
     def _bundle(self) -> State | None:
         """The stored state to go on from, unless something it stands on has changed or is gone."""
         was_there = inside.is_file(self.bundle_path)
-        bundle = read_bundle(self.bundle_path, self.say)
+        bundle = self.bundle.read(self.say)
         if bundle is None:
             if was_there:
                 self.rows_are_void()
@@ -132,6 +136,14 @@ class TrainWorker(ObservingWorker):
             return None
         return bundle
 
+    @staticmethod
+    def _lists_of(bundle: State) -> dict[str, Any]:
+        """Rows and digests so far: beside a bundle, or within one of an earlier version."""
+        if "lists" in bundle:
+            return dict(bundle["lists"])
+        cells = {f"cell/{key}": saved["rows"] for key, saved in bundle["audience"].items()}
+        return {"rows": bundle["rows"], "digests": bundle["digests"], **cells}
+
     def _epoch(self) -> None:
         """One epoch: training, snapshot, observers, evaluation, bundle, rows told."""
         trainer, audience = self.trainer, self.audience
@@ -145,8 +157,8 @@ class TrainWorker(ObservingWorker):
         self.rows.append(row if self.expected is None else self.expected_rows[snapshot.t - 1])
         audience.epoch(snapshot, self.rows[-1])
         self._note_epoch()
-        self._save()
-        self.log_rows(audience.cells)
+        if self._save():
+            self.log_rows(audience.cells)
         images = trainer.t * trainer.steps_per_epoch() * self.base.batch_size
         self.report_epoch(trainer.t, images, self.clock.get("train"), audience.cells)
 
@@ -169,27 +181,29 @@ class TrainWorker(ObservingWorker):
         if inside.is_file(path):
             self.trajectory.extend(snapshot.t)
 
-    def _save(self) -> None:
-        """The bundle to go on from, and the restart states that branchers start at."""
+    def _save(self) -> bool:
+        """Store the restart states that branchers start at, and the bundle to go on from where it is due; whether it
+        was."""
         with self.clock.phase("io"):
-            state = self.trainer.state_dict()
             t = self.trainer.t
             restart = restart_path(self.folder, t)
             wanted = t in self.job.starts or t == self.base.epochs
             if wanted and (self.expected is None or not inside.is_file(restart)):
-                write_state(restart, state)
+                write_state(restart, self.trainer.state_dict())
+            if not (self.bundle.is_due or t == self.base.epochs):
+                return False
             bundle = {
-                "trainer": state,
+                "trainer": self.trainer.state_dict(),
                 "audience": self.audience.state_dict(),
-                "rows": self.rows,
-                "digests": self.digests,
                 "seconds": self.clock.seconds,
                 "harness": self.job.harness,
                 "versions": versions(),
                 "threads": torch.get_num_threads(),
                 "resumed": self.resumed,
             }
-            write_state(self.bundle_path, bundle)
+            cells = {f"cell/{cell.key}": cell.rows for cell in self.audience.cells}
+            self.bundle.write(bundle, {"rows": self.rows, "digests": self.digests, **cells})
+            return True
 
     def _moving(self) -> float:
         """The share of the weights that ever had a gradient."""

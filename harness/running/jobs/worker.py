@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import time
 from abc import ABC, abstractmethod
@@ -77,6 +78,9 @@ class Worker(ABC):
         self._noted: dict[str, int] = {}
         """how many rows of a cell its log has, by its key"""
         self._ended: set[str] = set()
+        self._best = -math.inf
+        """validation accuracy of all rows that were seen, `_seen` of each cell's by its key"""
+        self._seen: dict[str, int] = {}
 
     def say(self, text: str) -> None:
         """One line for the person watching, and in the logs."""
@@ -247,10 +251,12 @@ class Worker(ABC):
 
     def report_epoch(self, epoch: int, images: int, seconds: float, cells: list[RunningCell]) -> None:
         """Tell the person watching that an epoch ended, after `images` in `seconds` of training."""
-        values = [row["val_accuracy"] for entry in cells for row in entry.rows if "val_accuracy" in row]
+        for entry in cells:
+            seen = self._seen.get(entry.key, 0)
+            self._best = max([self._best, *(row.get("val_accuracy", -math.inf) for row in entry.rows[seen:])])
+            self._seen[entry.key] = len(entry.rows)
         speed = images / seconds if seconds > 0 else 0.0
-        best = max(values) if values else None
-        self.tell(EpochEnded(epoch, speed, best))
+        self.tell(EpochEnded(epoch, speed, self._best if self._best > -math.inf else None))
 
     def end_cell(self, entry: RunningCell, cost: dict[str, Any], weights: dict[str, torch.Tensor] | None) -> None:
         """Tables and weights first, then the record that makes the cell ended; its run is ended from the record."""
