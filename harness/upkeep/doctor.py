@@ -253,7 +253,7 @@ class Examination:
             if not ended or self._is_busy(folder) or retention.is_open(folder.name):
                 continue
             dropped += [snapshot_path(folder / "trajectory", t) for t in retention.unneeded(folder.name)]
-            dropped += inside.files_in(folder / "restart", "*.safetensors")
+            dropped += inside.files_in(folder / "restart")
         if dropped:
             text = f"snapshots and restart states that no plan keeps: {text_size(sum(map(size, dropped)))}"
             yield Finding(NOTE, text, free=partial(drop, *dropped))
