@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import NamedTuple
 from harness.config import ConfigError
 from harness.planning.plan import BasePlan, CellPlan, Plan, branch_lacks, needs_shadow
 from harness.planning.slots import most_jobs
+from harness.storage.inside import is_file
+from harness.storage.paths import restart_path, stored_ts
 
 STATE = 3
 """snapshots that the state of a training run takes: weights, and two moments at most"""
@@ -123,8 +126,11 @@ def _disk(plan: Plan, base: BasePlan, left: list[CellPlan], trains: bool) -> Dis
     if trains:
         kept = base.kept(settings.trajectory.keep)
         starts = {c.branch.start for c in left if c.branch is not None and c.branch.start > 0}
-        stays += len(kept) + STATE * len(starts | {base.config.epochs})
-        passing = len(base.snapshots(left, settings.trajectory.keep) - kept)
+        folder = plan.store.base_folder(base.key)
+        there = set() if plan.retrains(base) else set(stored_ts(folder / "trajectory"))
+        states = [t for t in starts | {base.config.epochs} if not is_file(restart_path(folder, t))]
+        stays += len(kept - there) + STATE * len(states)
+        passing = len(base.snapshots(left, settings.trajectory.keep) - kept - there)
     return Disk(stays * _snapshot(base), passing * _snapshot(base))
 
 
@@ -133,9 +139,11 @@ def check_room(plan: Plan, cost: Estimate) -> None:
     root = plan.store.root
     free = shutil.disk_usage(next(folder for folder in (root, *root.parents) if folder.exists())).free
     if cost.disk_bytes > free:
+        keep = plan.experiment.settings.trajectory.keep
+        less = "; trajectory.keep=none keeps fewer snapshots" if keep != "none" else ""
         raise ConfigError(
-            f"results_dir must have {cost.disk_bytes / 1e9:.2f} GB free for this plan, got {free / 1e9:.2f} GB "
-            f"in {root}; trajectory.keep=none writes less"
+            f"results_dir must have {math.ceil(cost.disk_bytes / 1e6):,} MB free for what is left of this plan, got "
+            f"{free // 1_000_000:,} MB in {root}{less}"
         )
     try:
         root.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ For one column of a paper; style and colours are those of the report's.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,14 @@ from optuna.distributions import FloatDistribution, IntDistribution
 
 from harness.report.figures.style import LINE, MARK, STYLE, WALK, WIDE, WIDTH, Labels, entitle, legend_below
 from harness.report.figures.ticks import FittingLocator, label_ticks, number_texts, rounded_apart
-from harness.storage.files import csv_text, write_bytes
+from harness.storage.files import csv_text, read_json, write_bytes, write_json
+from harness.storage.inside import is_file
 from harness.tune.results import importances, trials_frame
 from harness.tune.study import Search
 
+DRAWN = "drawn.json"
+"""beside the figures: what they were drawn from"""
+NAMES = ("history", "importances", "map")
 MAP = ("modes", "warmup")
 """the parameters of the map where both are searched: M and F"""
 BINS = 6
@@ -29,10 +34,15 @@ BINS = 6
 
 
 def draw_search(search: Search) -> list[Path]:
-    """Write the figures of a search, as PDF and PNG, with the importances as a table; the paths of the PDFs."""
-    trials = trials_frame(search)
+    """Write the figures of a search, as PDF and PNG, with the importances as a table; the paths of the PDFs.
+
+    Those of the same trials are left as they are: importances of some hundred trials take most of a minute.
+    """
+    trials, folder = trials_frame(search), search.folder / "figures"
+    digest = _digest(trials, search)
+    if (found := _drawn(folder, digest)) is not None:
+        return found
     weights = importances(search)
-    folder = search.folder / "figures"
     with matplotlib.rc_context(STYLE):
         figures = {"history": draw_history(trials, search)}
         if weights is not None:
@@ -48,7 +58,28 @@ def draw_search(search: Search) -> list[Path]:
                 write_bytes(folder / f"{name}.{kind}", buffer.getvalue())
     if weights is not None:
         write_bytes(folder / "importances.csv", csv_text(weights).encode())
+    write_json(folder / DRAWN, {"digest": digest, "figures": list(figures)})
     return [folder / f"{name}.pdf" for name in figures]
+
+
+def _digest(trials: pd.DataFrame, search: Search) -> str:
+    """Of all that determines the figures: the trials, the search, and the code."""
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    settings = f"{search.label} {search.config!r} {search.space.distributions!r}"
+    return hashlib.sha256(code + settings.encode() + trials.to_csv().encode()).hexdigest()
+
+
+def _drawn(folder: Path, digest: str) -> list[Path] | None:
+    """The figures that were drawn of that digest, None where they are others or one is gone."""
+    try:
+        said = read_json(folder / DRAWN)
+        if said["digest"] != digest:
+            return None
+        names = [name for name in NAMES if name in said["figures"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    whole = all(is_file(folder / f"{name}.{kind}") for name in names for kind in ("pdf", "png"))
+    return [folder / f"{name}.pdf" for name in names] if whole else None
 
 
 def _unit(search: Search) -> str:
@@ -96,7 +127,11 @@ def draw_importances(weights: pd.DataFrame, search: Search) -> Figure:
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of the variance (%), with its 90 % interval")
     axes.spines[["top", "right"]].set_visible(False)
-    entitle(figure, Labels(search.label), "Importance of parameters (fANOVA)")
+    entitle(
+        figure,
+        Labels(search.label),
+        f"Importance of parameters (fANOVA, {int(weights['resamples'].iloc[0])} resamples)",
+    )
     return label_ticks(figure)
 
 

@@ -26,6 +26,9 @@ from harness.tune.storage import quiet
 from harness.tune.study import DEFAULT, Problem, Result, Search, counts, retry_of
 
 RESAMPLES = 20
+LEAST_RESAMPLES = 5
+FULL = 200
+"""the most trials of which all resamples are taken"""
 TREES = 32
 """of the forest that fANOVA takes apart"""
 LEAST_TRIALS = 10
@@ -211,9 +214,10 @@ def _short(value: Any) -> str:
 def importances(search: Search) -> pd.DataFrame | None:
     """How much of the variance over the space each parameter accounts for, alone: fANOVA (Hutter et al., ICML 2014).
 
-    Columns: parameter, importance, low, high: the middle and the central 90 % of RESAMPLES bootstrap resamples of the
-    trials. What is missing to 1 is due to parameters together. None where the trials are too few or all alike, or
-    where one parameter is searched.
+    Columns: parameter, importance, low, high, resamples: the middle and the central 90 % of so many bootstrap
+    resamples of the trials, RESAMPLES of up to FULL trials and fewer of more, since each takes longer. What is
+    missing to 1 is due to parameters together. None where the trials are too few or all alike, or where one
+    parameter is searched.
     """
     trials = [t for t in search.trials if t.state == TrialState.COMPLETE and "same_as" not in t.user_attrs]
     values = {t.value for t in trials}
@@ -221,7 +225,8 @@ def importances(search: Search) -> pd.DataFrame | None:
         return None
     draw = np.random.default_rng(search.config.seed)
     rows = []
-    for resample in range(RESAMPLES):
+    resamples = RESAMPLES if len(trials) <= FULL else max(LEAST_RESAMPLES, RESAMPLES * FULL // len(trials))
+    for resample in range(resamples):
         chosen = [trials[i] for i in draw.integers(len(trials), size=len(trials))]
         if len({t.value for t in chosen}) > 1:
             rows.append(_fanova(chosen, list(search.space.distributions), resample))
@@ -232,6 +237,7 @@ def importances(search: Search) -> pd.DataFrame | None:
             "importance": shares.median().to_numpy(),
             "low": shares.quantile(0.05).to_numpy(),
             "high": shares.quantile(0.95).to_numpy(),
+            "resamples": len(shares),
         }
     )
     return frame.sort_values("importance", ascending=False, ignore_index=True)

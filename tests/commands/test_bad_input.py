@@ -169,7 +169,7 @@ def test_too_little_disk(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
     results = tmp_path / "results"
-    refused("suite=smoke", results=results, words=["results_dir", "GB free", "0.00 GB", str(results)])
+    refused("suite=smoke", results=results, words=["results_dir", "MB free", "got 1 MB", str(results)])
     assert not results.exists()
 
 

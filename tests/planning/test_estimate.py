@@ -1,13 +1,16 @@
 """Disk that a plan asks for, against sums by hand."""
 
 import pytest
+import torch
 
 from harness.config import ConfigError
+from harness.method import Snapshot
 from harness.planning.compose import Request
 from harness.planning.estimate import check_room, estimate
 from harness.planning.plan import make_plan
 from harness.planning.resolve import resolve
 from harness.storage.store import Store
+from harness.storage.trajectory import write_snapshot
 
 # lenet5 of usual width for one channel of 16 pixels: 5x5 convolutions, then 16 to 120 to 84 to 10; no buffers
 WEIGHTS = 6 * 26 + 16 * 151 + 120 * 17 + 84 * 121 + 10 * 85
@@ -52,5 +55,17 @@ def test_a_disk_that_is_too_small_is_said_with_what_writes_less(tmp_path, monkey
     plan = make_plan(study, Store(tmp_path))
     cost = estimate(plan)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": cost.disk_bytes - 1}))
-    with pytest.raises(ConfigError, match=r"^results_dir must have .* GB free .*trajectory.keep=none writes less$"):
+    with pytest.raises(ConfigError, match=r"^results_dir must have .* MB free .*keep=none keeps fewer snapshots$"):
         check_room(plan, cost)
+
+
+def test_a_half_trained_base_needs_room_for_what_is_left(tmp_path):
+    """A disk that a run has filled lets it go on: snapshots and states that are there are not asked for again."""
+    overrides = ("trajectory.keep=all", "engine.workers=1")
+    study = resolve(Request((*LENET, *overrides, f"results_dir={tmp_path}")), "a test", compares=False)
+    plan = make_plan(study, Store(tmp_path))
+    base = plan.bases[0]
+    before, folder = estimate(plan).disk_bytes, plan.store.base_folder(base.key)
+    for t in (0, 1, 2):
+        write_snapshot(folder / "trajectory", Snapshot(t, t, torch.zeros(1), {}))
+    assert estimate(plan).disk_bytes == before - 3 * 4 * (base.N + base.buffer_floats)

@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from frames import cells, frame_of, history_of
+from matplotlib.figure import Figure
 
 from harness.report.figures.cost import draw_cost
 from harness.report.figures.curves import draw_curves
 from harness.report.figures.differences import differences_data, draw_differences
 from harness.report.figures.draw import draw_figures
+from harness.report.figures.files import draw_to
 from harness.report.figures.profile import draw_profile
 from harness.report.figures.registry import FIGURES
 from harness.report.figures.style import Labels
@@ -235,3 +237,34 @@ def test_the_page_draws_few_curves_at_first():
     }
     few = frame[frame["method"].isin(["base", "twa", "swa"])]
     assert shown_first(curve_table(few, history_of(few))) == ["base", "swa", "twa"]
+
+
+def test_images_are_drawn_anew_only_where_they_would_differ(tmp_path):
+    """Another number, other words, a damaged image or one that is gone; not for what is whole and the same."""
+    drawn = []
+
+    def draw(data, labels):
+        drawn.append(labels.title)
+        return Figure(figsize=(1, 1))
+
+    table, path = pd.DataFrame({"x": [0.1, 0.2], "name": ["a", "b"]}), tmp_path / "a-figure"
+
+    def again(data=table, title="one"):
+        before = len(drawn)
+        draw_to(path, draw, data, Labels(title), "from a table")
+        return len(drawn) > before
+
+    assert again()
+    first = {image: image.read_bytes() for image in tmp_path.iterdir()}
+    assert not again()
+    assert not again({"": table.copy()})
+    assert again(table.assign(x=[0.1, 0.2 + 1e-16 * 4]))
+    assert again(title="two")
+    assert again()
+    assert {image: image.read_bytes() for image in tmp_path.iterdir()} == first
+    for image in first:
+        image.write_bytes(image.read_bytes()[:-30])
+        assert again()
+        image.unlink()
+        assert again()
+    assert {image: image.read_bytes() for image in tmp_path.iterdir()} == first

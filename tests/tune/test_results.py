@@ -279,3 +279,21 @@ def test_a_file_that_holds_no_best_settings(tmp_path, text):
         read_best(path)
     assert str(path) in str(refusal.value)
     assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_figures_of_the_same_trials_are_left_as_they_are(tmp_path, monkeypatch):
+    """Importances of many trials take long; another trial, or an image that is gone, has them drawn again."""
+    taken = []
+    monkeypatch.setattr("harness.tune.figures.importances", lambda search: taken.append(len(search.trials)))
+    trials = [finished({"modes": 2 + i, "warmup": 3}, by_seed([80.0 + i])) for i in range(3)]
+
+    def drawn(count):
+        return [path.name for path in draw_search(made(tmp_path, trials[:count], seeds=(0,)))]
+
+    first = drawn(2)
+    assert drawn(2) == first
+    assert taken == [2]
+    assert drawn(3) == first
+    (tmp_path / made(tmp_path, trials, seeds=(0,)).folder / "figures" / "history.png").unlink()
+    assert drawn(3) == first
+    assert taken == [2, 3, 3]

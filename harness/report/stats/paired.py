@@ -7,12 +7,12 @@ which images they got right (`stats.images`): its variance is then `shared`, oth
 alone.
 
 Intervals. Of the seeds it is Student's below EXACT seeds, since any bootstrap of so few is too narrow (percentile
-intervals called 95 % hold the mean in 75 % of cases with 3 seeds), and from EXACT on the expanded percentile bootstrap
-(Hesterberg, What Teachers Should Know About the Bootstrap, Am. Stat. 2015). The images' part is a mean over thousands
-of images, whose resamples are normal. The two are joined by their squares on each side, sqrt(seeds^2 + images^2), which
-never covers less than each of them is called (Banerjee, Sankhya 1960): with 3 seeds 95 to 98 %, where Welch and
-Satterthwaite's degrees of freedom would cover 92 %. A bootstrap that resamples seeds and images together would count
-each seed's own chance with its images three times over (Owen, Ann. Appl. Stat. 2007).
+intervals called 95 % hold the mean in 75 % of cases with 3 seeds) and above MANY, whose mean is normal, and between
+them the expanded percentile bootstrap (Hesterberg, What Teachers Should Know About the Bootstrap, Am. Stat. 2015). The
+images' part is a mean over thousands of images, whose resamples are normal. The two are joined by their squares on each
+side, sqrt(seeds^2 + images^2), which never covers less than each of them is called (Banerjee, Sankhya 1960): with 3
+seeds 95 to 98 %, where Welch and Satterthwaite's degrees of freedom would cover 92 %. A bootstrap that resamples seeds
+and images together would count each seed's own chance with its images three times over (Owen, Ann. Appl. Stat. 2007).
 
 Whatever training adds to it, seeds differ by no less than each seed's own chance with its images, the residual of the
 two-way layout, which thousands of images tell well where the spread of a few seeds may come out small by luck, or as
@@ -45,6 +45,8 @@ ALPHA = 1 - LEVEL
 EXACT = 7
 """The fewest pairs whose interval is a bootstrap's, and the most whose resamples are enumerated (1,716 distinct)."""
 RESAMPLES = 20_000
+MANY = 200
+"""The most pairs whose interval is a bootstrap's: the mean of more is normal, and resamples of them take memory."""
 
 Floats = NDArray[np.float64]
 
@@ -203,8 +205,9 @@ def interval(value_P: Floats, shared: float = 0.0, own: float = 0.0) -> tuple[fl
     if n < 2 or std == shared == own == 0:
         return math.nan, math.nan
     mean = float(value_P.mean())
-    least = half_width(np.array(std if n < EXACT else 0.0), np.array(float(n)), np.zeros(1), ALPHA / 2, np.array([own]))
-    low, high = (mean, mean) if n < EXACT else bootstrap_interval(value_P)
+    few = n < EXACT or n > MANY
+    least = half_width(np.array(std if few else 0.0), np.array(float(n)), np.zeros(1), ALPHA / 2, np.array([own]))
+    low, high = (mean, mean) if few else bootstrap_interval(value_P)
     images = float(special.ndtri(1 - ALPHA / 2)) * math.sqrt(shared)
     below, above = (math.hypot(max(part, float(least[0])), images) for part in (mean - low, high - mean))
     return mean - below, mean + above

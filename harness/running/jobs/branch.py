@@ -16,7 +16,7 @@ from harness.running.jobs.bundle import Bundle, read_bundle
 from harness.running.jobs.job import Refused
 from harness.running.jobs.worker import Worker
 from harness.storage.files import CorruptFile, is_disk_trouble
-from harness.storage.inside import is_file, remove
+from harness.storage.inside import is_file
 from harness.storage.leases import lease_name, leave
 from harness.storage.paths import restart_path, snapshot_path
 from harness.storage.store import Record

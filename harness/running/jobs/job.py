@@ -21,7 +21,7 @@ from harness.running.jobs.environment import device_name, machine, versions
 from harness.running.jobs.logs import Log, begin_log, ending
 from harness.running.origin import Origin
 from harness.storage import inside
-from harness.storage.files import CorruptFile, read_json
+from harness.storage.files import read_json
 from harness.storage.keys import harness_digest
 from harness.storage.paths import base_log, cell_log
 from harness.storage.schemas import GenerationRecord, read_as
