@@ -15,7 +15,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +26,8 @@ from harness.validation import ConfigError, printable, shown
 
 WHOLE_LINKS = ("bases", "cells")
 """the folders that may lie on another disk as wholes"""
+JOURNAL_LOCK = "journal.log.lock"
+"""a link by which Optuna locks a journal: it is made, renamed and removed as it is, and never opened"""
 _known: dict[str, Callable[[str], None]] = {}
 _said: set[str] = set()
 
@@ -221,29 +223,32 @@ def files_below(folder: Path, pattern: str = "*") -> Iterator[Path]:
 def strangers(root: Path) -> Iterator[str]:
     """What is not followed below a results folder, one line each; W&B's own folder aside, in which nothing is written
     but by W&B."""
-    for folder, names, files in os.walk(root):
-        if Path(folder) == root:
-            names[:] = [name for name in names if name != "wandb"]
-            whole = [name for name in WHOLE_LINKS if os.path.islink(os.path.join(folder, name))]
-            names[:] = [name for name in names if name not in whole]
-            for name in whole:
-                yield from strangers_in(root / name)
-        yield from _strangers(Path(folder), [*names, *files])
+    yield from _strangers(root, passed=("wandb", *WHOLE_LINKS))
+    for name in WHOLE_LINKS:
+        if os.path.isdir(root / name):
+            yield from _strangers(root / name)
 
 
 def strangers_in(folder: Path) -> Iterator[str]:
     """What is not followed in one folder and those within it, one line each."""
     if (text := refusal(folder)) is not None:
         yield text
+    else:
+        yield from _strangers(folder)
+
+
+def _strangers(folder: Path, passed: Collection[str] = ()) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as listed:
+            found = sorted(listed, key=lambda entry: entry.name)
+    except FileNotFoundError:
         return
-    for where, names, files in os.walk(folder):
-        yield from _strangers(Path(where), [*names, *files])
-
-
-def _strangers(folder: Path, names: list[str]) -> Iterator[str]:
-    for name in sorted(names):
-        text = refusal(folder / name)
-        if text is not None:
+    for entry in found:
+        if entry.name in passed or entry.is_file(follow_symlinks=False):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _strangers(folder / entry.name)
+        elif entry.name != JOURNAL_LOCK and (text := refusal(folder / entry.name)) is not None:
             yield text
 
 

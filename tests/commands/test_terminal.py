@@ -9,6 +9,7 @@ from pseudo_terminal import Terminal
 
 ASKED = ("run", "model=test_resnet", "dataset=digits", "optimizer=sgd_momentum_cosine", "method=[base,swa]", "epochs=6")
 ASKED += ("batches_per_epoch=6", "batch_size=64", "tracker=none", "engine.workers=1", "evaluate.recalibrate_images=64")
+ASKED += ("trajectory.bundle_seconds=0",)
 LABEL = "test_resnet-digits-sgd_momentum_cosine-s0"
 CTRL_C = b"\x03"
 

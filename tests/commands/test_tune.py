@@ -90,6 +90,7 @@ def test_figures_and_importances(tuned):
     assert {path.name for path in folder.iterdir()} == {
         *(f"{name}.{kind}" for name in ("history", "importances", "map") for kind in ("pdf", "png")),
         "importances.csv",
+        "drawn.json",
     }
     weights = pd.read_csv(folder / "importances.csv")
     assert set(weights["parameter"]) == {"modes", "samples", "warmup", "forgetting"}
@@ -220,7 +221,13 @@ def refused(*arguments, results, words, verb="tune"):
 def test_tuned_refuses_tuned_seeds_and_methods_that_were_not_tuned(tuned):
     results = tuned[0]
     refused(*RUN[3:], "tuned=true", "seeds=[1]", results=results, words=["seeds", "0, 1", "got 1"], verb="run")
-    refused("method=[base,ema]", "tuned=true", results=results, words=["tuned", "ema", "tune method=ema"], verb="run")
+    refused(
+        "method=[base,ema]",
+        "tuned=true",
+        results=results,
+        words=["tuned", "none of ema", "method=[ema] makes them"],
+        verb="run",
+    )
 
 
 BAD = {
@@ -233,7 +240,7 @@ BAD = {
     "no file": (("method=ema", "tune.storage=sqlite://"), ["tune.storage", "outlives", "'sqlite://'"]),
     "no URL": (("method=ema", "tune.storage=nowhere"), ["tune.storage", "'nowhere'", "URL"]),
     "a password stays secret": (
-        ("method=ema", "tune.storage=postgresql://me:secret@localhost:1/x"), ["tune.storage", "me:***"],
+        ("method=ema", "tune.storage=postgresql://me:secret@localhost:1/x"), ["tune.storage", "//***@localhost"],
     ),
     "nothing to tune": (("method=[base,time_mean]",), ["method", "search space", "got base, time_mean"]),
     "sampler": (("method=ema", "tune.sampler=best"), ["tune.sampler", "tpe", "'best'"]),

@@ -52,7 +52,8 @@ def test_other_settings_are_said_before_anything_is_lost(story, tmp_path):
     planned = here("plan", "name=pets", *given, results=results).stdout
     assert planned.splitlines()[0] == (
         "view pets: 7 of its 7 cells will be taken out, made with other settings (epochs=2, was 3): "
-        "base, base_recalibrated, cmd_online and 2 more; name=... keeps both, and their records stay in any case"
+        "base, base_recalibrated, cmd_online and 2 more; another name=... makes a view "
+        "beside this one, and their records stay in any case"
     )
     assert state(results) == before
     # without a name the settings are in it, so that neither takes the place of the other

@@ -143,7 +143,7 @@ def test_a_budget_below_the_first_evaluation_leaves_a_gap(frame, history):
 def test_budgets_come_from_the_bases_records(frame, tmp_path):
     store = Store(tmp_path)
     folder = store.base_folder("base-0")
-    store.write_base({"base_key": "base-0", "counts": {"gradients_full": 4321}}, [], folder)
+    store.write_base({"base_key": "base-0", "status": "done", "counts": {"gradients_full": 4321}}, [], folder)
     assert json.loads((folder / "base.json").read_text())["counts"] == {"gradients_full": 4321}
     assert budgets(store, frame, "base") == {"base-0": 4321.0}
     assert budgets(store, frame, 10) == {"base-0": 10.0, "base-1": 10.0}

@@ -145,7 +145,9 @@ def search_figures(folder, scale):
         for own, loss in zip(params, losses, strict=True)
     ]
     search = made(folder, trials, seeds=(0, 1), space=space, metric="loss")
-    weights = pd.DataFrame({"parameter": ["modes", "rate"], "importance": 0.5, "low": 0.25, "high": 0.75})
+    weights = pd.DataFrame(
+        {"parameter": ["modes", "rate"], "importance": 0.5, "low": 0.25, "high": 0.75, "resamples": 20}
+    )
     yield draw_history(trials_frame(search), search), ()
     yield draw_importances(weights, search), ("0.y",)
     yield draw_map(trials_frame(search), ("modes", "rate"), search), ("0.x", "0.y", "1.x", "1.y")

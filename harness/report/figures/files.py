@@ -49,8 +49,9 @@ def draw_to(path: Path, draw: Callable[[Data, Labels], Figure], data: Data, labe
 def _digest(draw: Callable[..., Figure], data: object, labels: Labels, origin: str) -> str | None:
     """Of all that determines a figure: its tables, its words, and the code that draws it. None of data of other kinds,
     which are quick to draw beside what it took to have them."""
-    tables = data if isinstance(data, Mapping) else {"": data}
-    if not all(isinstance(table, pd.DataFrame) for table in tables.values()):
+    given = data if isinstance(data, Mapping) else {"": data}
+    tables = {name: table for name, table in given.items() if isinstance(table, pd.DataFrame)}
+    if len(tables) < len(given):
         return None
     digest = hashlib.sha256(f"{_code()} {draw.__module__}.{draw.__qualname__} {labels!r} {origin}".encode())
     for name, table in tables.items():
