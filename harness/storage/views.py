@@ -132,16 +132,17 @@ def write_joined(store: Store, plan: Record) -> None:
         store.write_plan({**whole, "named": _named(store, whole)})
 
 
-def _named(store: Store, plan: Record) -> Record:
+def _named(store: Store, plan: Record) -> Record | None:
     """Since when a view has its primary comparisons: whether they are `stated` in the configuration, and how many of
-    its cells were `done` when they first were what they are now."""
+    its cells were `done` when they first were what they are now. None where an earlier version did not say."""
     path = store.suite_folder(plan["suite"]) / "plan.json"
     try:
         stored = read_plan_file(path)
         if stored["primary"] == plan["primary"]:
-            return {"stated": stored["named"]["stated"], "done": stored["named"]["done"]}
+            said: Record | None = stored.get("named")
+            return said
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # there is none that says so
+        pass  # there is none, or none that can be read
     stated = (plan["config"].get("statistics") or {}).get("primary") is not None
     done = [cell for cell in plan["cells"] if inside.is_file(store.cell_folder(cell["cell_key"]) / "record.json")]
     return {"stated": stated, "done": len(done)}

@@ -168,3 +168,11 @@ def test_since_when_comparisons_are_what_they_are(store):
     assert read_plan(store.root, "mine")["named"] == {"stated": False, "done": 0}
     write_joined(store, first | {"primary": [], "config": {"statistics": {"primary": []}}})
     assert read_plan(store.root, "mine")["named"] == {"stated": True, "done": 4}
+
+
+def test_an_earlier_version_did_not_say_since_when(store):
+    first = plan(["base", "swa"], [0])
+    store.write_plan(first)
+    finish(store, first)
+    write_joined(store, first)
+    assert read_plan(store.root, "mine")["named"] is None
