@@ -33,8 +33,17 @@ class _State:
 def arm() -> None:
     """From now on this process, whose main thread this must be, hears signals as the module says."""
     _State.armed = True
+    sys.unraisablehook = _unraisable
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _hear)
+
+
+def _unraisable(unraisable: Any) -> None:
+    """An interrupt that fell into a callback of the garbage collector's, which would swallow it and print it: the
+    process ends, and jobs with it."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        _end()
+    sys.__unraisablehook__(unraisable)
 
 
 def disarm(code: int) -> None:
@@ -100,15 +109,19 @@ def _raise(*_: object) -> NoReturn:
 def _hear(number: int, frame: FrameType | None) -> None:
     """An interrupt, or the look at one that waits for the end of an import."""
     if not _State.gentle:
-        with suppress(RuntimeError):  # the stream was being written to
-            said(next((word for word in sys.argv[1:] if not word.startswith("-")), ""))
-        os._exit(INTERRUPTED)
+        _end()
     if hasattr(signal, "SIGALRM") and _imports(frame):
         signal.signal(signal.SIGALRM, _hear)
         signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)
         return
     _State.gentle = False
     raise KeyboardInterrupt
+
+
+def _end() -> NoReturn:
+    with suppress(RuntimeError):  # the stream was being written to
+        said(next((word for word in sys.argv[1:] if not word.startswith("-")), ""))
+    os._exit(INTERRUPTED)
 
 
 def _imports(frame: Any) -> bool:

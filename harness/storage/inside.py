@@ -241,7 +241,7 @@ def _strangers(folder: Path, passed: Collection[str] = ()) -> Iterator[str]:
     try:
         with os.scandir(folder) as listed:
             found = sorted(listed, key=lambda entry: entry.name)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     for entry in found:
         if entry.name in passed or entry.is_file(follow_symlinks=False):

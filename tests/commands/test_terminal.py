@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 from command import SHIM, traindyn
@@ -145,3 +147,20 @@ def test_ctrl_c_twice_ends_at_once(watched, tmp_path):
             terminal.press(CTRL_C)
         interrupted(terminal)
     counter.with_name("steps.held").unlink()
+
+
+def test_an_interrupt_in_a_callback_of_the_garbage_collector_is_one(tmp_path):
+    """Python swallows what is raised there, and prints it with a traceback."""
+    code = """if True:
+        import weakref
+        from harness import interrupt
+        interrupt.arm()
+        class Thing: pass
+        def interrupted(reference): raise KeyboardInterrupt
+        thing = Thing()
+        reference = weakref.ref(thing, interrupted)
+        del thing
+        print("goes on")
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")

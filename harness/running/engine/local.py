@@ -82,6 +82,13 @@ def _leave(*_: object) -> None:
     raise Interrupted(128 + signal.SIGTERM)
 
 
+def _leave_at_once(unraisable: sys.UnraisableHookArgs) -> None:
+    """An interrupt that fell into a callback of the garbage collector's, which would swallow it and print it."""
+    if isinstance(unraisable.exc_value, Interrupted):
+        os._exit(128 + signal.SIGTERM)
+    sys.__unraisablehook__(unraisable)
+
+
 def _end_with_parent(connection: Connection) -> None:
     """The parent never sends: the pipe becomes readable when it is gone."""
     try:
@@ -95,6 +102,7 @@ def _main(task: Callable[[], None], connection: Connection, variables: Mapping[s
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which the server has had on its mask
     signal.signal(signal.SIGTERM, _leave)
+    sys.unraisablehook = _leave_at_once
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
     os.environ.update(variables)
     try:
