@@ -20,7 +20,7 @@ INTERRUPTED = 130
 """the exit code"""
 RETRY_SECONDS = 0.02
 """between two looks at whether an import has ended"""
-GOES_ON = {"run": "epoch", "tune": "trial"}
+GOES_ON = {"run": "stored epoch", "tune": "finished trial"}
 """verbs that go on where they were, and after what"""
 
 
@@ -88,7 +88,7 @@ def said(verb: str) -> int:
 
 def _line(verb: str) -> str:
     unit = GOES_ON.get(verb)
-    return "interrupted" + (f": run the same command again to go on from the last finished {unit}" if unit else "")
+    return "interrupted" + (f": run the same command again to go on from the last {unit}" if unit else "")
 
 
 def _write(text: str) -> None:

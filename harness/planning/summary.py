@@ -200,6 +200,6 @@ def run_text(plan: Plan, cost: Estimate, time: Duration) -> str:
     if reused:
         lines.append(f"reused as they are: {counted(reused, 'cell')}")
     if half:
-        lines.append(f"go on from their last finished epoch: {counted(half, 'half-trained base')}")
+        lines.append(f"go on from their last stored epoch: {counted(half, 'half-trained base')}")
     why = time.why if time.seconds is None else f"{time.text} ({time.why.removeprefix('time: ')})"
     return "\n".join([*lines, why])

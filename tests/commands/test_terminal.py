@@ -16,12 +16,13 @@ LABEL = "test_resnet-digits-sgd_momentum_cosine-s0"
 CTRL_C = b"\x03"
 
 
-def interrupted(terminal, on_the_way=""):
-    """It ended as Ctrl-C ends it: one line, the last one on the screen, and nothing of what it was about to do."""
+def interrupted(terminal):
+    """It ended as Ctrl-C ends it: one line, the last one on the screen, and nothing of what it was about to do. Keys
+    that were pressed after that line are the terminal's own echo, on a line of theirs."""
     assert terminal.end() == 130, terminal.text
     assert "Traceback" not in terminal.text, terminal.text
     assert "Exception ignored" not in terminal.text, terminal.text
-    lines = [line for line in terminal.screen.lines if line]
+    lines = [line for line in terminal.screen.lines if line.replace("^C", "")]
     assert lines[-1].startswith("interrupted"), lines
     assert terminal.text.count("interrupted") == 1
     assert not any("..." in line for line in lines), lines
@@ -76,14 +77,14 @@ def test_a_window_of_any_size_shows_the_view_once_and_whole(watched, width):
 
 def test_ctrl_c_leaves_nothing_of_the_view(watched):
     last = watched[3]
-    assert last[-1] == "interrupted: run the same command again to go on from the last finished epoch"
+    assert last[-1] == "interrupted: run the same command again to go on from the last stored epoch"
     assert not any(LABEL in line or "cells, about" in line for line in last), last
 
 
 def test_the_same_command_says_where_it_goes_on(watched):
     results, *_ = watched
     done = traindyn(*ASKED, results=results).stdout
-    assert "go on from their last finished epoch: 1 half-trained base" in done
+    assert "go on from their last stored epoch: 1 half-trained base" in done
     assert f"{LABEL}: resumed at epoch 1/6" in done
     assert re.search(rf"{LABEL}: epoch 3/6, [\d,]+ images/s, .* cells, about .* left", done)
     assert " 0 images/s" not in done
@@ -113,23 +114,17 @@ def test_ctrl_c_while_libraries_are_imported(tmp_path, arguments, module):
     assert not (tmp_path / "results").exists()
 
 
-def test_ctrl_c_in_an_import_in_the_midst_of_work_waits_for_its_end(tmp_path, smoke):
-    """A module that is half imported would swallow it."""
-    mark, results = tmp_path / "mark", shutil.copytree(smoke.results, tmp_path / "results")
-    variables = {"PYTHONPATH": str(SHIM), "HOLD_IMPORT": f"harness.report.tables.terminal {mark}"}
-    words = ("run", "suite=smoke", "save=final", f"results_dir={results}")
-    with Terminal(*words, folder=tmp_path, variables=variables, fresh=True) as terminal:
-        terminal.wait(lambda _: mark.exists())
-        terminal.press(CTRL_C)
-        mark.unlink()
-        interrupted(terminal)
-
-
-def test_ctrl_c_while_the_server_of_jobs_imports(tmp_path):
-    """It has the terminal's signal too, and prints no traceback of its own."""
+@pytest.mark.parametrize(
+    ("module", "finished"),
+    [("harness.report.tables.terminal", True), ("harness.running.jobs.branch", False)],
+    ids=["half imported, it would swallow it", "the server of jobs has the signal too, and would print a traceback"],
+)
+def test_ctrl_c_in_an_import_in_the_midst_of_work_waits_for_its_end(tmp_path, smoke, module, finished):
     mark, results = tmp_path / "mark", tmp_path / "results"
-    variables = {"PYTHONPATH": str(SHIM), "HOLD_IMPORT": f"harness.running.jobs.branch {mark}"}
-    words = ("run", "suite=smoke", "tracker=none", f"results_dir={results}")
+    if finished:
+        shutil.copytree(smoke.results, results)
+    variables = {"PYTHONPATH": str(SHIM), "HOLD_IMPORT": f"{module} {mark}"}
+    words = ("run", "suite=smoke", "save=final", "tracker=none", f"results_dir={results}")
     with Terminal(*words, folder=tmp_path, variables=variables, fresh=True) as terminal:
         terminal.wait(lambda _: mark.exists())
         terminal.press(CTRL_C)

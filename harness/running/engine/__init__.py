@@ -35,7 +35,7 @@ class Engine(Protocol):
         """What jobs have said, at the latest after `timeout` seconds; the last event of each is a JobEnded."""
 
     def stop(self) -> None:
-        """End every job; each goes on from its last finished epoch when it is submitted again."""
+        """End every job; each goes on from its last stored epoch when it is submitted again."""
 
     def close(self) -> None:
         """No more jobs."""

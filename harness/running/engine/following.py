@@ -180,7 +180,7 @@ class FollowingEngine(ABC):
         yield handed.job, end
 
     def stop(self) -> None:
-        """End every job; each goes on from its last finished epoch when it is submitted again."""
+        """End every job; each goes on from its last stored epoch when it is submitted again."""
         self.cancel([handed for handed in self._handed if handed.handle is not None])
         self._handed.clear()
 

@@ -140,7 +140,7 @@ class Worker(ABC):
                     with bounded_by("batch_size", self.base.batch_size):
                         self.work()
             except Interrupted:
-                self.note("interrupted: it goes on from its last finished epoch")
+                self.note("interrupted: it goes on from its last stored epoch")
                 raise
             except CorruptFile as error:
                 path = Path(str(error).split(": ")[0])
