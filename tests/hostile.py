@@ -1,9 +1,12 @@
 """Results folders as a stranger would send them: one that is sound, changed and sealed again, with links out of it."""
 
+import contextlib
 import hashlib
 import json
 import os
+import resource
 import shutil
+import signal
 from pathlib import Path
 
 from harness.storage.store import _seal
@@ -11,6 +14,10 @@ from harness.storage.store import _seal
 EARLIER = Path(__file__).parent / "earlier" / "results"
 """a finished suite of five cells on one base"""
 SUITE = "smoke"
+SECONDS = 20
+"""of the processor that any reading command may take, whatever the folder holds"""
+BYTES = 3 << 29
+"""of memory that it may take, in which the libraries' half GiB is not: 2 GiB in all"""
 
 
 def contents(folder):
@@ -21,6 +28,36 @@ def contents(folder):
         what = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
         found[str(path.relative_to(folder))] = (status.st_mode, status.st_mtime_ns, what)
     return found
+
+
+def _taken():
+    """The bytes of this process's data, as the limit on them counts."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
+
+
+@contextlib.contextmanager
+def bounded(seconds=SECONDS, memory=BYTES):
+    """Whoever takes more of the processor's seconds or of memory is stopped by an exception."""
+
+    def too_long(*_):
+        raise TimeoutError(f"took more than {seconds} seconds of the processor")
+
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    bounds = {
+        resource.RLIMIT_CPU: int(used.ru_utime + used.ru_stime) + seconds,
+        resource.RLIMIT_DATA: _taken() + memory,
+    }
+    before = {kind: resource.getrlimit(kind) for kind in bounds}
+    handler = signal.signal(signal.SIGXCPU, too_long)
+    try:
+        for kind, bound in bounds.items():
+            resource.setrlimit(kind, (bound, before[kind][1]))
+        yield
+    finally:
+        for kind, limits in before.items():
+            resource.setrlimit(kind, limits)
+        signal.signal(signal.SIGXCPU, handler)
 
 
 class Hostile:

@@ -8,7 +8,7 @@ from pathlib import Path
 import hypothesis.strategies as st
 import pytest
 from command import here
-from hostile import SUITE, Hostile
+from hostile import SUITE, Hostile, bounded
 from hypothesis import HealthCheck, given, settings
 
 from harness import load_frame, load_model
@@ -39,8 +39,9 @@ def no_network(monkeypatch):
 
 
 def run(*words, hostile, code=(0, 1, 2)):
-    """A command that ends with a code and leaves what is outside as it is; what it printed."""
-    done = here(*words, results=hostile.results, code=code, variables=NO_NETWORK)
+    """A command that ends within the bounds, with a code, and leaves what is outside as it is; what it printed."""
+    with bounded():
+        done = here(*words, results=hostile.results, code=code, variables=NO_NETWORK)
     assert hostile.unharmed()
     if done.returncode == 2:
         assert len(done.stderr.splitlines()) == 1
@@ -181,11 +182,19 @@ def any_mutation(data):
         if words == ("merge",):
             words = ("merge", f"from={hostile.results}")
             other = Hostile(Path(folder) / "other")
-            here(*words, results=other.results, code=(0, 1, 2), variables=NO_NETWORK)
-            assert other.unharmed()
+            run(*words, hostile=other)
             assert hostile.unharmed()
         else:
             run(*words, hostile=hostile)
+
+
+def test_the_bounds_stop_whoever_takes_more():
+    """The net that the others hang over: a loop without end, and memory without end, within `bounded`."""
+    with pytest.raises(TimeoutError, match="more than 0 seconds"), bounded(seconds=0):
+        while True:
+            pass
+    with pytest.raises(MemoryError), bounded(memory=1 << 26):
+        bytearray(1 << 28)
 
 
 FIXED = HealthCheck.function_scoped_fixture
