@@ -361,10 +361,10 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
         text = run_text(plan, estimate(plan), time)
     with contextlib.ExitStack() as stack:
         with _saying("starting"):
+            from harness.processes import METHOD
             from harness.publishing.tracking_process import TrackingProcess
             from harness.running.display import Display
             from harness.running.engine import open_engine
-            from harness.running.engine.local import METHOD
             from harness.running.event_files import EventFolder
             from harness.running.event_loop import no_notices
             from harness.running.origin import ask_origin

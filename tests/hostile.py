@@ -100,10 +100,11 @@ class Hostile:
         self.seal(path, content)
 
     def seal(self, path, content):
-        """Write a JSON file, under a seal of its own where it is a record."""
-        if path.name in ("record.json", "base.json"):
-            history = (path.parent / "history.parquet").read_bytes()
-            content = {**content, "history_sha256": hashlib.sha256(history).hexdigest()}
+        """Write a JSON file, under a seal of its own where it is a record; it vouches for what history there is."""
+        if path.name in ("record.json", "base.json") and isinstance(content, dict):
+            history = path.parent / "history.parquet"
+            if history.is_file() and not history.is_symlink() and history.stat().st_size < 1 << 30:
+                content = {**content, "history_sha256": hashlib.sha256(history.read_bytes()).hexdigest()}
             content["sha256"] = _seal(content)
         path.write_text(json.dumps(content))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 from harness.config import EngineConfig, RayConfig, SlurmConfig
+from harness.processes import cores
 
 SLURM_JOBS = 64
 """jobs in Slurm's queue at once where workers is auto"""
@@ -40,8 +40,7 @@ def local_slots(config: EngineConfig, device: str) -> int:
         return int(config.workers)
     if device == "cuda":
         return gpus(device) * config.per_device
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // config.threads)
+    return max(1, cores() // config.threads)
 
 
 def most_jobs(config: EngineConfig, device: str) -> int | None:

@@ -43,6 +43,7 @@ from harness.problem.pictures import (
     examine,
     read_picture,
 )
+from harness.processes import cores
 from harness.randomness import derive, generator
 from harness.validation import Faults, printable
 
@@ -163,7 +164,7 @@ class StreamedImages:
         self, items: list[tuple[str, int, int]], batch_size: int, transform: Transform
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches uint8 (B, C, H, W) with their labels; UnreadablePicture or WorkersLost where one cannot be had."""
-        workers = min(self.config.workers, len(os.sched_getaffinity(0)))  # more would wait for each other
+        workers = min(self.config.workers, cores())  # more would wait for each other
         loader = DataLoader(
             _Decoded(items, "L" if self.config.channels == 1 else "RGB", transform),
             batch_sampler=[list(inside) for inside in batch_ranges(len(items), batch_size)],

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from harness.storage.parquet import read_parquet
 from harness.storage.store import Record, Store
 from harness.storage.views import read_plan, said_view
 from harness.tracking import open_tracker, tracks
-from harness.tracking.runs import cell_digest, cell_end, cell_info, holds
+from harness.tracking.runs import cell_artifacts, cell_digest, cell_end, cell_info, holds
 from harness.tracking.tracker import Row, RunEnd, RunInfo, RunState, Say, Tracker, WholeRun
 from harness.tracking.wandb.destination import check_server
 from harness.tracking.wandb.live import THREADS
@@ -53,11 +53,21 @@ class Publisher:
     config: TrackerConfig
     tracker: Tracker
     say: Say
+    digests: dict[str, str] = field(default_factory=dict)
+    """What `all` found of records, by the ids of their runs: `cell_digest` without artifacts."""
 
     def cell(self, cell_key: str, state: RunState | None = None) -> str:
         """Give a cell's run as a whole; `state`: what the tracker holds of it, None where it is not known."""
-        made = self._made(cell_key)
-        return LEFT if made is None else self._give(*made, state)
+        found = self.store.cell(cell_key)
+        if found is None:
+            return LEFT
+        record, info = found[0], cell_info(found[0], self.suite)
+        kept = cell_artifacts(self.store, record, self.config)
+        digest = cell_digest(record, [artifact.type for artifact in kept])
+        if state is not None and holds(state.digest, digest) and set(info.tags) <= set(state.tags):
+            return THERE
+        rows = record_rows(read_parquet(found[1]))
+        return self._give(info, rows, cell_end(record, rows, self._tables(record), kept), state)
 
     def runs(self, runs: Sequence[WholeRun], done: Callable[[], None] = lambda: None) -> Counter[str]:
         """Give what the tracker lacks of runs that no record is of, such as trials; `done` is called after each."""
@@ -70,15 +80,6 @@ class Publisher:
 
         with ThreadPoolExecutor(THREADS) as pool:
             return Counter(pool.map(one, runs))
-
-    def _made(self, cell_key: str) -> WholeRun | None:
-        record = self.store.record(cell_key)
-        history = self.store.history(cell_key)
-        if record is None or history is None:
-            return None
-        rows = record_rows(history)
-        end = cell_end(self.store, record, rows, self._tables(record), self.config)
-        return WholeRun(cell_info(record, self.suite), rows, end)
 
     def _tables(self, record: Record) -> dict[str, pd.DataFrame]:
         """A method's own tables; those of an earlier generation are not a failed one's."""
@@ -126,12 +127,14 @@ class Publisher:
         `done` is called after each.
         """
         plan = read_plan(self.store.root, self.suite)
-        made = {}
+        made: dict[str, str | None] = {}
         for cell in plan["cells"]:
             key = cell["cell_key"]
             record = self.store.record(key)
             made[key] = None if record is None else record["run_id"]
-        states = self.tracker.states([run_id for run_id in made.values() if run_id is not None])
+            if record is not None:
+                self.digests[record["run_id"]] = cell_digest(record, ())
+        states = self.tracker.states(self.digests)
 
         def one(key: str) -> str:
             run_id = made[key]
@@ -160,7 +163,7 @@ def _same(value: Any, there: Any) -> bool:
 
 def chosen_tracker(planned: Mapping[str, Any], given: Mapping[str, Any]) -> TrackerConfig:
     """The tracker that a plan names, and over it what the command line gives of `tracker.*`."""
-    known = {field.name for field in fields(TrackerConfig)}
+    known = {each.name for each in fields(TrackerConfig)}
     if not isinstance(planned, Mapping):
         raise ConfigError(f"tracker must be a mapping in the plan, got {shown(planned)}")
     values = {k: v for k, v in planned.items() if k in known and not (isinstance(v, str) and MASK in v)}
@@ -181,23 +184,22 @@ def publish(request: PublishArguments, say: Say) -> int:
     tracker = open_tracker(config, root, say, notice=True)
     if tracker.where is None:
         return 0
-    outcomes = Publisher(store, name, config, tracker, say).all()
+    publisher = Publisher(store, name, config, tracker, say)
+    outcomes = publisher.all()
     tracker.close()
     say(publish_text(outcomes, tracker.where))
-    missing = lacking(tracker, store, plan)
+    missing = lacking(tracker, publisher.digests)
     if missing:
         say(f"{missing} of these are not complete there: the same command again gives what is missing")
     return 1 if missing or outcomes[OTHER] or outcomes[REFUSED] else 0
 
 
-def lacking(tracker: Tracker, store: Store, plan: Mapping[str, Any]) -> int:
-    """Cells with a record that a tracker, asked anew, does not hold completely, those aside that it refuses.
+def lacking(tracker: Tracker, digests: Mapping[str, str]) -> int:
+    """Runs that a tracker, asked anew, does not hold as their records' digests say, those aside that it refuses.
 
     A service may need some seconds.
     """
-    records = [store.record(cell["cell_key"]) for cell in plan["cells"]]
-    given = [record for record in records if record is not None and not tracker.refuses(record["run_id"])]
-    open_ones = {record["run_id"]: cell_digest(record, ()) for record in given}
+    open_ones = {run_id: digest for run_id, digest in digests.items() if not tracker.refuses(run_id)}
     for pause in PAUSES:
         states = tracker.states(open_ones)
         open_ones = {k: d for k, d in open_ones.items() if k not in states or not holds(states[k].digest, d)}

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config import TrackerConfig
-from harness.running.engine.local import on_its_own
+from harness.processes import on_its_own
 from harness.running.event_files import EventReader, heard_by_engine
 from harness.running.events import CellEnded, Event, RowsAdded, RunsEnded, RunStarted
 from harness.storage.inside import entries, remove

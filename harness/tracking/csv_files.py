@@ -6,7 +6,6 @@ csv/<run id>/  run.json (names, tags, configuration, and at the end summary and 
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -34,15 +33,15 @@ class CsvTracker(Tracker):
         self._tags = fitting_tags(tags)
         self._notes = notes
         self._rows: dict[str, list[Row]] = {}
+        self._infos: dict[str, dict[str, Any]] = {}
 
     def states(self, run_ids: Iterable[str]) -> dict[str, RunState]:
         found = {}
         for run_id in run_ids:
             known = self._read(run_id)
             if known is not None:
-                rows = _read_rows(self._of(run_id) / "history.csv")
-                last = rows[-1] if rows else None
-                found[run_id] = RunState(len(rows), last, known.get("digest"), known["tags"])
+                count, last = _last_row(self._of(run_id) / "history.csv")
+                found[run_id] = RunState(count, last, known.get("digest"), known["tags"])
         return found
 
     def _read(self, run_id: str) -> dict[str, Any] | None:
@@ -55,19 +54,30 @@ class CsvTracker(Tracker):
         return inside.below(self.folder, run_id)
 
     def start(self, info: RunInfo) -> None:
+        if self._open(info):
+            write_json(self._of(info.run_id) / "run.json", self._infos[info.run_id])
+
+    def _open(self, info: RunInfo) -> bool:
+        """Have a run to write to; whether it was not open before, and is now."""
         if info.run_id in self._rows:
-            return
+            return False
         try:
             self._locks.take(info.run_id)
         except TimeoutError:
             self._say(f"{info.name} is not tracked, its record goes on: another command writes {info.run_id}")
-            return
+            return False
         earlier = self._read(info.run_id) or {"tags": []}
         tags = list(dict.fromkeys([*earlier["tags"], *info.tags, *self._tags]))
         notes = " ".join(filter(None, (info.notes, self._notes))) or None
-        plain = masked(asdict(info) | {"tags": tags, "notes": notes, "status": "running"})
+        self._infos[info.run_id] = masked(asdict(info) | {"tags": tags, "notes": notes, "status": "running"})
         self._rows[info.run_id] = _read_rows(self._of(info.run_id) / "history.csv")
-        write_json(self._of(info.run_id) / "run.json", plain)
+        return True
+
+    def record(self, info: RunInfo, rows: Iterable[Row], end: RunEnd) -> None:
+        """A run as a whole, of which `run.json` is written last and once."""
+        self._open(info)
+        self.log(info.run_id, rows)
+        self.end(info.run_id, end)
 
     def log(self, run_id: str, rows: Iterable[Row]) -> None:
         known = self._rows.get(run_id)
@@ -105,14 +115,12 @@ class CsvTracker(Tracker):
                     with replacing(target) as temporary:
                         inside.copy_file(content, temporary)
         summary = {name: value for name, value in end.summary.items() if value is not None}
-        known = self._read(run_id) or {}
-        write_json(
-            folder / "run.json", known | {"status": end.status, "digest": end.digest, "summary": masked(summary)}
-        )
+        ended = {"status": end.status, "digest": end.digest, "summary": masked(summary)}
+        write_json(folder / "run.json", self._infos[run_id] | ended)
         self._release(run_id)
 
     def _release(self, run_id: str) -> None:
-        self._rows.pop(run_id)
+        del self._rows[run_id], self._infos[run_id]
         self._locks.release(run_id)
 
     def close(self) -> None:
@@ -122,13 +130,34 @@ class CsvTracker(Tracker):
 
 def _read_rows(path: Path) -> list[Row]:
     """Rows as they were given: an empty field was not."""
+    return _parsed(path, _lines(path))
+
+
+def _last_row(path: Path) -> tuple[int, Row | None]:
+    """How many rows there are, and the last of them."""
+    lines = _lines(path)
+    rows = _parsed(path, [lines[0], lines[-1]] if len(lines) > 1 else [])
+    return max(len(lines) - 1, 0), rows[-1] if rows else None
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a history, none where there is none; no field of one has a line break in it."""
     try:
-        text = read_bytes(path).decode()
-        rows = [{name: text for name, text in row.items() if text} for row in csv.DictReader(io.StringIO(text))]
-        return [{name: int(text) if name == "epoch" else float(text) for name, text in row.items()} for row in rows]
+        return read_bytes(path).decode().splitlines()
     except FileNotFoundError:
         return []
+    except ValueError as error:
+        raise _no_rows(path, error) from error
+
+
+def _parsed(path: Path, lines: Iterable[str]) -> list[Row]:
+    """Lines, the header first, as rows."""
+    try:
+        rows = [{name: text for name, text in row.items() if text} for row in csv.DictReader(lines)]
+        return [{name: int(text) if name == "epoch" else float(text) for name, text in row.items()} for row in rows]
     except (ValueError, TypeError, csv.Error) as error:
-        raise ConfigError(
-            f"{path} must hold the rows of a run, got {reason(error)}; without it they come anew"
-        ) from error
+        raise _no_rows(path, error) from error
+
+
+def _no_rows(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(f"{path} must hold the rows of a run, got {reason(error)}; without it they come anew")

@@ -58,10 +58,9 @@ def _short(value: Any) -> str:
 
 
 def cell_end(
-    store: Store, record: Record, rows: Sequence[Row], tables: Mapping[str, pd.DataFrame], artifacts: TrackerConfig
+    record: Record, rows: Sequence[Row], tables: Mapping[str, pd.DataFrame], kept: Sequence[ArtifactFiles]
 ) -> RunEnd:
-    """How a cell's run ended: the table's numbers, costs, best values over the epochs, tables and artifacts."""
-    kept = list(_cell_artifacts(store, record, artifacts)) if record["status"] == "done" else []
+    """How a cell's run ended: the table's numbers, costs, best values over the epochs, tables and artifacts `kept`."""
     best = {
         f"{name}_{best.__name__}": best(values)
         for name, best in EXTREMES.items()
@@ -88,7 +87,12 @@ def holds(digest: str | None, wanted: str) -> bool:
     return have[:1] == want[:1] and set(want) <= set(have)
 
 
-def _cell_artifacts(store: Store, record: Record, config: TrackerConfig) -> Iterable[ArtifactFiles]:
+def cell_artifacts(store: Store, record: Record, config: TrackerConfig) -> list[ArtifactFiles]:
+    """What the tracker keeps of a cell's files; none of a cell that is not done."""
+    return list(_artifacts(store, record, config)) if record["status"] == "done" else []
+
+
+def _artifacts(store: Store, record: Record, config: TrackerConfig) -> Iterable[ArtifactFiles]:
     folder, key = store.cell_folder(record["cell_key"]), record["cell_key"][:12]
     labels = {name: record[name] for name in ("model", "dataset", "optimizer", "seed", "method", "cell_key")}
     if config.keeps("models"):

@@ -17,9 +17,9 @@ from harness.planning.compose import available, load_yaml
 from harness.planning.experiment import Experiment
 from harness.planning.plan import BasePlan, Plan
 from harness.planning.tuned import search_folder
+from harness.processes import METHOD
 from harness.publishing.tracking_process import TrackingProcess
 from harness.running.engine import Engine
-from harness.running.engine.local import METHOD
 from harness.running.event_files import EventFolder
 from harness.running.event_loop import no_notices
 from harness.running.events import RunsEnded

@@ -5,9 +5,9 @@ import csv
 import pytest
 
 from harness.config import TrackerConfig
+from harness.processes import METHOD
 from harness.publishing import tracking_process
 from harness.publishing.tracking_process import TrackingProcess
-from harness.running.engine.local import METHOD
 from harness.running.event_files import EventFolder, EventWriter, heard_by_engine
 from harness.running.events import JobEnded, RowsAdded, RunsEnded, RunStarted
 from harness.storage.store import Store

@@ -13,7 +13,7 @@ from harness.report.figures.cost import draw_cost
 from harness.report.figures.curves import draw_curves
 from harness.report.figures.differences import differences_data, draw_differences
 from harness.report.figures.draw import draw_figures
-from harness.report.figures.files import draw_to
+from harness.report.figures.files import Drawing, draw_all
 from harness.report.figures.profile import draw_profile
 from harness.report.figures.registry import FIGURES
 from harness.report.figures.style import Labels
@@ -114,7 +114,12 @@ def test_figures_of_earlier_plans_go_and_a_row_without_results_is_named(tmp_path
 
 def test_average_ranks_are_drawn_from_five_rows_on(tmp_path, monkeypatch):
     images = []
-    monkeypatch.setattr("harness.report.figures.draw.draw_to", lambda path, *_: images.append(path.name))
+
+    def listed(drawings):
+        images.extend(drawing.path.name for drawing in drawings)
+        return [None] * len(drawings)
+
+    monkeypatch.setattr("harness.report.figures.draw.draw_all", listed)
     groups = []
     for index in range(5):
         for method, value in (("base_recalibrated", 80.0), ("swa", 82.0), ("ema", 81.0)):
@@ -251,7 +256,7 @@ def test_images_are_drawn_anew_only_where_they_would_differ(tmp_path):
 
     def again(data=table, title="one"):
         before = len(drawn)
-        draw_to(path, draw, data, Labels(title), "from a table")
+        draw_all([Drawing(path, draw, data, Labels(title), "from a table")])
         return len(drawn) > before
 
     assert again()

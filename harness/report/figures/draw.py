@@ -7,12 +7,13 @@ and `<model>-<dataset>-<optimizer>-<method>.json` says of which cells they are. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from harness.report.figures.files import ENDINGS, draw_to
+from harness.report.figures.files import ENDINGS, Drawing, draw_all
 from harness.report.figures.kept_points import cells_of_points
 from harness.report.figures.registry import FIGURES, LANDSCAPE, MethodFigure, ResultFigure
 from harness.report.figures.style import Labels, Look
@@ -33,29 +34,61 @@ ORIGIN = ("method", "seed", "cell_key")
 """The columns that a table gets where cells share a figure."""
 
 
+@dataclass
+class _Figure:
+    """A figure to be drawn, with its tables by the names of their files, and the cell that it is of."""
+
+    name: str
+    drawing: Drawing
+    tables: dict[str, pd.DataFrame]
+    cell: Mapping[str, object] = field(default_factory=dict)
+    said: str = ""
+    """The line on it where it is drawn."""
+
+
+@dataclass
+class _Group:
+    """Figures that belong together: of a row, or of a method in a row, whose `stem` names a file on their cells."""
+
+    title: str
+    figures: list[_Figure] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    """What is not drawn and why."""
+    stem: str = ""
+    row_method: tuple[str, ...] = ()
+
+
 def draw_figures(store: Store, found: Results, folder: Path, look: Look = Look()) -> Iterator[str]:  # noqa: B008
     """Draw all figures of a suite but landscapes, and remove those of earlier plans.
 
     Lines say what is drawn of methods, and what is not drawn and why.
     """
+    groups = list(_groups(store, found, folder, look))
+    wrong = iter(draw_all([figure.drawing for group in groups for figure in group.figures]))
     drawn: set[str] = set()
+    for group in groups:
+        yield from _finish(group, [next(wrong) for _ in group.figures], folder, drawn)
+    _remove_outdated(folder, drawn, set(found.frame["cell_key"]))
+
+
+def _groups(store: Store, found: Results, folder: Path, look: Look) -> Iterator[_Group]:
+    """All figures of a suite, in the order of its rows."""
     rows: list[Row] = list(dict.fromkeys(map(tuple, found.frame[ROW].astype("str").to_numpy().tolist())))
     for row in rows:
         cells = of_row(found.frame, row)
         if not (cells["status"] == "done").any():
-            yield f"figures: {' '.join(row)}: not drawn, no cell is done"
+            yield _Group("", lines=[f"figures: {' '.join(row)}: not drawn, no cell is done"])
             continue
-        yield from _draw_results(found, row, folder, drawn, look)
+        yield _of_results(found, row, folder, look)
         for method, own in cells.groupby("method", sort=False):
-            yield from _draw_method(store, row, str(method), own, folder, drawn, look)
-        yield from _draw_together(store, row, cells, folder, drawn, look)
-    yield from _draw_results(found, (ALL,) * len(ROW), folder, drawn, look)
-    _remove_outdated(folder, drawn, set(found.frame["cell_key"]))
+            yield _of_method(store, row, str(method), own, folder, look)
+        yield _together(store, row, cells, folder, look)
+    yield _of_results(found, (ALL,) * len(ROW), folder, look)
 
 
-def _draw_results(found: Results, row: Row, folder: Path, drawn: set[str], look: Look) -> Iterator[str]:
-    """Draw the figures of results of one row or, with `all` in its place, of the suite."""
-    whole = row[0] == ALL
+def _of_results(found: Results, row: Row, folder: Path, look: Look) -> _Group:
+    """The figures of results of one row or, with `all` in its place, of the suite."""
+    whole, group = row[0] == ALL, _Group("figures:")
     title = "all models, data sets and optimizers" if whole else ", ".join(row)
     labels = Labels(marked(title, found.frame), found.metric, found.target_in_words, look)
     for kind in FIGURES:
@@ -63,20 +96,18 @@ def _draw_results(found: Results, row: Row, folder: Path, drawn: set[str], look:
             continue
         data = kind.data(found, row)
         if isinstance(data, str):
-            yield f"figures: {data}"
+            group.lines.append(f"figures: {data}")
         elif len(data):
             name = f"{SUITE if whole else '-'.join(row)}-{kind.name}"
-            write_csv(data, folder / f"{name}.csv")
-            draw_to(folder / name, kind.draw, data, labels, f"from {name}.csv")
-            drawn.add(name)
+            drawing = Drawing(folder / name, kind.draw, data, labels, f"from {name}.csv")
+            group.figures.append(_Figure(kind.name, drawing, {name: data}))
+    return group
 
 
-def _draw_method(
-    store: Store, row: Row, method: str, cells: pd.DataFrame, folder: Path, drawn: set[str], look: Look
-) -> Iterator[str]:
-    """Draw the figures of what one method fitted in one row."""
-    stem, title = "-".join([*row, method]), f"figures: {' '.join(row)}: {method}:"
-    origins: dict[str, dict[str, object]] = {}
+def _of_method(store: Store, row: Row, method: str, cells: pd.DataFrame, folder: Path, look: Look) -> _Group:
+    """The figures of what one method fitted in one row."""
+    stem = "-".join([*row, method])
+    group = _Group(f"figures: {' '.join(row)}: {method}:", stem=stem, row_method=(*row, method))
     for kind in FIGURES:
         if not isinstance(kind, MethodFigure) or kind.together:
             continue
@@ -85,62 +116,66 @@ def _draw_method(
             continue
         cell, lacking = chosen
         tables = lacking or _read(MethodTables(store, cell["cell_key"]), kind)
-        labels = Labels(f"{', '.join([*row, method])}, seed {cell['seed']}", look=look)
-        wrong = _draw_tables(kind, tables, labels, folder / f"{stem}-{kind.name}", f"cell {cell['cell_key']}")
-        if wrong is not None or isinstance(tables, str):
-            yield f"{title} {kind.name} not drawn, {wrong}"
+        if isinstance(tables, str):
+            group.lines.append(f"{group.title} {kind.name} not drawn, {tables}")
             continue
-        for name, table in tables.items():
-            write_csv(table, folder / f"{stem}-{name}.csv")
-            drawn.add(f"{stem}-{name}")
-        origins[kind.name] = {name: cell[name] for name in ("cell_key", "base_key", "seed")}
-    if origins:
-        write_json(folder / f"{stem}.json", dict(zip(ROW_METHOD, [*row, method], strict=True)) | {"figures": origins})
-        drawn.add(stem)
-        seeds = ", ".join(dict.fromkeys(str(origin["seed"]) for origin in origins.values()))
-        yield f"{title} {', '.join(origins)} of seed {seeds}"
+        labels = Labels(f"{', '.join([*row, method])}, seed {cell['seed']}", look=look)
+        path, origin = folder / f"{stem}-{kind.name}", f"cell {cell['cell_key']}"
+        drawing = Drawing(path, kind.draw, tables, labels, origin, checks=True)
+        named = {f"{stem}-{name}": table for name, table in tables.items()}
+        group.figures.append(_Figure(kind.name, drawing, named, cell))
+    return group
 
 
-def _draw_together(
-    store: Store, row: Row, cells: pd.DataFrame, folder: Path, drawn: set[str], look: Look
-) -> Iterator[str]:
-    """Draw the figures that all methods and seeds of a row share."""
+def _together(store: Store, row: Row, cells: pd.DataFrame, folder: Path, look: Look) -> _Group:
+    """The figures that all methods and seeds of a row share."""
+    group = _Group(f"figures: {' '.join(row)}:")
     for kind in FIGURES:
         if not isinstance(kind, MethodFigure) or not kind.together:
             continue
-        parts, title = [], f"figures: {' '.join(row)}:"
+        parts = []
         for cell in cells[cells["status"] == "done"].to_dict("records"):
             own = MethodTables(store, cell["cell_key"])
             found = _read(own, kind) if own.has(kind.name) else {}
             if isinstance(found, str):
-                yield f"{title} {kind.name} of {cell['method']} seed {cell['seed']} not drawn, {found}"
+                group.lines.append(
+                    f"{group.title} {kind.name} of {cell['method']} seed {cell['seed']} not drawn, {found}"
+                )
             elif found:
                 parts.append(found[kind.name].assign(**{name: cell[name] for name in ORIGIN}))
         if not parts:
             continue
         table, path = pd.concat(parts, ignore_index=True), folder / "-".join([*row, kind.name])
         table = table[["method", "seed", *(column for column in table if column not in ORIGIN), "cell_key"]]
-        keys = " ".join(dict.fromkeys(table["cell_key"]))
-        wrong = _draw_tables(kind, {kind.name: table}, Labels(", ".join(row), look=look), path, f"cells {keys}")
-        if wrong is not None:
-            yield f"{title} {kind.name} not drawn, {wrong}"
+        origin = f"cells {' '.join(dict.fromkeys(table['cell_key']))}"
+        labels = Labels(", ".join(row), look=look)
+        drawing = Drawing(path, kind.draw, {kind.name: table}, labels, origin, checks=True)
+        said = f"{group.title} {len(table)} {kind.name} of {', '.join(dict.fromkeys(table['method']))}"
+        group.figures.append(_Figure(kind.name, drawing, {path.name: table}, said=said))
+    return group
+
+
+def _finish(group: _Group, wrong: Sequence[str | None], folder: Path, drawn: set[str]) -> Iterator[str]:
+    """Write the tables of a group's figures that are drawn, add their names to `drawn`, and say what is to be said."""
+    yield from group.lines
+    origins: dict[str, dict[str, object]] = {}
+    for figure, what in zip(group.figures, wrong, strict=True):
+        if what is not None:
+            yield f"{group.title} {figure.name} not drawn, {what}"
             continue
-        write_csv(table, path.with_name(f"{path.name}.csv"))
-        drawn.add(path.name)
-        yield f"{title} {len(table)} {kind.name} of {', '.join(dict.fromkeys(table['method']))}"
-
-
-def _draw_tables(
-    kind: MethodFigure, tables: Mapping[str, pd.DataFrame] | str, labels: Labels, path: Path, origin: str
-) -> str | None:
-    """Draw a figure of methods' tables; what is wrong with these, in words, where it cannot be drawn."""
-    if isinstance(tables, str):
-        return tables
-    try:
-        draw_to(path, kind.draw, tables, labels, origin)
-    except (ValueError, TypeError, LookupError) as error:  # whatever a user's own table holds
-        return reason(error)
-    return None
+        for name, table in figure.tables.items():
+            write_csv(table, folder / f"{name}.csv")
+            drawn.add(name)
+        if figure.said:
+            yield figure.said
+        if figure.cell:
+            origins[figure.name] = {name: figure.cell[name] for name in ("cell_key", "base_key", "seed")}
+    if origins:
+        named = dict(zip(ROW_METHOD, group.row_method, strict=True))
+        write_json(folder / f"{group.stem}.json", named | {"figures": origins})
+        drawn.add(group.stem)
+        seeds = ", ".join(dict.fromkeys(str(origin["seed"]) for origin in origins.values()))
+        yield f"{group.title} {', '.join(origins)} of seed {seeds}"
 
 
 def _read(own: MethodTables, kind: MethodFigure) -> dict[str, pd.DataFrame] | str:

@@ -24,7 +24,7 @@ from harness.planning.methods import check_allowed, load_class, make_method
 from harness.problem.models import build_model
 from harness.problem.splits import load_split
 from harness.randomness import generator
-from harness.report.figures.files import draw_to
+from harness.report.figures.files import Drawing, draw_all
 from harness.report.figures.kept_points import KeptPoints
 from harness.report.figures.registry import LANDSCAPE
 from harness.report.figures.style import LINE, WIDTH, Labels, Look, entitle
@@ -142,7 +142,7 @@ def _draw(
             kept.add(u, v, known[u, v])
     table = kept.finish(known)
     labels = Labels(f"{', '.join(record[name] for name in ROW_METHOD)}, seed {record['seed']}", look=look)
-    draw_to(path, draw_landscape, (table, plane), labels, f"cell {record['cell_key']}")
+    draw_all([Drawing(path, draw_landscape, (table, plane), labels, f"cell {record['cell_key']}")])
     yield f"drawn, loss {table['val_loss'].min():.4f} to {table['val_loss'].max():.4f}"
 
 

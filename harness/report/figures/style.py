@@ -17,7 +17,8 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, fontManager, get_font
+from matplotlib.ft2font import LoadFlags
 from matplotlib.textpath import TextPath
 
 from harness.report.method_styles import style_of
@@ -79,10 +80,19 @@ class Labels:
 
 @cache
 def inches(text: str) -> float:
-    """How wide a text of SIZE is, in inches: the longest of its lines."""
+    """How wide a text of SIZE is, in inches: the longest of its lines, formulas by what they are drawn as."""
+    return max(map(_points, filter(str.strip, text.split("\n"))), default=0.0) / 72
+
+
+def _points(line: str) -> float:
+    """How wide a line of text is, in points."""
     font = FontProperties(size=SIZE)
-    extents = [TextPath((0, 0), line, prop=font).get_extents() for line in text.split("\n") if line.strip()]
-    return max((float(box.x1) for box in extents), default=0.0) / 72
+    if "$" in line:
+        return float(TextPath((0, 0), line, prop=font).get_extents().x1)
+    face = get_font(fontManager.findfont(font))
+    face.set_size(SIZE, 72)
+    face.set_text(line, 0, flags=LoadFlags.NO_HINTING)
+    return float(face.get_width_height()[0]) / 64
 
 
 def fitted(text: str, room: float) -> str:

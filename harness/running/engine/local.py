@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import multiprocessing.forkserver
-import multiprocessing.util
 import os
 import signal
 import sys
 import threading
-import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -24,58 +21,28 @@ from typing import TYPE_CHECKING
 from harness.causes import Interrupted
 from harness.config import EngineConfig
 from harness.planning.slots import gpus, local_slots
+from harness.processes import METHOD, on_its_own, start_server
 from harness.running.engine.following import FollowingEngine, Gone, Handed
 from harness.running.events import DiskFailed, Event, WorkedElsewhere, event_line, read_event
 from harness.storage.files import is_disk_trouble
 from harness.storage.leases import LOST
-from harness.storage.sockets import room_for_sockets
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-METHOD = "forkserver" if sys.platform != "win32" else "spawn"
+PRELOAD = (
+    "harness.running.jobs",
+    "harness.problem.models",
+    "baselines.cmd",
+    "scipy.cluster.hierarchy",
+    "wandb",
+)
+"""what every job imports"""
 
 
 def warm_up() -> None:
     """Start the server that jobs are forked from; it imports in parallel with this process."""
-    if METHOD == "forkserver":
-        preload = [
-            "harness.running.jobs",
-            "harness.problem.models",
-            "baselines.cmd",
-            "scipy.cluster.hierarchy",
-            "wandb",
-        ]
-        multiprocessing.set_forkserver_preload(preload)
-        # an interrupt is this process's to handle: the server would print a traceback where it is still importing. The
-        # tracker of resources, which it starts where there is none, takes the signal off the mask for both
-        multiprocessing.resource_tracker.ensure_running()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            with on_its_own():
-                multiprocessing.util.get_temp_dir()
-                multiprocessing.forkserver.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def on_its_own() -> Iterator[None]:
-    """A process that starts in the block has nothing of what this one happens to be started by.
-
-    Neither does it run the script anew, which may have no main guard, nor does it import what lies in the folder that
-    it runs in and is called like a library; its sockets find a folder whose path is short enough.
-    """
-    main, variable = sys.modules["__main__"], os.environ.get("PYTHONSAFEPATH")
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    os.environ["PYTHONSAFEPATH"] = "1"
-    try:
-        with room_for_sockets():
-            yield
-    finally:
-        sys.modules["__main__"] = main
-        if variable is None:
-            del os.environ["PYTHONSAFEPATH"]
+    start_server(PRELOAD)
 
 
 def _leave(*_: object) -> None:
