@@ -62,11 +62,13 @@ def first_with(store: Store, cells: pd.DataFrame, needed: Needed) -> tuple[dict[
     """
     name, *_ = needed
     partial = None
-    for line in cells[cells["status"] == "done"].sort_values("seed", kind="stable").to_dict("records"):
-        cell = {str(column): value for column, value in line.items()}
-        tables = MethodTables(store, cell["cell_key"])
+    finished = cells[cells["status"] == "done"].sort_values("seed", kind="stable")
+    for place, cell_key in enumerate(finished["cell_key"].tolist()):
+        tables = MethodTables(store, cell_key)
         if not tables.has(name):
             continue
+        (line,) = finished.iloc[[place]].to_dict("records")
+        cell = {str(column): value for column, value in line.items()}
         lacking = tables.lacking(needed)
         if lacking is None:
             return cell, None

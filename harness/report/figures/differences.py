@@ -15,7 +15,7 @@ from harness.report.figures.ticks import label_ticks
 from harness.report.method_styles import style_of
 from harness.report.stats.comparisons import pairs
 from harness.report.stats.headline import unit_of_difference
-from harness.report.stats.means import ALL, CONTROLS, Row, of_row
+from harness.report.stats.means import ALL, CONTROLS, Row, bare, of_row
 from harness.report.stats.summary import Results, own_controls
 from harness.results.columns import ROW, ROW_METHOD
 
@@ -33,7 +33,9 @@ def differences_data(found: Results, row: Row) -> pd.DataFrame:
     Columns: model, dataset, optimizer, seed, method, base_key, difference, alike, control, mean, low, high, p_holm,
     verdict, panel: a control that all methods are compared with, or OWN.
     """
-    compared = of_row(found.compared, row)
+    compared, frame = of_row(found.compared, row), bare(found.frame)
+    if row[0] != ALL:
+        frame = of_row(frame, row)
     own = own_controls(found.frame)
     named = own.reindex(pd.MultiIndex.from_frame(compared[ROW_METHOD].astype("str"))).to_numpy()
     parts = [(control, compared[compared["control"] == control]) for control in CONTROLS]
@@ -42,8 +44,8 @@ def differences_data(found: Results, row: Row) -> pd.DataFrame:
     tables = []
     for panel, lines in parts:
         for control, of_control in lines.groupby("control", sort=False):
-            seeds = pairs(found.frame, found.metric, str(control), of_control["method"].tolist())
-            seeds = (seeds if row[0] == ALL else of_row(seeds, row)).drop(columns=["cell_key", "control_cell"])
+            seeds = pairs(frame, found.metric, str(control), of_control["method"].tolist())
+            seeds = seeds.drop(columns=["cell_key", "control_cell"])
             tables.append(seeds.assign(control=control).merge(of_control[names], on=["method", "control"]))
             tables[-1]["panel"] = panel
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*ROW, "seed", *names, "panel"])

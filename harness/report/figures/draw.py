@@ -17,7 +17,7 @@ from harness.report.figures.files import ENDINGS, Drawing, draw_all
 from harness.report.figures.kept_points import cells_of_points
 from harness.report.figures.registry import FIGURES, LANDSCAPE, MethodFigure, ResultFigure
 from harness.report.figures.style import Labels, Look
-from harness.report.stats.means import ALL, Row, of_row
+from harness.report.stats.means import ALL, Row, bare, of_row
 from harness.report.stats.summary import Results
 from harness.report.tables.write import write_csv
 from harness.report.warnings import marked
@@ -73,9 +73,10 @@ def draw_figures(store: Store, found: Results, folder: Path, look: Look = Look()
 
 def _groups(store: Store, found: Results, folder: Path, look: Look) -> Iterator[_Group]:
     """All figures of a suite, in the order of its rows."""
-    rows: list[Row] = list(dict.fromkeys(map(tuple, found.frame[ROW].astype("str").to_numpy().tolist())))
+    frame = bare(found.frame)
+    rows: list[Row] = list(dict.fromkeys(map(tuple, frame[ROW].astype("str").to_numpy().tolist())))
     for row in rows:
-        cells = of_row(found.frame, row)
+        cells = of_row(frame, row)
         if not (cells["status"] == "done").any():
             yield _Group("", lines=[f"figures: {' '.join(row)}: not drawn, no cell is done"])
             continue
@@ -134,7 +135,7 @@ def _together(store: Store, row: Row, cells: pd.DataFrame, folder: Path, look: L
         if not isinstance(kind, MethodFigure) or not kind.together:
             continue
         parts = []
-        for cell in cells[cells["status"] == "done"].to_dict("records"):
+        for cell in cells.loc[cells["status"] == "done", [*ORIGIN]].to_dict("records"):
             own = MethodTables(store, cell["cell_key"])
             found = _read(own, kind) if own.has(kind.name) else {}
             if isinstance(found, str):

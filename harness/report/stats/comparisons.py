@@ -30,7 +30,7 @@ import pandas as pd
 
 from harness.config import check_choice
 from harness.report.stats.images import ImageVariance, Signs, TestImages, image_variance
-from harness.report.stats.means import BESIDE, CONTROLS, Row, over_rows
+from harness.report.stats.means import BESIDE, CONTROLS, Row, bare, over_rows
 from harness.report.stats.paired import ALPHA, SEEDS, Floats, Paired, equivalence, holm
 from harness.report.stats.power import findable
 from harness.results.columns import METRICS, ROW, ROW_METHOD
@@ -60,7 +60,7 @@ def pairs(frame: pd.DataFrame, metric: str, control: str, methods: Sequence[str]
     of the same weights are. A number that is not finite makes no pair.
     """
     check_choice("metric", metric, METRICS)
-    done = frame[(frame["status"] == "done") & np.isfinite(frame[metric].astype("float64"))]
+    done = bare(frame)[(frame["status"] == "done") & np.isfinite(frame[metric].astype("float64"))]
     of_control = done[done["method"] == control].set_index("base_key")
     others = done[(done["method"] != control) & done["base_key"].isin(of_control.index)]
     if methods is not None:

@@ -92,6 +92,13 @@ def of_row(table: pd.DataFrame, row: Row) -> pd.DataFrame:
     return table[(table[ROW].astype("str") == list(row)).all(axis=1)]
 
 
+def bare(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same table without `attrs`, which pandas copies, and all that they hold, whenever it makes another of it."""
+    table = frame.copy(deep=False)
+    table.attrs = {}
+    return table
+
+
 def entries(frame: pd.DataFrame, metric: str = "test_accuracy") -> dict[Row, dict[str, Entry]]:
     """Every (model, dataset, optimizer) with its methods; ConfigError where `metric` is not one of METRICS."""
     check_choice("metric", metric, METRICS)

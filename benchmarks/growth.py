@@ -1,0 +1,277 @@
+"""How costs grow with the work: each at three sizes, in seconds of the processor and in memory, with its exponent.
+
+The exponent is the slope of the line through the sizes, both axes logarithmic: 0 is flat, 1 linear. Commands run as
+users run them, on folders with records of their own: a matrix of digits whose numbers are drawn, so nothing is trained.
+
+    python benchmarks/growth.py [only=bundle,pairs,search,cells,methods] [cells=300,900,2700] [methods=25,100,400]
+
+- bundle: one write of a run's restart bundle with 8 methods after so many epochs, and what it adds to the disk
+- pairs: intervals of so many pairs of a method and its control, 3 seeds each
+- search: figures of a search of so many trials, and again where none is new
+- cells: `run` with nothing left, `load_frame` from records, `report` with figures, the same again, `publish` into CSV
+  files, and the same again, for so many cells of 200 epochs and 10,000 test images
+- methods: `report` with figures of so many methods on 3 seeds of one base
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import optuna
+import torch
+from optuna.distributions import IntDistribution
+from optuna.trial import TrialState, create_trial
+from report_cost import finish
+
+from harness.config import TuneConfig
+from harness.planning.compose import Request
+from harness.planning.methods import method_config
+from harness.planning.plan import make_plan
+from harness.planning.resolve import resolve
+from harness.report.stats.comparisons import comparisons
+from harness.storage.files import write_json
+from harness.storage.store import Store
+from harness.storage.views import write_joined
+
+BUNDLE_EPOCHS, PAIRS, TRIALS = (2_000, 20_000, 100_000), (60, 600, 6_000), (50, 150, 500)
+EPOCHS, IMAGES, SEEDS = 200, 10_000, 3
+COMMAND = Path(sys.executable).parent / "traindyn"
+
+
+class Growth:
+    """Prints what is measured of one piece of work at every size, and then its exponent."""
+
+    def __init__(self, sizes: Sequence[int], unit: str) -> None:
+        self.sizes, self.unit = sizes, unit
+        self.found: dict[tuple[str, str], list[float]] = {}
+
+    def add(self, size: int, name: str, **values: float) -> None:
+        """What was measured at one size: seconds, MB or whatever its name says."""
+        print(f"{size:>9,} {self.unit:8s} {name:34s} {texts(values)}", flush=True)
+        for kind, value in values.items():
+            self.found.setdefault((name, kind), []).append(value)
+
+    def close(self) -> None:
+        """The exponents."""
+        for (name, kind), values in self.found.items():
+            if len(values) == len(self.sizes) > 1 and min(values) > 0:
+                slope = np.polyfit(np.log(self.sizes), np.log(values), 1)[0]
+                print(f"{'exponent':>18s} {name:34s} {kind}: {slope:.2f}")
+
+
+def texts(values: dict[str, float]) -> str:
+    return "   ".join(f"{value:10.3f} {name}" for name, value in values.items())
+
+
+def measured(work: Callable[[], Any]) -> dict[str, float]:
+    """The seconds of the processor that work in this process takes."""
+    before = time.process_time()
+    work()
+    return {"s": time.process_time() - before}
+
+
+def of_command(*words: str) -> dict[str, float]:
+    """Seconds by the wall clock and of the processor, in all processes of a command, and its own largest memory."""
+    began = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = subprocess.Popen([COMMAND, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    said = process.stderr.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(words)}: exit code {process.returncode}\n{said}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"s wall": time.perf_counter() - began, "s": cpu, "MB": used.ru_maxrss / 1024}
+
+
+def bundle() -> None:
+    """Rows and digests of a run so far go into the lists beside the bundle; it is written once more with one epoch."""
+    from harness.running.jobs.bundle import Bundle
+
+    growth = Growth(BUNDLE_EPOCHS, "epochs")
+    row = {"train_loss": 0.123456789, "val_loss": 0.987654321, "val_accuracy": 91.23, "method_seconds": 1.5}
+    for epochs in BUNDLE_EPOCHS:
+        with tempfile.TemporaryDirectory() as folder:
+            kept = Bundle(Path(folder) / "bundle.safetensors", 0.0)
+            lists: dict[str, list[Any]] = {f"rows {method}": [] for method in range(8)} | {"digests": []}
+
+            def grow(count: int, lists: dict[str, list[Any]] = lists) -> None:
+                for name, items in lists.items():
+                    new = range(len(items), len(items) + count)
+                    items += [f"{t:064d}" if name == "digests" else {"epoch": t, **row} for t in new]
+
+            state = {"theta_N": torch.zeros(10_000)}
+            grow(epochs)
+            kept.write(state, lists)
+            before = sum(path.stat().st_size for path in Path(folder).iterdir())
+            grow(1)
+            seconds = measured(lambda kept=kept, state=state, lists=lists: kept.write(state, lists))
+            added = sum(path.stat().st_size for path in Path(folder).iterdir()) - before
+            growth.add(epochs, "write of one more epoch", **seconds, bytes=added)
+    growth.close()
+
+
+def pairs() -> None:
+    """Comparisons of as many methods as make so many pairs, each with its control, on one base."""
+    import pandas as pd
+
+    from harness.results.frame import gather
+
+    growth = Growth(PAIRS, "pairs")
+    for count in PAIRS:
+        with tempfile.TemporaryDirectory() as folder:
+            store = synthetic(Path(folder), count + 1, images=0)
+            frame = gather(store, read(store)).frame
+            assert isinstance(frame, pd.DataFrame)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            seconds = measured(lambda frame=frame: comparisons(frame))
+            more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
+            growth.add(count, "intervals", **seconds, **{"MB more": more / 1024})
+    growth.close()
+
+
+def read(store: Store) -> dict[str, Any]:
+    from harness.storage.views import read_plan
+
+    return read_plan(store.root, "synthetic")
+
+
+def synthetic(root: Path, methods: int, images: int) -> Store:
+    """A folder with a finished view of so many methods on SEEDS seeds of one base, which no command trains."""
+    store, rng = Store(root), np.random.default_rng(0)
+    names = ["base_recalibrated", *(f"method_{number:04d}" for number in range(methods - 1))]
+    planned = []
+    with mock.patch("os.fsync"), mock.patch("report_cost.METHODS", [*names, "base"]):
+        for seed in range(SEEDS):
+            for number, name in enumerate(names):
+                cell = {
+                    "cell_key": f"{seed:02d}{number:06d}".ljust(20, "c"),
+                    "base_key": f"{seed:04d}".ljust(20, "b"),
+                    "model": "resnet",
+                    "dataset": "synthetic",
+                    "optimizer": "sgd",
+                    "seed": seed,
+                    "method": name,
+                    "kind": "observer",
+                    "batchnorm": "recalibrate",
+                    "control": None if number == 0 else "base_recalibrated",
+                    "parameters": {"modes": number},
+                }
+                finish(store, cell, 20, images, rng)
+                planned.append(cell)
+    plan = {"schema": 1, "suite": "synthetic", "command": "traindyn run suite=synthetic", "created": "", "config": {}}
+    write_json(store.suite_folder("synthetic") / "plan.json", {**plan, "bases": [], "cells": planned})
+    return store
+
+
+def search() -> None:
+    """The trials of a search over CMD's modes and warm-up, with accuracies that depend on both."""
+    from harness.tune.figures import draw_search
+    from harness.tune.space import Space
+    from harness.tune.study import Problem, Search
+
+    growth, space = Growth(TRIALS, "trials"), Space({"modes": IntDistribution(2, 40), "warmup": IntDistribution(2, 40)})
+    params = {"_target_": "baselines.cmd_online.CMDOnline", "modes": 5, "samples": 500, "warmup": 3}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for count in TRIALS:
+        with tempfile.TemporaryDirectory() as folder:
+            rng, study = np.random.default_rng(0), optuna.create_study(direction="maximize")
+            for _ in range(count):
+                chosen = {"modes": int(rng.integers(2, 41)), "warmup": int(rng.integers(2, 41))}
+                accuracy = 80 + 0.1 * chosen["modes"] - 0.01 * chosen["warmup"] ** 2 + rng.normal()
+                result = {"status": "done", "reason": None, "traceback": None, "epoch": 6, "seconds": 0.5}
+                result |= {"val_accuracy": accuracy, "val_loss": 1.0}
+                study.add_trial(
+                    create_trial(
+                        state=TrialState.COMPLETE, params=chosen, distributions=space.distributions, value=accuracy,
+                        user_attrs={"seed 0": result},
+                    )
+                )  # fmt: skip
+            config = SimpleNamespace(
+                seed=0, epochs=40, label="net-data-sgd-s0", model=SimpleNamespace(name="net"),
+                dataset=SimpleNamespace(name="data"), optimizer=SimpleNamespace(name="sgd"),
+            )  # fmt: skip
+            problem = Problem("net-data-sgd", (SimpleNamespace(key="b" * 20, config=config),))
+            method = method_config("cmd_online", params)
+            made = Search(
+                method, problem, space, TuneConfig(trials=count), None, Path(folder), study, study._storage, True, True
+            )
+            growth.add(count, "figures of a search", **measured(lambda made=made: draw_search(made)))
+            growth.add(count, "again", **measured(lambda made=made: draw_search(made)))
+    growth.close()
+
+
+def cells(sizes: Sequence[int]) -> None:
+    """The matrix of `suite=smoke` with as many seeds as make so many cells, each with a record."""
+    growth = Growth(sizes, "cells")
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as root:
+            overrides = ["suite=smoke", f"seeds={list(range(math.ceil(size / 9)))}", "epochs=6", f"results_dir={root}"]
+            store, rng = Store(Path(root)), np.random.default_rng(0)
+            with mock.patch("os.fsync"):
+                plan = make_plan(resolve(Request(tuple(overrides)), "traindyn run"), store)
+                write_joined(store, plan.as_record())
+                for cell in plan.as_record()["cells"]:
+                    finish(store, cell, EPOCHS, IMAGES, rng)
+            where = f"results_dir={root}"
+            growth.add(size, "run with nothing left", **of_command("run", *overrides, "tracker=none"))
+            for view in (Path(root) / "suites").rglob("frame.parquet"):
+                view.unlink()
+            code = f"import harness; harness.load_frame({root!r})"
+            began = time.perf_counter()
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([sys.executable, "-c", code], check=True)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            seconds = {"s wall": time.perf_counter() - began, "s": after.ru_utime - before.ru_utime}
+            growth.add(size, "load_frame from records", **seconds)
+            for name in ("report with figures", "report again"):
+                growth.add(size, name, **of_command("report", where))
+            for name in ("publish tracker=csv", "publish again"):
+                growth.add(size, name, **of_command("publish", where, "tracker=csv"))
+    growth.close()
+
+
+def methods(sizes: Sequence[int]) -> None:
+    """Many methods on one base."""
+    growth = Growth(sizes, "methods")
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as root:
+            synthetic(Path(root), size, IMAGES)
+            for name in ("report with figures", "report again"):
+                growth.add(size, name, **of_command("report", f"results_dir={root}"))
+    growth.close()
+
+
+def main() -> None:
+    given = dict(argument.split("=") for argument in sys.argv[1:])
+    sizes = {name: [int(size) for size in given.get(name, default).split(",")] for name, default in DEFAULTS.items()}
+    parts: dict[str, Callable[[], None]] = {
+        "bundle": bundle,
+        "pairs": pairs,
+        "search": search,
+        "cells": lambda: cells(sizes["cells"]),
+        "methods": lambda: methods(sizes["methods"]),
+    }
+    for name in given.get("only", ",".join(parts)).split(","):
+        print(f"\n{name}", flush=True)
+        parts[name]()
+
+
+DEFAULTS = {"cells": "300,900,2700", "methods": "25,100,400"}
+
+if __name__ == "__main__":
+    main()
