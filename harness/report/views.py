@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.results.frame import Gathered, gather, with_labels
+from harness.results.frame import Gathered, build_frame, gather, is_of, with_labels
 from harness.results.index import is_current, write_index
 from harness.storage.files import replacing
 from harness.storage.inside import is_file
 from harness.storage.parquet import read_parquet
-from harness.storage.store import Store
+from harness.storage.store import Record, Store
 from harness.storage.views import read_plan
 
 if TYPE_CHECKING:
@@ -26,23 +26,31 @@ if TYPE_CHECKING:
 
 def write_views(store: Store, name: str) -> pd.DataFrame:
     """The frame of a view; its files and the index of all are rewritten unless they are of the same records."""
-    gathered = gather(store, read_plan(store.root, name))
-    if not _are_current(store.suite_folder(name), gathered.frame):
-        _write(store.suite_folder(name), gathered)
+    plan, folder = read_plan(store.root, name), store.suite_folder(name)
+    frame = _current(store, plan, folder)
+    if frame is None:
+        gathered = gather(store, plan)
+        frame = gathered.frame
+        _write(folder, gathered)
     if not is_current(store):
         write_index(store)
-    return gathered.frame
+    return frame
 
 
-def _are_current(folder: Path, frame: pd.DataFrame) -> bool:
-    """Whether the files are views of this frame, which says of every cell when and by what it was made."""
+def _current(store: Store, plan: Record, folder: Path) -> pd.DataFrame | None:
+    """The frame of the records where the files are views of it, which says of every cell when and by what it was made.
+
+    None where they are not. Histories are read for it and not kept.
+    """
     try:
         stored = read_parquet(folder / "frame.parquet")
     except (OSError, ValueError):
-        return False
+        return None
     names = ("history.parquet", "correct.parquet", "tables/main.md", "tables/summary.csv")
-    whole = all(is_file(folder / name) for name in names)
-    return whole and stored.equals(frame) and stored.attrs == frame.attrs
+    if not (all(is_file(folder / name) for name in names) and "status" in stored and is_of(stored, plan)):
+        return None
+    frame = build_frame(store, plan)
+    return frame if stored.equals(frame) and stored.attrs == frame.attrs else None
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ MARGIN = 0.5
 STATUSES = (*RECORDED, "left")
 CAUSE = ("reason", "where", "log")
 """What the record of a cell that did not end well says of it; `where` and `log` are of no earlier version."""
+TOGETHER = 500
+"""The histories that are read before they become one table."""
 UNFINISHED = ("failed", "diverged", "skipped", "left")
 """The statuses without numbers, the gravest first."""
 
@@ -58,9 +60,13 @@ def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
     """One row per cell of the plan, in its order; status `left` and no numbers where there is no record.
 
     Accuracies are in percent, seconds in s, memory in bytes; `parameters` and `versions` are JSON with sorted keys, and
-    the parameters that differ between cells are columns too, see `with_parameters`. ConfigError as in `validate`.
+    the parameters that differ between cells are columns too, see `with_parameters`. `frame.attrs["causes"]` has CAUSE
+    of the cells that did not end well, by their keys. ConfigError as in `validate`.
     """
-    return gather(store, plan).frame
+    rows = _Rows()
+    for cell in plan["cells"]:
+        rows.add(cell, _read(store, cell)[0])
+    return rows.frame(plan)
 
 
 class Gathered(NamedTuple):
@@ -74,32 +80,57 @@ class Gathered(NamedTuple):
 def gather(store: Store, plan: dict[str, Any]) -> Gathered:
     """Frame and history of a plan as `build_frame` and `build_history` give them, and the test images that every cell
     got right as `correct.correct_table` does; each record is read once.
-
-    `frame.attrs["causes"]` has CAUSE of the cells that did not end well, by their keys.
     """
-    rows, parts = [], []
-    causes: dict[str, list[str | None]] = {}
+    rows = _Rows()
+    parts: list[pa.Table] = []
+    whole: list[pa.Table] = []
     correct: dict[str, Correct] = {}
-    threads: Counter[str] = Counter()
     for cell in plan["cells"]:
-        found = store.cell(cell["cell_key"])
-        table = None if found is None else _table(store, cell["cell_key"], found[1])
-        record = None if found is None or table is None else found[0]
-        rows.append(_row(cell, record))
+        record, table = _read(store, cell)
+        rows.add(cell, record)
         if record is None or table is None:
             continue
-        if record["status"] != "done":
-            causes[cell["cell_key"]] = [record.get(name) for name in CAUSE]
-        else:
-            threads[str(record["threads"] or "unknown")] += 1
-            if (bits := correct_of(record)) is not None:
-                correct[cell["cell_key"]] = bits
+        if record["status"] == "done" and (bits := correct_of(record)) is not None:
+            correct[cell["cell_key"]] = bits
         keys = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), dtype=np.int32)), [cell["cell_key"]])
-        parts.append(table.add_column(0, "cell_key", keys.cast("string")))
-    frame = _frame(rows, plan)
-    frame.attrs["threads"] = dict(threads)
-    frame.attrs["causes"] = causes
-    return Gathered(frame, _history(parts), correct_table(correct))
+        parts.append(table.add_column(0, "cell_key", keys.cast("string")).replace_schema_metadata(None))
+        if len(parts) == TOGETHER:  # each small table takes more than its numbers
+            whole, parts = [*whole, pa.concat_tables(parts, promote_options="permissive").combine_chunks()], []
+    frame = rows.frame(plan)
+    whole += parts
+    parts.clear()
+    return Gathered(frame, _history(whole), correct_table(correct))
+
+
+def _read(store: Store, cell: dict[str, Any]) -> tuple[dict[str, Any] | None, pa.Table | None]:
+    """The record of a cell with its history; neither where one of them is not there or damaged."""
+    found = store.cell(cell["cell_key"])
+    table = None if found is None else _table(store, cell["cell_key"], found[1])
+    return (None, None) if found is None or table is None else (found[0], table)
+
+
+class _Rows:
+    """The rows of a frame as records come in."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+        self._causes: dict[str, list[str | None]] = {}
+        self._threads: Counter[str] = Counter()
+
+    def add(self, cell: dict[str, Any], record: dict[str, Any] | None) -> None:
+        """A cell of the plan with its record, None where it has none whose history can be read."""
+        self._rows.append(_row(cell, record))
+        if record is not None and record["status"] != "done":
+            self._causes[cell["cell_key"]] = [record.get(name) for name in CAUSE]
+        elif record is not None:
+            self._threads[str(record["threads"] or "unknown")] += 1
+
+    def frame(self, plan: dict[str, Any]) -> pd.DataFrame:
+        """All rows as `build_frame` gives them."""
+        frame = _frame(self._rows, plan)
+        frame.attrs["threads"] = dict(self._threads)
+        frame.attrs["causes"] = self._causes
+        return frame
 
 
 def _table(store: Store, cell_key: str, content: bytes) -> pa.Table | None:
@@ -221,11 +252,15 @@ def build_history(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
 
 
 def _history(parts: list[pa.Table]) -> pd.DataFrame:
-    whole = pa.concat_tables(parts, promote_options="permissive").to_pandas() if parts else pd.DataFrame()
-    if whole.empty:
-        whole = pd.DataFrame({"cell_key": pd.Series(dtype="str"), "epoch": pd.Series(dtype="int64")})
-    metrics = [name for name in whole.columns if name not in ("cell_key", "epoch")]
-    return whole[["cell_key", "epoch", *metrics]].astype({"cell_key": "str", "epoch": "int64"})
+    """One table of all histories, which it takes the place of: `parts` is empty then, and memory holds them once."""
+    if not parts:
+        return pd.DataFrame({"cell_key": pd.Series(dtype="str"), "epoch": pd.Series(dtype="int64")})
+    whole = pa.concat_tables(parts, promote_options="permissive")
+    parts.clear()
+    metrics = [name for name in whole.column_names if name not in ("cell_key", "epoch")]
+    whole = whole.select(["cell_key", "epoch", *metrics])
+    frame: pd.DataFrame = whole.to_pandas(split_blocks=True, self_destruct=True)
+    return frame.astype({"cell_key": "str", "epoch": "int64"})
 
 
 def load_correct(results_dir: Path | str, name: str | None = None) -> pd.DataFrame:
@@ -243,6 +278,11 @@ def load_correct(results_dir: Path | str, name: str | None = None) -> pd.DataFra
 
 def _digest(plan: dict[str, Any]) -> str:
     return hashlib.sha256(_text(plan).encode()).hexdigest()
+
+
+def is_of(frame: pd.DataFrame, plan: dict[str, Any]) -> bool:
+    """Whether a stored frame is of this plan, with nothing left."""
+    return bool(frame.attrs.get("plan") == _digest(plan) and not (frame["status"] == "left").any())
 
 
 def _views(results_dir: Path, name: str, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame] | None:

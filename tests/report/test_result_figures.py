@@ -9,13 +9,14 @@ import pytest
 from frames import cells, frame_of, history_of
 from matplotlib.figure import Figure
 
-from harness.report.figures.cost import draw_cost
+from harness.report.figures.cost import cost_data, draw_cost
 from harness.report.figures.curves import draw_curves
 from harness.report.figures.differences import differences_data, draw_differences
 from harness.report.figures.draw import draw_figures
 from harness.report.figures.files import Drawing, draw_all
 from harness.report.figures.profile import draw_profile
 from harness.report.figures.registry import FIGURES
+from harness.report.figures.shown import MOST, SHOWN, only_shown
 from harness.report.figures.style import Labels
 from harness.report.method_styles import DASHES, KNOWN, LINES, MARKERS, POINTS, TOGETHER, style_of
 from harness.report.page.curves import FIRST, curve_data, shown_first
@@ -273,3 +274,21 @@ def test_images_are_drawn_anew_only_where_they_would_differ(tmp_path):
         image.unlink()
         assert again()
     assert {image: image.read_bytes() for image in tmp_path.iterdir()} == first
+
+
+def test_of_more_methods_than_can_be_told_apart_the_best_by_validation_are_shown():
+    """Their table has all of them; the test split, whose order here is the opposite, has no part in it."""
+    names = [f"mine_{number:02d}" for number in range(MOST + 5)]
+    frame = frame_of(cells("base_recalibrated", [70.0, 71.0]), *[cells(name, [80.0, 81.0]) for name in names])
+    number = frame["method"].map({name: place for place, name in enumerate(names)}).fillna(0).astype("float64")
+    frame = frame.assign(val_accuracy=50 + number, test_accuracy=90 - number)
+    found = results(frame, history_of(frame))
+    row = ("net", "digits", "sgd")
+    few = frame["method"].isin(["base_recalibrated", *names[:MOST]])
+    assert SHOWN not in cost_data(results(frame[few], history_of(frame[few])), row)
+    table = cost_data(found, row)
+    assert len(table) == len(names) + 1
+    assert set(table.loc[table[SHOWN], "method"]) == {"base_recalibrated", *names[5:]}
+    drawn, labels = only_shown(table, Labels("here"))
+    assert len(drawn) == MOST + 1
+    assert labels.title == f"here; {MOST + 1} of {MOST + 6} methods, the best by validation accuracy"

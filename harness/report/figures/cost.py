@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from harness.report.figures.shown import mark_shown, only_shown
 from harness.report.figures.style import WIDE, WIDTH, Labels, entitle, legend_below
 from harness.report.figures.ticks import FittingLocator, label_ticks
 from harness.report.method_styles import style_of
@@ -19,12 +20,14 @@ from harness.results.columns import COLUMNS
 
 def cost_data(found: Results, row: Row) -> pd.DataFrame:
     """Means and standard deviations of accuracy, seconds and gradients by method, over finished cells of one row."""
-    return accuracy_and_cost(of_row(found.frame[found.frame["status"] == "done"], row))
+    table = accuracy_and_cost(of_row(found.frame[found.frame["status"] == "done"], row))
+    return mark_shown(table, found, row)
 
 
 def draw_cost(table: pd.DataFrame, labels: Labels) -> Figure:
     """Test accuracy against seconds of training and method, and against gradient evaluations; all means are in sight,
     bars of one standard deviation may go beyond."""
+    table, labels = only_shown(table, labels)
     width = labels.width(WIDE)
     beside = width > WIDTH
     figure = Figure(figsize=(width, 2.1 if beside else 3.8), layout="constrained")

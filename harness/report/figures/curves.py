@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness.report.figures.shown import mark_shown, only_shown
 from harness.report.figures.style import PANEL, WIDE, WIDTH, Labels, entitle, legend_height, panel_legend
 from harness.report.figures.ticks import FittingLocator, label_ticks
 from harness.report.method_styles import panels_of, style_of
@@ -24,11 +25,12 @@ CURVES = ("val_accuracy", "val_loss")
 
 def curves_data(found: Results, row: Row) -> pd.DataFrame:
     """The lines of `stats.curves.curve_table` of one row."""
-    return of_row(found.over_seeds, row)
+    return mark_shown(of_row(found.over_seeds, row), found, row)
 
 
 def draw_curves(table: pd.DataFrame, labels: Labels) -> Figure:
     """Means over seeds with bands of one standard deviation, by epoch: a column per family, accuracy above loss."""
+    table, labels = only_shown(table, labels)
     panels = panels_of(list(dict.fromkeys(map(str, table["method"]))))
     width = labels.width(WIDTH if len(panels) == 1 else WIDE)
     columns = min(len(panels), int(width // PANEL))

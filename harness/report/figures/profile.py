@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from harness.report.figures.shown import mark_shown, only_shown
 from harness.report.figures.style import PANEL, SIZE, WIDE, WIDTH, Labels, entitle, fitted, legend_of
 from harness.report.figures.ticks import label_ticks
 from harness.report.method_styles import panels_of, style_of
@@ -23,11 +24,12 @@ MEASURE = "epochs"
 
 def profile_data(found: Results, row: Row) -> pd.DataFrame:
     """The steps of `stats.progress.profiles` over all bases of the suite."""
-    return profiles(found.times, MEASURE)
+    return mark_shown(profiles(found.times, MEASURE), found, row)
 
 
 def draw_profile(table: pd.DataFrame, labels: Labels) -> Figure:
     """Performance profiles as steps, the ratio on a logarithmic axis where it reaches far."""
+    table, labels = only_shown(table, replace(labels, title=f"target: {labels.target}"))
     panels = panels_of(list(dict.fromkeys(map(str, table["method"]))))
     width = labels.width(WIDE if len(panels) > 1 else WIDTH)
     columns = min(len(panels), int(width // PANEL))
@@ -53,7 +55,7 @@ def draw_profile(table: pd.DataFrame, labels: Labels) -> Figure:
         axes.set_xlabel(fitted(f"{MEASURE}, over the fastest method's", width / columns - 0.3))
         axes.xaxis.set_tick_params(labelbottom=True)
     problems = int(table["problems"].max())
-    entitle(figure, replace(labels, title=f"target: {labels.target}"), f"Performance profile: {problems} bases")
+    entitle(figure, labels, f"Performance profile: {problems} bases")
     legend_of(figure, list(drawn.values()), list(drawn))
     return label_ticks(figure)
 

@@ -23,10 +23,19 @@ MANY = 6
 ROWS = 4
 """The most rows that have sentences of their own; of more, the lines over all of them speak."""
 
+MOST_NAMED = 24
+"""The most methods that one sentence names."""
+
 
 def joined(names: Sequence[str]) -> str:
     """Names as a sentence lists them: `a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+def shortened(names: Sequence[str]) -> list[str]:
+    """The first MOST_NAMED of many names, and how many more there are; each of few."""
+    more = len(names) - MOST_NAMED
+    return [*names[:MOST_NAMED], f"{more} more"] if more > 1 else [*names]
 
 
 def unit_of_difference(metric: str) -> str:
@@ -246,7 +255,7 @@ def _by_place(found: Results, lines: pd.DataFrame) -> str:
         own = ordered[ordered["verdict"] == verdict]
         if len(own):
             names = [f"{_name(line['method'])} ({_signed(line['mean'], digits)})" for _, line in own.iterrows()]
-            parts.append(f"{word} {joined(names)}")
+            parts.append(f"{word} {joined(shortened(names))}")
     text = ", ".join(parts)
     if text.startswith("the interval"):
         return text
@@ -273,7 +282,8 @@ def _rivals(found: Results) -> Iterator[str]:
             f"{beside} ({' '.join([*row[:2], twin])}): of {count} on {row[2]}, {int(best['runs'])} training runs each,"
         )
         if len(ahead):
-            shown = joined([f"{_name(line['method'])} ({_size(found, line)})" for _, line in ahead.iterrows()])
+            better = [f"{_name(line['method'])} ({_size(found, line)})" for _, line in ahead.iterrows()]
+            shown = joined(shortened(better))
             yield f"{text} ahead {'is' if len(ahead) == 1 else 'are'} {shown}."
         else:
             yield f"{text} none is ahead; the best mean is that of {_name(best['method'])} ({_size(found, best)})."
