@@ -19,10 +19,9 @@ from harness.running.events import EpochEnded, Event
 from harness.running.jobs import run_job
 from harness.storage.store import Record, Store
 
-
 TOLERANCE = {"cpu": 1e-3, "cuda": 2e-2}
-"""What a validation loss may differ by, as a share, between the CPU and a device on which the suite runs: on the CPU that
-is one that is only pretended, where sums may be taken in other blocks; a GPU rounds otherwise in every step of training"""
+"""What a validation loss may differ by, as a share, by the device that the suite runs on: from a GPU that is only
+pretended, where sums may be taken in other blocks, or from the CPU, since a GPU rounds every step of training otherwise"""
 
 
 class Stopped(BaseException):

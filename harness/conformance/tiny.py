@@ -171,7 +171,9 @@ def as_in_a_job(base: BaseConfig) -> Iterator[None]:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.backends.cudnn.benchmark = benchmark
-        for enable, before in zip((cuda.enable_flash_sdp, cuda.enable_mem_efficient_sdp, cuda.enable_cudnn_sdp), fused, strict=True):
+        for enable, before in zip(
+            (cuda.enable_flash_sdp, cuda.enable_mem_efficient_sdp, cuda.enable_cudnn_sdp), fused, strict=True
+        ):
             enable(before)
 
 

@@ -34,10 +34,10 @@ class Diverged(Exception):
 def set_determinism(base: BaseConfig) -> None:
     """Process-wide switches that a base's numbers depend on; before the device is first used.
 
-    Deterministic: on a GPU only kernels that repeat to the last bit, as far as there are such (`told_kernels` says which
-    operations have none), and cuDNN's first choice instead of the fastest that it finds by trying. Fused attention has
-    gradients that do not repeat where what has no such kernel is let pass, so it is taken apart into products and a
-    softmax. float32 is float32 in convolutions and matrix products alike, not TF32.
+    Deterministic: on a GPU only kernels that repeat to the last bit, as far as there are such (`told_kernels` names the
+    operations that have none), and cuDNN's first choice instead of the fastest that it finds by trying. Attention is
+    taken apart into products and a softmax there: where operations without such kernels are let pass, torch takes
+    gradients of fused attention that do not repeat. float32 is float32 in convolutions and products, not TF32.
     """
     if base.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for, to repeat itself
