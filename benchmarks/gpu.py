@@ -11,8 +11,8 @@ gpu.json in the folder, which are written anew as it comes in; what fails, for w
 the rest goes on. Runs from the repository without installation, where the packages are that --wheels lists. Exit code
 0: all that there was time for is as it should be, 1: something is not or failed, 2: it cannot start, 130: interrupted.
 
-    python benchmarks/gpu.py [--minutes 8] [--out results/gpu] [--data FOLDER] [--device cuda|cpu] [--tiny] [--parts abcde]
-    python benchmarks/gpu.py --wheels > wheels.txt   # then, where there is a network: pip download --no-deps -r wheels.txt
+    python benchmarks/gpu.py [--minutes 8] [--out results/gpu] [--data FOLDER] [--device cuda] [--tiny] [--parts abcde]
+    python benchmarks/gpu.py --wheels > wheels.txt   # then, with a network: pip download --no-deps -r wheels.txt
 """
 
 from __future__ import annotations

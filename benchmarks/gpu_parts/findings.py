@@ -56,10 +56,9 @@ class Findings:
         self._write(note=text)
 
     @contextmanager
-    def piece(self, what: str, seconds: float = 0.0) -> Iterator[None]:
-        """A piece of a part that needs about so long: left out where that is not there, and said where it fails."""
+    def piece(self, what: str) -> Iterator[None]:
+        """A piece of a part: said where it is left out or fails, and the rest goes on."""
         try:
-            self.deadline.need(seconds)
             yield
         except LeftOut as error:
             self._write(left_out=what, why=str(error))
@@ -76,8 +75,8 @@ def _said(error: Exception) -> str:
 def _plain(value: Any) -> Any:
     """A figure as JSON has it."""
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
+        return float(value) if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int) else str(value)
 
 
 @dataclass

@@ -36,11 +36,12 @@ def run(options: Options, findings: Findings) -> None:
         "GPUs that are visible": torch.cuda.device_count(),
         "compute capability": f"{found.major}.{found.minor}",
         "memory, GiB": found.total_memory / 2**30,
-        "cuDNN": torch.backends.cudnn.version(),
         "driver and clocks, by nvidia-smi": _asked("driver_version,clocks.sm,clocks.max.sm,power.limit"),
     }
     for name, value in facts.items():
         findings.row("What it runs on", {"fact": name, "value": value})
+    with findings.piece("cuDNN"):  # which refuses devices that are too old for it
+        findings.row("What it runs on", {"fact": "cuDNN", "value": torch.backends.cudnn.version()})
     for name in ("float32", "bfloat16"):
         with findings.piece(f"products in {name}"):
             row = {"type": name, "TFLOP/s": _products(getattr(torch, name))}

@@ -36,10 +36,12 @@ def run(options: Options, findings: Findings) -> None:
     sizes, device = TINY if options.tiny else FULL, torch.device(options.device)
     findings.note(
         f"{MODES} modes, {sizes.samples} weights clustered, whose linkage is scipy's on the CPU; the best of "
-        f"{sizes.rounds} rounds for post-hoc CMD, of {5 * sizes.rounds} for an update. The trajectory lies on the device."
+        f"{sizes.rounds} rounds for post-hoc CMD, of {5 * sizes.rounds} for an update. The trajectory lies on the "
+        "device."
     )
     for N in sizes.weights:
-        with findings.piece(f"N = {N:,}", 0.0 if options.tiny else 5.0 + N / 5e6):
+        with findings.piece(f"N = {N:,}"):
+            findings.deadline.need(0.0 if options.tiny else 5.0 + N / 5e6)
             _measure(N, _snapshots(N, device), sizes, device, findings)
         gc.collect()
         if device.type == "cuda":

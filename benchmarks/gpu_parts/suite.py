@@ -21,9 +21,9 @@ from harness.storage.store import Record
 from harness.training.loop import Trainer, set_determinism
 
 BRANCHERS = ("cooldown", "cmd_embedded")
-TINY_METHODS = ("base", "base_recalibrated", "ema", "cmd_online", "cmd_posthoc", "cooldown", "lookahead")
+TINY_METHODS = ("base", "base_recalibrated", "cmd_online", "cmd_posthoc", "cooldown", "lookahead")
 TOLERANCE = 0.02
-"""by which validation losses on the GPU may differ from the CPU's, as a share: every step of training rounds otherwise"""
+"""by which validation losses on the GPU may differ from the CPU's, as a share: every step rounds otherwise"""
 TRAINED = 3
 """bases' lengths that one base and two branchers train together, about"""
 SHARE_OF_TIME = 0.25
@@ -35,14 +35,16 @@ LEAST_BATCHES = 10
 def run(options: Options, findings: Findings) -> None:
     """The plain loop, the base with all that watches it, and both devices beside each other."""
     plan = None
-    with findings.piece("a base with all that watches it", 0.0 if options.tiny else 20.0):
+    with findings.piece("a base with all that watches it"):
+        findings.deadline.need(0.0 if options.tiny else 20.0)
         speed = _plain_speed(options)
         findings.note(f"The plain loop, a Trainer that nobody watches, trains {speed:,.0f} images/s.")
         plan = planned(options, options.work / "watched", *_overrides(options, speed, findings))
         began = time.perf_counter()
         carry_out(plan, in_processes=False)
         _phases(plan, speed, time.perf_counter() - began, findings)
-    with findings.piece("beside the CPU", 0.0 if options.tiny else 30.0):
+    with findings.piece("beside the CPU"):
+        findings.deadline.need(0.0 if options.tiny else 30.0)
         there = plan if options.tiny and plan is not None else _fast(options, options.device)
         _compare(records(there), records(_fast(options, "cpu")), options, findings)
 
@@ -105,8 +107,8 @@ def _phases(plan: Plan, speed: float, wall: float, findings: Findings) -> None:
     findings.row("A base with all that watches it", row)
     shape = base["config"]
     findings.note(
-        f"{shape['epochs']} epochs of {base['counts']['gradients_full'] // shape['epochs']:,} images, {len(names)} cells, "
-        f"{wall:.1f} s with the branchers. A trajectory is written to files and read from there."
+        f"{shape['epochs']} epochs of {base['counts']['gradients_full'] // shape['epochs']:,} images, {len(names)} "
+        f"cells, {wall:.1f} s with the branchers. A trajectory is written to files and read from there."
     )
     for record in records(plan):
         cost = record["cost"]

@@ -21,7 +21,7 @@ from harness.storage.store import Record, Store
 
 TOLERANCE = {"cpu": 1e-3, "cuda": 2e-2}
 """What a validation loss may differ by, as a share, by the device that the suite runs on: from a GPU that is only
-pretended, where sums may be taken in other blocks, or from the CPU, since a GPU rounds every step of training otherwise"""
+pretended, where sums may be taken in other blocks, or from the CPU, since a GPU rounds every step otherwise"""
 
 
 class Stopped(BaseException):
@@ -115,13 +115,13 @@ class JobChecks:
 
         Where the suite runs on a GPU, that is compared with the CPU. Numbers agree within `TOLERANCE`.
         """
-        other, here = ("cuda", pretended_gpu()) if DEVICE.type == "cpu" else ("cpu", contextlib.nullcontext())
-        base = replace(subject.base, config=replace(subject.base.config, device=other))
-        with here:
-            there = _run_first(replace(subject, base=base), stops=1)
+        on_cpu, config = DEVICE.type == "cpu", subject.base.config
+        other = replace(config, device="cuda") if on_cpu else replace(config, device="cpu")
+        with pretended_gpu() if on_cpu else contextlib.nullcontext():
+            there = _run_first(replace(subject, base=replace(subject.base, config=other)), stops=1)
         ours, theirs = (outcome.rows["val_loss"] for outcome in (_finished(subject), there))
         assert np.allclose(ours, theirs, rtol=TOLERANCE[DEVICE.type], equal_nan=True), breach(
-            Clause.REPLAYED, f"val_loss is {theirs.tolist()} on {other}, {ours.tolist()} on {DEVICE}"
+            Clause.REPLAYED, f"val_loss is {theirs.tolist()} on {other.device}, {ours.tolist()} on {DEVICE}"
         )
 
     def test_job_is_charged(self, subject: Subject) -> None:

@@ -161,7 +161,8 @@ def as_in_a_job(base: BaseConfig) -> Iterator[None]:
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark, cuda = torch.backends.cudnn.benchmark, torch.backends.cuda
-    fused = cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.cudnn_sdp_enabled()
+    asked = (cuda.flash_sdp_enabled, cuda.mem_efficient_sdp_enabled, cuda.cudnn_sdp_enabled)
+    fused = [bool(enabled()) for enabled in asked]  # type: ignore[no-untyped-call]
     torch.set_num_threads(1)
     set_determinism(base)
     try:

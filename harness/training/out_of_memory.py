@@ -14,8 +14,8 @@ REFUSALS = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
-"""in what is raised by torch's CPU allocator, by a GPU's driver, such as for pinned memory or a process's own, and by its
-libraries, none of which is torch's OutOfMemoryError"""
+"""in what is raised by torch's CPU allocator, by a GPU's driver, such as for pinned memory or a process's own, and by
+its libraries, none of which is torch's OutOfMemoryError"""
 
 
 class OutOfMemory(RuntimeError):

@@ -35,7 +35,7 @@ class _Done:
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         self._handed.append(event)
-        while self._handed and self._handed[0].query():
+        while self._handed and self._handed[0].query():  # type: ignore[no-untyped-call]
             self._handed.popleft()
             self.count += 1
 
