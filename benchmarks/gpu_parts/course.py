@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -66,13 +67,12 @@ Start = Callable[[str, Options, float, Path], Running]
 
 
 class PartProcess:
-    """A part in a process that is forked from a server with all libraries, which never touched a GPU."""
+    """A part in a process, which leads a session of its own with all that it starts."""
 
-    def __init__(self, letter: str, options: Options, seconds: float, path: Path) -> None:
-        context = multiprocessing.get_context(METHOD)
-        self._process = context.Process(target=run_part, args=(letter, options, seconds, path))  # type: ignore[attr-defined]
+    def __init__(self, process: BaseProcess) -> None:
+        self._process = process
         with on_its_own():
-            self._process.start()
+            process.start()
 
     def wait(self, seconds: float) -> bool:
         self._process.join(seconds)
@@ -95,6 +95,12 @@ class PartProcess:
         self._process.join()
 
 
+def start_part(letter: str, options: Options, seconds: float, path: Path) -> PartProcess:
+    """A part in a process that is forked from a server with all libraries, which never touched a GPU."""
+    context = multiprocessing.get_context(METHOD)
+    return PartProcess(context.Process(target=run_part, args=(letter, options, seconds, path)))  # type: ignore[attr-defined]
+
+
 def run_part(letter: str, options: Options, seconds: float, path: Path) -> None:
     """The work of a part's process. What it prints goes beside its findings."""
     os.setsid()
@@ -115,7 +121,7 @@ def run_part(letter: str, options: Options, seconds: float, path: Path) -> None:
 class Course:
     """One run of the script."""
 
-    def __init__(self, options: Options, start: Start = PartProcess, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, options: Options, start: Start = start_part, now: Callable[[], float] = time.monotonic) -> None:
         self.options = options
         self._start = start
         self._now = now
@@ -133,8 +139,8 @@ class Course:
 
     def run(self) -> int:
         """Run all parts that there is time for; the exit code."""
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
             lay_out_images(self.options)
             warm_up()
             for part in self.document.parts:
@@ -144,6 +150,7 @@ class Course:
             print(f"interrupted; what was finished is in {self.options.out / 'gpu.md'}", file=sys.stderr)
             return 130
         finally:
+            signal.signal(signal.SIGTERM, before)
             shutil.rmtree(self.options.work, ignore_errors=True)
         print(self.options.out / "gpu.md")
         return 0 if all(part.as_it_should_be for part in self.document.parts) else 1
