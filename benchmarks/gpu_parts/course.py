@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 from gpu_parts.findings import Deadline, Findings, Found, read
 from gpu_parts.options import Options, lay_out_images
 from gpu_parts.report import Document, Part
-from harness.running.engine.local import METHOD, on_its_own, warm_up
+from harness.running.engine.local import METHOD, on_its_own, run_alone
 
 
 class Kind(NamedTuple):
@@ -34,7 +34,7 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "m": Kind("The machine", "machine", 0.03),
+    "m": Kind("The machine", "machine", 0.05),
     "a": Kind("Methods held to the contract, resume, deterministic mode", "held", 0.27),
     "b": Kind("The loop", "loops", 0.28),
     "c": Kind("CMD where the weights are", "modes", 0.12),
@@ -64,6 +64,10 @@ class Running(Protocol):
 
 
 Start = Callable[[str, Options, float, Path], Running]
+
+
+def nothing() -> None:
+    """The work of a process that is only to show that the server is there that it is forked from."""
 
 
 class PartProcess:
@@ -142,7 +146,7 @@ class Course:
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             lay_out_images(self.options)
-            warm_up()
+            run_alone(nothing)
             for part in self.document.parts:
                 self._run(part)
                 print(f"{part.letter}. {part.title}: {part.status}, {part.seconds:.0f} s {part.message}", flush=True)
@@ -176,6 +180,7 @@ class Course:
             part.status, part.message = "ended", "it was interrupted"
             running.end()
             self._look(part, path, began)
+            self.document.write(self.options.out)
             raise
         if not ended:
             running.end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
+from gpu_parts.course import nothing
 from gpu_parts.findings import Findings
 from gpu_parts.machine import Utilisation
 from gpu_parts.options import Options
@@ -30,16 +31,12 @@ TINY = (Problem("test_resnet", 2, 2, 0.0),)
 
 def run(options: Options, findings: Findings) -> None:
     """Each model, one seed at a time and all at once."""
-    run_alone(_nothing)  # so that the server that jobs are forked from is there
+    run_alone(nothing)  # the server that jobs are forked from takes a while to be there
     findings.note("Seconds from handing over the first job to the end of the last, with the start of their processes.")
     for problem in TINY if options.tiny else FULL:
         with findings.piece(problem.model):
             findings.deadline.need(problem.seconds)
             _measure(problem, options, findings)
-
-
-def _nothing() -> None:
-    """The work of a process that has none."""
 
 
 def _measure(problem: Problem, options: Options, findings: Findings) -> None:

@@ -217,7 +217,7 @@ def one_row(findings):
 
 def run_pretended(monkeypatch, one, works):
     """A course whose parts are `works`: letter to seconds, exit code and what they find; the parts that were begun."""
-    monkeypatch.setattr(course, "warm_up", lambda: None)
+    monkeypatch.setattr(course, "run_alone", lambda task: None)
     monkeypatch.setattr(course, "lay_out_images", lambda given: None)
     clock, begun = Clock(), {}
 
@@ -282,7 +282,7 @@ def test_an_interrupt_keeps_what_was_found(monkeypatch, tmp_path, capsys):
         def wait(self, seconds):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(course, "warm_up", lambda: None)
+    monkeypatch.setattr(course, "run_alone", lambda task: None)
     monkeypatch.setattr(course, "lay_out_images", lambda given: None)
     clock, begun = Clock(), []
 

@@ -48,7 +48,7 @@ def test_the_server_that_jobs_are_forked_from_never_asks_for_the_gpu():
 
 @pytest.mark.long
 def test_compiled_training_keeps_weights_in_one_vector():
-    """In every step they are read and written where the vector lies, and the numbers are the uncompiled ones' nearly."""
+    """In every step they are read and written where the vector lies, and numbers are the uncompiled ones nearly."""
     ends = []
     for compiled in ("false", "true"):
         study = resolve(Request(("dataset=digits", "method=base", "fast=true", f"compile={compiled}")), "a test")
