@@ -129,7 +129,7 @@ class Course:
         self.options = options
         self._start = start
         self._now = now
-        self._deadline = Deadline(60 * options.minutes, now)
+        self._deadline = Deadline(60 * options.minutes - PATIENCE_SECONDS, now)
         letters = [letter for letter in KINDS if letter == "m" or letter in options.parts]
         facts: dict[str, Any] = {
             "command": shlex.join(["python", *sys.argv]),

@@ -6,7 +6,7 @@ import cmd_speed
 import pytest
 import torch
 import train_overhead
-from gpu_parts import loops, machine, modes, suite
+from gpu_parts import held, loops, machine, modes, suite
 from gpu_parts.findings import Deadline, Findings, read
 from gpu_parts.options import Options, lay_out_images
 
@@ -111,3 +111,20 @@ def test_utilisation_is_not_available_without_the_program(monkeypatch):
     with machine.Utilisation() as utilisation:
         pass
     assert utilisation.mean is None
+
+
+def test_processes_are_forked_before_anything_asks_for_the_gpu(tmp_path, monkeypatch):
+    """After that they could not use it; planning a job asks."""
+    asked, forked = [], []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: asked.append("planning") or True)
+    monkeypatch.setattr(held, "_in_a_process", lambda root, kills: forked.append(list(asked)) or 0)
+
+    def planned():
+        held.torch.cuda.is_available()
+        raise RuntimeError("planned")
+
+    monkeypatch.setattr(held, "_subject", planned)
+    with pytest.raises(RuntimeError, match="planned"):
+        held._killed(Options(1.0, tmp_path, "cuda", True, "a", None), Findings(tmp_path / "a.jsonl", Deadline(SECONDS)))
+    assert forked == [[], [], []]
+    assert asked == ["planning"]

@@ -260,21 +260,21 @@ def test_a_part_is_ended_at_its_share_of_the_time_and_the_rest_goes_on(monkeypat
     assert parts["a"]["status"] == "ended"
     assert begun["a"].ended
     assert parts["a"]["found"]["tables"]["Figures"]
-    # of 599 s, after the machine's 1 s, by the shares of a, b and c
-    assert parts["a"]["limit"] == pytest.approx(599 * 0.27 / 0.67)
+    # of 10 minutes, less 1 s for the machine and 3 s for ending what must be ended, by the shares of a, b and c
+    assert parts["a"]["limit"] == pytest.approx(596 * 0.27 / 0.67)
     assert parts["a"]["seconds"] == pytest.approx(parts["a"]["limit"], abs=0.5)
     assert [parts[letter]["status"] for letter in "bc"] == ["done", "done"]
 
 
 def test_no_part_is_begun_when_the_time_is_up(monkeypatch, tmp_path):
-    one = chosen(tmp_path, minutes=0.2)
+    one = chosen(tmp_path, minutes=0.25)
     works = {letter: (1e6, 0, one_row) for letter in "mabc"}
     code, parts, begun = run_pretended(monkeypatch, one, works)
     assert code == 0
     assert parts["c"]["status"] == "left out"
     assert parts["c"]["message"] == "the time was up"
     assert "c" not in begun
-    assert sum(part["seconds"] for part in parts.values()) <= 12 + 0.5
+    assert sum(part["seconds"] for part in parts.values()) <= 15
 
 
 def test_an_interrupt_keeps_what_was_found(monkeypatch, tmp_path, capsys):
