@@ -22,6 +22,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import cycle
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,14 +38,31 @@ CPU = torch.device("cpu")
 PIECE = 1 << 20
 
 
-def best(work: Callable[[], object], rounds: int) -> float:
-    """Seconds of the fastest of `rounds`."""
+def best(work: Callable[[], object], rounds: int, device: torch.device = CPU) -> float:
+    """Seconds of the fastest of `rounds`, to the end of what it has a device do."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     seconds = []
     for _ in range(rounds):
+        wait()
         start = time.perf_counter()
         work()
+        wait()
         seconds.append(time.perf_counter() - start)
     return min(seconds)
+
+
+class Allocated:
+    """Peak memory that torch has allocated on a GPU while the block runs, over what it was before, in MiB."""
+
+    def __enter__(self) -> Allocated:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        self._before = torch.cuda.memory_allocated()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        torch.cuda.synchronize()
+        self.extra = (torch.cuda.max_memory_allocated() - self._before) / 2**20
 
 
 class Resident:
@@ -86,14 +104,17 @@ class Motion:
         self.drivers_TM = torch.randn(T, modes, generator=draw).cumsum(0)
 
     def fill(self, t: int, theta_N: Tensor) -> None:
-        """Write w(t); every piece is drawn from its own seed, so that its offsets are the same for every t."""
+        """Write w(t); every piece is drawn from its own seed, so that its offsets are the same for every t. What a
+        device draws is its own."""
+        device = theta_N.device
+        drivers_M = self.drivers_TM[t - 1].to(device)
         for start in range(0, self.N, PIECE):
             out = theta_N[start : start + PIECE]
-            fixed = torch.Generator().manual_seed(start)
-            driver = torch.randint(self.drivers_TM.shape[1], (len(out),), generator=fixed, dtype=torch.int32)
-            offset, gain = torch.randn(2, len(out), generator=fixed)
-            noise = torch.randn(len(out), generator=torch.Generator().manual_seed(start * self.T + t))
-            out.copy_(offset + 1e-2 * gain * self.drivers_TM[t - 1].index_select(0, driver) + 3e-3 * noise)
+            fixed, own = (torch.Generator(device).manual_seed(seed) for seed in (start, start * self.T + t))
+            driver = torch.randint(len(drivers_M), (len(out),), generator=fixed, dtype=torch.int32, device=device)
+            offset, gain = torch.randn(2, len(out), generator=fixed, device=device)
+            noise = torch.randn(len(out), generator=own, device=device)
+            out.copy_(offset + 1e-2 * gain * drivers_M.index_select(0, driver) + 3e-3 * noise)
 
 
 def read_once(trajectory: Trajectory) -> None:
@@ -103,36 +124,75 @@ def read_once(trajectory: Trajectory) -> None:
             row_B.sum()
 
 
+class PostHoc(NamedTuple):
+    """What post-hoc CMD costs, in seconds and MiB."""
+
+    read: float
+    """the trajectory, once"""
+    whole: float
+    clustering: float
+    extra: float
+    """peak memory beside the trajectory"""
+
+    @property
+    def rest(self) -> float:
+        """All but clustering, which does not grow with the number of weights."""
+        return self.whole - self.clustering
+
+
+class Online(NamedTuple):
+    """What online CMD costs, in seconds and bytes."""
+
+    copy: float
+    """of one snapshot"""
+    update: float
+    bytes_per_weight: float
+
+
+def posthoc_cost(
+    trajectory: Trajectory, modes: int, samples: int, rounds: int, device: torch.device = CPU
+) -> tuple[CMD, PostHoc]:
+    """The decomposition, and what it costs where the trajectory lies."""
+    # first, while no memory that an earlier fit has freed can be used again
+    with Allocated() if device.type == "cuda" else Resident() as memory:
+        cmd = CMD.fit(trajectory, modes, samples)
+    read = best(lambda: read_once(trajectory), rounds, device)
+    whole = best(lambda: CMD.fit(trajectory, modes, samples), rounds, device)
+    x_TK = cmd.references_TM[:, torch.randint(cmd.references_TM.shape[1], (samples,))]
+    x_TK = (x_TK + torch.randn(x_TK.shape) * x_TK.std(0)).to(device)
+    clustering = best(lambda: find_modes(x_TK, modes), rounds, device)
+    return cmd, PostHoc(read, whole, clustering, memory.extra)
+
+
+def online_cost(cmd: CMD, snapshots: list[Tensor], rounds: int, device: torch.device = CPU) -> Online:
+    """Of one update; copies and updates take the snapshots in turn, as they come in training."""
+    online, copy_N = OnlineFit.start(cmd, device), torch.empty_like(snapshots[0])
+    turns = cycle(snapshots)
+    copy = best(lambda: copy_N.copy_(next(turns)), 5 * rounds, device)
+    update = best(lambda: online.update(next(turns)), 5 * rounds, device)
+    held = sum(t.numel() * t.element_size() for t in (online.wbar_N, online.C_N, online.mode_N))
+    return Online(copy, update, held / len(copy_N))
+
+
 def measure(trajectory: Trajectory, modes: int, samples: int, rounds: int) -> CMD:
     """Print the post-hoc figures; the decomposition."""
-    # first, while no memory that an earlier fit has freed can be used again
-    with Resident() as memory:
-        cmd = CMD.fit(trajectory, modes, samples)
-    read = best(lambda: read_once(trajectory), rounds)
-    whole = best(lambda: CMD.fit(trajectory, modes, samples), rounds)
-    x_TK = cmd.references_TM[:, torch.randint(cmd.references_TM.shape[1], (samples,))]
-    x_TK = x_TK + torch.randn(x_TK.shape) * x_TK.std(0)
-    clustering = best(lambda: find_modes(x_TK, modes), rounds)
-    rest = whole - clustering
-    print(f"read the trajectory once        {read:9.3f} s")
-    print(f"post-hoc CMD                    {whole:9.3f} s   {whole / read:6.1f} x reading")
-    print(f"  clustering {samples:6d} weights     {clustering:9.3f} s")
-    print(f"  without clustering            {rest:9.3f} s   {rest / read:6.1f} x reading")
-    N = len(cmd.a_N)
-    print(f"peak extra memory               {memory.extra:9.0f} MiB, of which results {13 * N / 2**20:.0f} MiB")
+    cmd, cost = posthoc_cost(trajectory, modes, samples, rounds)
+    print(f"read the trajectory once        {cost.read:9.3f} s")
+    print(f"post-hoc CMD                    {cost.whole:9.3f} s   {cost.whole / cost.read:6.1f} x reading")
+    print(f"  clustering {samples:6d} weights     {cost.clustering:9.3f} s")
+    print(f"  without clustering            {cost.rest:9.3f} s   {cost.rest / cost.read:6.1f} x reading")
+    print(
+        f"peak extra memory               {cost.extra:9.0f} MiB, of which results {13 * len(cmd.a_N) / 2**20:.0f} MiB"
+    )
     return cmd
 
 
 def measure_online(cmd: CMD, snapshots: list[Tensor], rounds: int) -> None:
-    """Print the figures of one update; copies and updates take the snapshots in turn, as they come in training."""
-    online, copy_N = OnlineFit.start(cmd, CPU), torch.empty_like(snapshots[0])
-    turns = cycle(snapshots)
-    copy = best(lambda: copy_N.copy_(next(turns)), 5 * rounds)
-    update = best(lambda: online.update(next(turns)), 5 * rounds)
-    held = sum(t.numel() * t.element_size() for t in (online.wbar_N, online.C_N, online.mode_N))
-    print(f"copy one snapshot               {1e3 * copy:9.2f} ms")
-    print(f"online update                   {1e3 * update:9.2f} ms  {update / copy:6.1f} x copying")
-    print(f"online state                    {held / len(copy_N):9.1f} bytes per weight")
+    """Print the figures of one update."""
+    cost = online_cost(cmd, snapshots, rounds)
+    print(f"copy one snapshot               {1e3 * cost.copy:9.2f} ms")
+    print(f"online update                   {1e3 * cost.update:9.2f} ms  {cost.update / cost.copy:6.1f} x copying")
+    print(f"online state                    {cost.bytes_per_weight:9.1f} bytes per weight")
 
 
 def in_memory(N: int, T: int, modes: int, samples: int, rounds: int) -> None:

@@ -13,6 +13,7 @@ are random pixels in Fashion-MNIST's files: content does not change the cost of 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import statistics
 import struct
@@ -23,8 +24,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
+from torch.nn.functional import cross_entropy, interpolate
+from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
 from harness.config import BaseConfig
@@ -58,27 +59,34 @@ def write_idx(folder: Path, images: ImageSet) -> None:
 
 
 class Loop:
-    """A model and its optimizer in a loop as one writes it without a harness."""
+    """A model and its optimizer in a loop as one writes it without a harness, in the precision that a base asks for."""
 
     def __init__(self, base: BaseConfig, device: torch.device, memory_format: torch.memory_format) -> None:
         model = build_model(base.model, base.dataset, 0).to(device)
         self.model = model.to(memory_format=memory_format)  # type: ignore[call-overload]
+        self.forward = torch.compile(self.model) if base.compile else self.model
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9)
         self.device = device
+        self.bfloat16 = base.precision == "bfloat16"
 
     def train(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         self.model.train()
         for x, y in batches:
             x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
             self.optimizer.zero_grad()
-            cross_entropy(self.model(x), y).backward()
+            with torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else contextlib.nullcontext():
+                loss = cross_entropy(self.forward(x), y)
+            loss.backward()
             self.optimizer.step()
 
 
 def minimal(base: BaseConfig, images: ImageSet, device: torch.device) -> Epoch:
-    """Tensors in memory, channels last."""
+    """Tensors in memory, already of the size that is trained on, channels last."""
     loop = Loop(base, device, torch.channels_last)
-    pixels, labels, batch = images.images_B.to(device), images.labels_B.to(device), base.batch_size
+    pixels, labels, batch = images.images_B, images.labels_B.to(device), base.batch_size
+    if images.enlarge is not None:
+        pixels = interpolate(pixels.float(), (images.enlarge, images.enlarge), mode="bilinear").to(torch.uint8)
+    pixels = pixels.to(device)
     mean, std = images.mean[0], images.std[0]
 
     def batches() -> Iterable[tuple[Tensor, Tensor]]:
@@ -91,17 +99,19 @@ def minimal(base: BaseConfig, images: ImageSet, device: torch.device) -> Epoch:
     return lambda: loop.train(batches())
 
 
-def usual(base: BaseConfig, folder: Path, device: torch.device, workers: int) -> Epoch:
-    """torchvision's data set, transforms and DataLoader."""
+def usual(base: BaseConfig, folder: Path, device: torch.device, workers: int, images: int) -> Epoch:
+    """torchvision's data set, the first so many images of it, transforms and DataLoader."""
+    size = base.dataset.image_size
     steps = [
-        transforms.RandomCrop(28, PADDING),
+        *([transforms.Resize(size)] if size != base.dataset.size else []),
+        transforms.RandomCrop(size, PADDING),
         transforms.RandomHorizontalFlip(),
         transforms.ToTensor(),
         transforms.Normalize(tuple(base.dataset.mean), tuple(base.dataset.std)),
     ]
-    images = datasets.FashionMNIST(str(folder), train=True, transform=transforms.Compose(steps))
+    files = datasets.FashionMNIST(str(folder), train=True, transform=transforms.Compose(steps))
     loader = DataLoader(
-        images,
+        Subset(files, range(images)),
         base.batch_size,
         shuffle=True,
         drop_last=True,
@@ -114,11 +124,35 @@ def usual(base: BaseConfig, folder: Path, device: torch.device, workers: int) ->
 
 
 def seconds(epoch: Epoch, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     began = time.perf_counter()
     epoch()
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - began
+
+
+def in_turns(
+    contenders: dict[str, Epoch], device: torch.device, rounds: int, go_on: Callable[[], bool] = lambda: True
+) -> dict[str, list[float]]:
+    """Seconds of an epoch of each contender in each round, which take turns; at least one round, and no more than those
+    before which `go_on` holds. An epoch before them warms up."""
+    times: dict[str, list[float]] = {contender: [] for contender in contenders}
+    for round_ in range(rounds + 1):
+        if round_ > 1 and not go_on():
+            break
+        for contender, epoch in contenders.items():
+            taken = seconds(epoch, device)
+            if round_ > 0:
+                times[contender].append(taken)
+    return times
+
+
+def ratio(times: dict[str, list[float]], ours: str, theirs: str) -> tuple[float, float]:
+    """How many times as fast one contender is as another: of the medians, and the median of those within a round."""
+    of_medians = statistics.median(times[theirs]) / statistics.median(times[ours])
+    return of_medians, statistics.median(b / a for a, b in zip(times[ours], times[theirs], strict=True))
 
 
 def compare(name: str, arguments: argparse.Namespace) -> None:
@@ -130,21 +164,17 @@ def compare(name: str, arguments: argparse.Namespace) -> None:
     images = synthetic(base, arguments.images)
     plain, augmented = images.to(device), dataclasses.replace(images, crop_padding=PADDING, flip=True).to(device)
     other = dataclasses.replace(base, memory_format="contiguous")
+    by_hand = dataclasses.replace(base, precision="float32", compile=False)
     with tempfile.TemporaryDirectory() as folder:
         write_idx(Path(folder), images)
         contenders: dict[str, Epoch] = {
-            "minimal": minimal(base, images, device),
+            "minimal": minimal(by_hand, images, device),
             "harness": Trainer(base, plain, device).train_epoch,
-            "DataLoader": usual(base, Path(folder), device, arguments.loader_workers),
+            "DataLoader": usual(by_hand, Path(folder), device, arguments.loader_workers, arguments.images),
             "harness, augmented": Trainer(base, augmented, device).train_epoch,
             "harness, contiguous": Trainer(other, plain, device).train_epoch,
         }
-        times: dict[str, list[float]] = {contender: [] for contender in contenders}
-        for round_ in range(arguments.rounds + 1):
-            for contender, epoch in contenders.items():
-                taken = seconds(epoch, device)
-                if round_ > 0:  # the first warms up
-                    times[contender].append(taken)
+        times = in_turns(contenders, device, arguments.rounds)
     trained = arguments.images // base.batch_size * base.batch_size
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {arguments.threads} threads"
     print(f"{name}, {where}, batch {base.batch_size}, {arguments.rounds} rounds {' '.join(arguments.harness)}".rstrip())
@@ -156,9 +186,8 @@ def compare(name: str, arguments: argparse.Namespace) -> None:
         ("channels last against contiguous", "harness", "harness, contiguous"),
     )
     for label, ours, theirs in pairs:
-        ratio = statistics.median(times[theirs]) / statistics.median(times[ours])
-        paired = statistics.median(b / a for a, b in zip(times[ours], times[theirs], strict=True))
-        print(f"  {label:34s} {ratio:.2f}   within a round {paired:.2f}", flush=True)
+        of_medians, paired = ratio(times, ours, theirs)
+        print(f"  {label:34s} {of_medians:.2f}   within a round {paired:.2f}", flush=True)
 
 
 def main() -> None:

@@ -13,18 +13,14 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-import time
-from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 
+from here_engine import HereEngine, Stopwatch
 from rich.console import Console
 
 from harness.planning.compose import Request
 from harness.planning.plan import make_plan
 from harness.planning.resolve import resolve
-from harness.running.events import Event, JobEnded
-from harness.running.jobs import Job, run_job
 from harness.storage.store import Store
 from harness.tune.command import make_searches, tunable
 from harness.tune.display import TuneDisplay
@@ -40,49 +36,6 @@ DEFAULTS = (
     "tune.parameters=[modes,warmup]",
     "tracker=none",
 )
-
-
-class Stopwatch:
-    """Seconds since it was made: by the wall clock, and of this process on all cores."""
-
-    def __init__(self) -> None:
-        self._since = time.perf_counter(), time.process_time()
-
-    def read(self) -> tuple[float, float]:
-        return time.perf_counter() - self._since[0], time.process_time() - self._since[1]
-
-
-class HereEngine:
-    """Runs a job in this process when it is asked for events; `training` is what the last base took."""
-
-    slots = 1
-
-    def __init__(self) -> None:
-        self._waiting: deque[Job] = deque()
-        self.training = (0.0, 0.0)
-
-    @property
-    def free(self) -> int:
-        return self.slots - len(self._waiting)
-
-    @property
-    def busy(self) -> bool:
-        return bool(self._waiting)
-
-    def submit(self, job: Job) -> None:
-        self._waiting.append(job)
-
-    def events(self, timeout: float) -> Iterator[tuple[Job, Event]]:
-        job, told = self._waiting.popleft(), []
-        watch = Stopwatch()
-        run_job(job, told.append)
-        if job.kind == "train":
-            self.training = watch.read()
-        yield from ((job, event) for event in told)
-        yield job, JobEnded()
-
-    def stop(self) -> None:
-        self._waiting.clear()
 
 
 def ignore(*_: object) -> None:

@@ -9,8 +9,9 @@ with `config_dirs = [Path("folder")]` where the preset and its module lie outsid
 command's --config-dir. The class has the checks of its method's kind only. The method runs with its preset's `fast`
 values on a tiny base (test_resnet on digits, 6 epochs of 3 batches), which is trained once per process. A failure
 quotes the clause that is broken. Runs on the CPU with one thread, the job once more on a GPU that is only pretended
-(`pretended_gpu.py`), and needs pytest, which is a development dependency (`traindyn[dev]`) that the rest of the package
-does without.
+(`pretended_gpu.py`); with TRAINDYN_CONFORMANCE_DEVICE=cuda in the environment all of it on a GPU, and the job once more
+on the CPU. It needs pytest, which is a development dependency (`traindyn[dev]`) that the rest of the package does
+without.
 """
 
 from __future__ import annotations

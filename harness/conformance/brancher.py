@@ -21,7 +21,7 @@ from harness.conformance.clauses import (
     table_bits,
 )
 from harness.conformance.shown_again import Declared
-from harness.conformance.tiny import CPU, Subject, recorded
+from harness.conformance.tiny import DEVICE, Subject, recorded
 from harness.method import Brancher, Proposal, Trajectory
 from harness.snapshots import MemoryTrajectory
 from harness.storage.paths import restart_path
@@ -49,7 +49,7 @@ class Branching:
                 self.trainer.train_epoch()
         self.last = branch.prefix + branch.epochs
         declared = Declared(trajectory.window(*subject.needs), subject.needs)
-        self.session = BranchSession(self.trainer, branch, declared, Clock(CPU), method.gradient_space)
+        self.session = BranchSession(self.trainer, branch, declared, Clock(DEVICE), method.gradient_space)
 
     def train(self, after: Callable[[], None]) -> None:
         """Begin and train to the end; `after` is called after every epoch."""

@@ -139,7 +139,9 @@ def overwrite(proposal: Proposal | None) -> None:
 
 
 def _global_randomness() -> bytes:
-    return pickle.dumps((torch.get_rng_state().numpy(), np.random.get_state(), random.getstate()))
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    there = [state.numpy() for state in torch.cuda.get_rng_state_all()] if used else []
+    return pickle.dumps((torch.get_rng_state().numpy(), there, np.random.get_state(), random.getstate()))
 
 
 @contextlib.contextmanager

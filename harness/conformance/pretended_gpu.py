@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -21,6 +22,9 @@ CPU = torch.device("cpu")
 THERE = torch.device("cuda", 0)
 INSIDE = torch.device("meta")
 """the device that torch's own code takes the tensors for: one without streams"""
+
+MEMORY = 1 << 30
+"""bytes that it has"""
 
 aten = torch.ops.aten
 LAYOUT: dict[Any, Callable[..., Any]] = {
@@ -172,7 +176,15 @@ def pretended_gpu() -> Iterator[None]:
         "device_count": lambda: 1,
         "synchronize": lambda device=None: None,
         "get_device_name": lambda device=None: "pretended GPU",
+        "get_device_properties": lambda device=None: SimpleNamespace(
+            name="pretended GPU", total_memory=MEMORY, major=9, minor=0
+        ),
+        "is_bf16_supported": lambda including_emulation=True: True,
         "max_memory_allocated": lambda device=None: 0,
+        "memory_allocated": lambda device=None: 0,
+        "mem_get_info": lambda device=None: (MEMORY, MEMORY),
+        "reset_peak_memory_stats": lambda device=None: None,
+        "empty_cache": lambda: None,
         "get_rng_state": lambda device=None: torch.get_rng_state(),
         "set_rng_state": lambda state, device=None: None,
         "Event": event,

@@ -1,9 +1,13 @@
-"""The tiny base that the conformance suite runs methods on, recorded once per process."""
+"""The tiny base that the conformance suite runs methods on, recorded once per process.
+
+It lies on the CPU, or on the device that the environment names in TRAINDYN_CONFORMANCE_DEVICE.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -31,13 +35,13 @@ from harness.storage.trajectory import StoredTrajectory, read_snapshot
 from harness.training.loop import Trainer, set_determinism
 from harness.validation import ConfigError, nearest
 
-CPU = torch.device("cpu")
+DEVICE = torch.device(os.environ.get("TRAINDYN_CONFORMANCE_DEVICE", "cpu"))
 TINY = (
     "model=[test_resnet]",
     "dataset=[digits]",
     "optimizer=[sgd_momentum_schedule]",
     "fast=true",
-    "device=cpu",
+    f"device={DEVICE.type}",
     "engine.threads=1",
     "tracker=none",
     "save=final",
@@ -102,7 +106,7 @@ class Subject:
             trajectory=trajectory.window(*self.needs),
             epochs=self.epochs,
             steps_per_epoch=tiny.steps_per_epoch,
-            device=CPU,
+            device=DEVICE,
             rng=lambda purpose: generator(self.base.config.seed, f"method/{purpose}"),
         )
 
@@ -156,7 +160,9 @@ def as_in_a_job(base: BaseConfig) -> Iterator[None]:
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark = torch.backends.cudnn.benchmark
+    benchmark, cuda = torch.backends.cudnn.benchmark, torch.backends.cuda
+    asked = (cuda.flash_sdp_enabled, cuda.mem_efficient_sdp_enabled, cuda.cudnn_sdp_enabled)
+    fused = [bool(enabled()) for enabled in asked]  # type: ignore[no-untyped-call]
     torch.set_num_threads(1)
     set_determinism(base)
     try:
@@ -166,6 +172,10 @@ def as_in_a_job(base: BaseConfig) -> Iterator[None]:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.backends.cudnn.benchmark = benchmark
+        for enable, before in zip(
+            (cuda.enable_flash_sdp, cuda.enable_mem_efficient_sdp, cuda.enable_cudnn_sdp), fused, strict=True
+        ):
+            enable(before)
 
 
 def quiet(event: Event) -> None:
@@ -187,7 +197,7 @@ class Recorded:
 
     @cached_property
     def images(self) -> Images:
-        return load_split(self.base.config.dataset, "train")
+        return load_split(self.base.config.dataset, "train").to(DEVICE)
 
     @cached_property
     def layout(self) -> Layout:
@@ -199,13 +209,13 @@ class Recorded:
 
     def trainer(self) -> Trainer:
         """The base at its initial state."""
-        return Trainer(self.base.config, self.images, CPU)
+        return Trainer(self.base.config, self.images, DEVICE)
 
     def trajectory(self, folder: Path | None = None) -> StoredTrajectory:
-        return StoredTrajectory(folder or self.folder / "trajectory", CPU)
+        return StoredTrajectory(folder or self.folder / "trajectory", DEVICE)
 
     def snapshot(self, t: int) -> Snapshot:
-        return read_snapshot(self.folder / "trajectory", t, CPU)
+        return read_snapshot(self.folder / "trajectory", t, DEVICE)
 
 
 @cache

@@ -231,6 +231,9 @@ class StreamedImages:
             device=self.device,
         )
         for images_B, labels_B in loader:
+            for tensor in (images_B, labels_B) if images_B.is_cuda else ():
+                # copied on a stream of the loader's: its memory is not to be written to while training still reads it
+                tensor.record_stream(torch.cuda.current_stream(self.device))
             yield images_B.contiguous(memory_format=memory_format), labels_B
 
     def batches(

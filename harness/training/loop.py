@@ -34,14 +34,20 @@ class Diverged(Exception):
 def set_determinism(base: BaseConfig) -> None:
     """Process-wide switches that a base's numbers depend on; before the device is first used.
 
-    Deterministic: on a GPU only kernels that repeat to the last bit, and cuDNN's first choice instead of the fastest
-    that it finds by trying. float32 is float32 in convolutions and matrix products alike, not TF32.
+    Deterministic: on a GPU only kernels that repeat to the last bit, as far as there are such (`told_kernels` names the
+    operations that have none), and cuDNN's first choice instead of the fastest that it finds by trying. Attention is
+    taken apart into products and a softmax there: where operations without such kernels are let pass, torch takes
+    gradients of fused attention that do not repeat. float32 is float32 in convolutions and products, not TF32.
     """
     if base.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for, to repeat itself
     torch.use_deterministic_algorithms(base.deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not base.deterministic
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    fused = not (base.deterministic and base.device == "cuda")
+    torch.backends.cuda.enable_flash_sdp(fused)
+    torch.backends.cuda.enable_mem_efficient_sdp(fused)
+    torch.backends.cuda.enable_cudnn_sdp(fused)
 
 
 class Trainer:

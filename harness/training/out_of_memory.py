@@ -7,8 +7,15 @@ from collections.abc import Iterator
 
 import torch
 
-CPU_REFUSAL = "can't allocate memory"
-"""in what torch's CPU allocator raises"""
+REFUSALS = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUDA ran out of memory outside PyTorch's allocator",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""in what is raised by torch's CPU allocator, by a GPU's driver, such as for pinned memory or a process's own, and by
+its libraries, none of which is torch's OutOfMemoryError"""
 
 
 class OutOfMemory(RuntimeError):
@@ -21,7 +28,7 @@ def bounded_by(key: str, batch_size: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and CPU_REFUSAL not in str(error):
+        if not isinstance(error, torch.OutOfMemoryError) and not any(said in str(error) for said in REFUSALS):
             raise
         raise OutOfMemory(
             f"out of memory at {key}={batch_size}: set a smaller {key}, precision=bfloat16 on a GPU, "

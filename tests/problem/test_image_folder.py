@@ -297,3 +297,29 @@ def test_names_that_are_no_utf8_are_read_and_shown_with_their_bytes(config, tmp_
 def test_random_crops_of_images_in_memory_are_refused(value, message):
     with pytest.raises(ConfigError, match=r"dataset\.digits\.crop_scale " + message):
         check_sizes(replace(preset("digits"), crop_scale=value))
+
+
+class StreamedTensor:
+    """A tensor of a GPU that was copied on a stream of the loader's."""
+
+    is_cuda = True
+
+    def __init__(self):
+        self.streams = []
+
+    def record_stream(self, stream):
+        self.streams.append(stream)
+
+    def contiguous(self, memory_format):
+        assert self.streams == ["of training"]  # before anything reads it
+        return self
+
+
+def test_batches_copied_on_another_stream_are_kept_until_training_has_read_them(config, monkeypatch):
+    """Their memory belongs to that stream, which could write the next batch into it."""
+    batch = StreamedTensor(), StreamedTensor()
+    monkeypatch.setattr(image_folder, "PrefetchLoader", lambda *given, **more: [batch])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "of training")
+    images = load_split(config, "train").to("cuda")
+    assert list(images.batches(4)) == [batch]
+    assert batch[1].streams == ["of training"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -16,7 +16,14 @@ PACKAGES = ("torch", "timm", "numpy", "scipy", "schedulefree", "traindyn")
 
 @cache
 def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"  # as this project itself where it is run from its folder
 
 
 def machine() -> dict[str, Any]:

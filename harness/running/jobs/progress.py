@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 
 import torch
@@ -14,12 +15,33 @@ from harness.running.events import BatchesDone, Tell
 
 TELL_SECONDS = 1.0
 """between two words of a job"""
-FIRST = 2
-"""batches after which a job first says how fast it is: the first one takes longer than others"""
+
+
+class _Done:
+    """How many batches a device has done, of those that were handed to it.
+
+    A GPU is far behind the loop that fills its queue, so it is asked by events, and never waited for.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._handed: deque[torch.cuda.Event] = deque()
+
+    def hand(self, device: torch.device) -> None:
+        """All work of another batch is on its way to the device."""
+        if device.type != "cuda":
+            self.count += 1
+            return
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        self._handed.append(event)
+        while self._handed and self._handed[0].query():  # type: ignore[no-untyped-call]
+            self._handed.popleft()
+            self.count += 1
 
 
 class CountedImages(Images):
-    """Images as they are, whose training batches are told; a batch is done when the next one is asked for.
+    """Images as they are, whose training batches are told; a batch is handed over when the next one is asked for.
 
     `before`: epochs of the run's clock that are not the job's own.
     """
@@ -59,14 +81,17 @@ class CountedImages(Images):
         memory_format: torch.memory_format = torch.contiguous_format,
         limit: int | None = None,
     ) -> Iterator[Batch]:
-        of, first_done = self.steps(batch_size, limit), 0.0
+        of, done = self.steps(batch_size, limit), _Done()
+        first: tuple[int, float] | None = None  # how many were done, and when: the first one takes longer than others
         batches = self._images.train_batches(batch_size, seed, epoch, augment, memory_format, limit)
-        for done, batch in enumerate(batches):
+        for batch in batches:
             now = time.monotonic()
-            if done == 1:
-                first_done = now
-            if done >= FIRST and (self._told is None or now - self._told >= TELL_SECONDS):
+            if first is None and done.count > 0:
+                first = done.count, now
+            due = self._told is None or now - self._told >= TELL_SECONDS
+            if due and first is not None and done.count > first[0]:
                 self._told = now
-                seconds = max(now - first_done, 1e-9) / (done - 1)
-                self._tell(BatchesDone(epoch + 1 - self._before, done, of, batch_size / seconds, of * seconds))
+                seconds = max(now - first[1], 1e-9) / (done.count - first[0])
+                self._tell(BatchesDone(epoch + 1 - self._before, done.count, of, batch_size / seconds, of * seconds))
             yield batch
+            done.hand(batch.images_B.device)

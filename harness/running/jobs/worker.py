@@ -48,6 +48,7 @@ from harness.tracking import tracks
 from harness.tracking.runs import cell_info
 from harness.training.clock import Clock, Load, peak_memory_bytes
 from harness.training.evaluate import Evaluator
+from harness.training.kernels import told_kernels
 from harness.training.loop import set_determinism
 from harness.training.out_of_memory import bounded_by
 
@@ -124,6 +125,10 @@ class Worker(ABC):
     def run(self) -> None:
         """Do the job alone in its folder; what goes wrong with it as a whole is recorded for its open cells."""
         set_determinism(self.base)
+        with told_kernels(self.say):
+            self._run()
+
+    def _run(self) -> None:
         leases = self.store.leases
         lease = leases.wait(self.lease_name, leave) if self.job.waits else leases.take(self.lease_name, leave)
         if lease is None:
