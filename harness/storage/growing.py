@@ -16,7 +16,7 @@ from harness.storage.files import CorruptFile
 from harness.storage.inside import open_append, open_read, remove
 from harness.validation import reason
 
-MOST_BYTES = 1 << 30
+MOST_BYTES = 1 << 32
 Mark = dict[str, Any]
 """How far a state's own part of the file goes, `bytes`, and its `sha256`."""
 
