@@ -6,7 +6,7 @@ users run them, on folders with records of their own: a matrix of digits whose n
     python benchmarks/growth.py [only=bundle,pairs,search,cells,methods] [cells=300,900,2700] [methods=25,100,400]
 
 - bundle: one write of a run's restart bundle with 8 methods after so many epochs, and what it adds to the disk
-- pairs: intervals of so many pairs of a method and its control, 3 seeds each
+- pairs: the interval of a comparison of so many pairs of a method and its control
 - search: figures of a search of so many trials, and again where none is new
 - cells: `run` with nothing left, `load_frame` from records, `report` with figures, the same again, `publish` into CSV
   files, and the same again, for so many cells of 200 epochs and 10,000 test images
@@ -40,7 +40,6 @@ from harness.planning.compose import Request
 from harness.planning.methods import method_config
 from harness.planning.plan import make_plan
 from harness.planning.resolve import resolve
-from harness.report.stats.comparisons import comparisons
 from harness.storage.files import write_json
 from harness.storage.store import Store
 from harness.storage.views import write_joined
@@ -126,28 +125,16 @@ def bundle() -> None:
 
 
 def pairs() -> None:
-    """Comparisons of as many methods as make so many pairs, each with its control, on one base."""
-    import pandas as pd
+    """Intervals of one comparison of so many pairs."""
+    from harness.report.stats.paired import interval
 
-    from harness.results.frame import gather
-
-    growth = Growth(PAIRS, "pairs")
+    growth, rng = Growth(PAIRS, "pairs"), np.random.default_rng(0)
     for count in PAIRS:
-        with tempfile.TemporaryDirectory() as folder:
-            store = synthetic(Path(folder), count + 1, images=0)
-            frame = gather(store, read(store)).frame
-            assert isinstance(frame, pd.DataFrame)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            seconds = measured(lambda frame=frame: comparisons(frame))
-            more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
-            growth.add(count, "intervals", **seconds, **{"MB more": more / 1024})
+        values, peak = rng.normal(size=count), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        seconds = measured(lambda values=values: interval(values))
+        more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
+        growth.add(count, "interval", **seconds, **{"MB more": more / 1024})
     growth.close()
-
-
-def read(store: Store) -> dict[str, Any]:
-    from harness.storage.views import read_plan
-
-    return read_plan(store.root, "synthetic")
 
 
 def synthetic(root: Path, methods: int, images: int) -> Store:
@@ -155,7 +142,7 @@ def synthetic(root: Path, methods: int, images: int) -> Store:
     store, rng = Store(root), np.random.default_rng(0)
     names = ["base_recalibrated", *(f"method_{number:04d}" for number in range(methods - 1))]
     planned = []
-    with mock.patch("os.fsync"), mock.patch("report_cost.METHODS", [*names, "base"]):
+    with mock.patch("os.fsync"):
         for seed in range(SEEDS):
             for number, name in enumerate(names):
                 cell = {
@@ -171,7 +158,7 @@ def synthetic(root: Path, methods: int, images: int) -> Store:
                     "control": None if number == 0 else "base_recalibrated",
                     "parameters": {"modes": number},
                 }
-                finish(store, cell, 20, images, rng)
+                finish(store, cell, 20, images, rng, 2 * number / methods)
                 planned.append(cell)
     plan = {"schema": 1, "suite": "synthetic", "command": "traindyn run suite=synthetic", "created": "", "config": {}}
     write_json(store.suite_folder("synthetic") / "plan.json", {**plan, "bases": [], "cells": planned})
@@ -226,7 +213,7 @@ def cells(sizes: Sequence[int]) -> None:
                 plan = make_plan(resolve(Request(tuple(overrides)), "traindyn run"), store)
                 write_joined(store, plan.as_record())
                 for cell in plan.as_record()["cells"]:
-                    finish(store, cell, EPOCHS, IMAGES, rng)
+                    finish(store, cell, EPOCHS, IMAGES, rng, 0.0)
             where = f"results_dir={root}"
             growth.add(size, "run with nothing left", **of_command("run", *overrides, "tracker=none"))
             for view in (Path(root) / "suites").rglob("frame.parquet"):

@@ -58,10 +58,10 @@ def cells(count: int) -> Iterator[Record]:
         }
 
 
-def finish(store: Store, cell: Record, epochs: int, images: int, rng: np.random.Generator) -> None:
-    """A record with a learning curve of its own, and images that it got right."""
+def finish(store: Store, cell: Record, epochs: int, images: int, rng: np.random.Generator, ahead: float) -> None:
+    """A record with a learning curve of its own, so many points ahead of others, and images that it got right."""
     epoch = np.arange(1, epochs + 1)
-    accuracy = 90 - 60 * np.exp(-epoch / 25) + rng.normal(0, 0.5, epochs) + METHODS.index(cell["method"]) / 10
+    accuracy = 90 - 60 * np.exp(-epoch / 25) + rng.normal(0, 0.5, epochs) + ahead
     loss = 3 * np.exp(-epoch / 40) + rng.normal(0, 0.01, epochs)
     columns = {
         "epoch": epoch,
@@ -109,7 +109,7 @@ def write_suite(root: Path, count: int, epochs: int, images: int) -> Store:
     planned = list(cells(count))
     with mock.patch("os.fsync"):
         for cell in planned:
-            finish(store, cell, epochs, images, rng)
+            finish(store, cell, epochs, images, rng, METHODS.index(cell["method"]) / 10)
     plan = {"schema": 1, "suite": "synthetic", "command": "traindyn run suite=synthetic", "created": "", "config": {}}
     write_json(store.suite_folder("synthetic") / "plan.json", {**plan, "bases": [], "cells": planned})
     return store
