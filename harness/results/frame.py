@@ -41,8 +41,9 @@ def _text(value: dict[str, Any]) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _row(cell: dict[str, Any], record: dict[str, Any] | None) -> dict[str, Any]:
-    """A cell of the plan with what its record holds."""
+def _row(cell: dict[str, Any], record: dict[str, Any] | None, history: pa.Table | None) -> dict[str, Any]:
+    """A cell of the plan with what its record holds, and of a kernel that was recorded by an earlier version what the
+    last line of its history says."""
     row = {name: cell.get(name) for name in from_source("plan")} | {"parameters": _text(cell["parameters"])}
     if record is None:
         return {**row, "status": "left"}
@@ -51,7 +52,16 @@ def _row(cell: dict[str, Any], record: dict[str, Any] | None) -> dict[str, Any]:
     row |= {name: record["summary"].get(name) for name in from_source("summary")}
     row |= {name: record["cost"].get(name) for name in from_source("cost")}
     load = (record.get("machine") or {}).get("load") or {}
-    return row | {name: load.get(name) for name in from_source("load")}
+    row |= {name: load.get(name) for name in from_source("load")}
+    return row | {name: record["kernel"].get(name, _last(history, f"kernel_{name}")) for name in from_source("kernel")}
+
+
+def _last(history: pa.Table | None, name: str) -> float | None:
+    """The last value of a column of a history; None where it has none."""
+    if history is None or name not in history.column_names or len(history) == 0:
+        return None
+    value: float | None = history[name][-1].as_py()
+    return value
 
 
 def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
@@ -85,7 +95,7 @@ def gather(store: Store, plan: dict[str, Any]) -> Gathered:
         found = store.cell(cell["cell_key"])
         table = None if found is None else _table(store, cell["cell_key"], found[1])
         record = None if found is None or table is None else found[0]
-        rows.append(_row(cell, record))
+        rows.append(_row(cell, record, table))
         if record is None or table is None:
             continue
         if record["status"] != "done":
