@@ -2,7 +2,8 @@
 
 Figures of results are `<model>-<dataset>-<optimizer>-<figure>` and for the suite `suite-<figure>`; those of what a
 method fitted are `<model>-<dataset>-<optimizer>-<method>-<figure>`, of the lowest finished seed that gives the tables,
-and `<model>-<dataset>-<optimizer>-<method>.json` says of which cells they are. Eigenvalues of a row share one figure.
+and `<model>-<dataset>-<optimizer>-<method>.json` says of which cells they are. Eigenvalues of a row share one figure,
+and so do the kernels of its lowest seed.
 """
 
 from __future__ import annotations
@@ -109,7 +110,10 @@ def _draw_together(
         if not isinstance(kind, MethodFigure) or not kind.together:
             continue
         parts, title = [], f"figures: {' '.join(row)}:"
-        for cell in cells[cells["status"] == "done"].to_dict("records"):
+        done = cells[cells["status"] == "done"]
+        if kind.first_seed:
+            done = done[done["seed"] == done["seed"].min()]
+        for cell in done.to_dict("records"):
             own = MethodTables(store, cell["cell_key"])
             found = _read(own, kind) if own.has(kind.name) else {}
             if isinstance(found, str):
@@ -127,7 +131,8 @@ def _draw_together(
             continue
         write_csv(table, path.with_name(f"{path.name}.csv"))
         drawn.add(path.name)
-        yield f"{title} {len(table)} {kind.name} of {', '.join(dict.fromkeys(table['method']))}"
+        what = kind.title.lower() if kind.first_seed else f"{len(table)} {kind.name}"
+        yield f"{title} {what} of {', '.join(dict.fromkeys(table['method']))}"
 
 
 def _draw_tables(
