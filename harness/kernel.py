@@ -29,16 +29,15 @@ def checked(table: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"the table {KERNEL} must have the column {missing[0]}, got {', '.join(map(str, table))}")
     if table.empty:
         raise ValueError(f"the table {KERNEL} must have at least 1 line, got 0")
-    whole = table.assign(mode=table["mode"].astype("str"))
-    modes = whole["mode"].nunique()
-    for name, default in (("share", 1 / modes), ("snapshots", 1), ("squares", table["coefficient"] ** 2)):
-        if name not in whole:
-            whole[name] = default
-    numbers = [name for name in ("epoch", "coefficient", "share", "snapshots", "squares")]
+    numbers = ["epoch", "coefficient", "share", "snapshots", "squares"]
     try:
-        whole = whole.astype(dict.fromkeys(numbers, "float64"))
+        whole = table.astype({name: "float64" for name in numbers if name in table} | {"mode": "str"})
     except (ValueError, TypeError) as error:
         raise ValueError(f"the table {KERNEL} must hold numbers, got {error}") from error
+    defaults = (("share", 1 / whole["mode"].nunique()), ("snapshots", 1.0), ("squares", whole["coefficient"] ** 2))
+    for name, default in defaults:
+        if name not in whole:
+            whole[name] = default
     if not np.isfinite(whole[numbers]).all(axis=None):
         raise ValueError(f"the table {KERNEL} must hold finite numbers, got nan or inf")
     if whole.duplicated(["mode", "epoch"]).any():

@@ -141,7 +141,8 @@ def test_posthoc_ema_takes_the_width_with_the_least_probe_loss():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: EMA(0.6), lambda: PowerEMA(0.1), lambda: PostHocEMA(0.08), lambda: LAWA(4, 3), lambda: LAWA(3, 0.1)]
+    "make",
+    [lambda: EMA(0.6), lambda: PowerEMA(0.1), lambda: PostHocEMA(0.08), lambda: LAWA(4, 3), lambda: LAWA(3, 0.1)],
 )
 def test_kernels_over_steps_give_the_weights(make):
     rows_SN, method = walk(EPOCHS * STEPS + 1), make()
@@ -294,7 +295,9 @@ def test_a_greedy_soup_keeps_what_lowers_the_loss():
     method = GreedySoup(first=2)
     method.fit(run(rows_TN, loss=loss))
     assert 1 < len(kept) < EPOCHS - 1
-    np.testing.assert_allclose(method.reconstruct(1).theta_N.numpy(), rows_TN[kept].mean(0, dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(
+        method.reconstruct(1).theta_N.numpy(), rows_TN[kept].mean(0, dtype=np.float64), rtol=1e-6
+    )
     assert method.scalars()["kept"] == len(kept)
 
 

@@ -18,7 +18,9 @@ from harness.report.method_styles import style_of
 def draw_kernels(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
     """Coefficients by epoch, those of an epoch's steps added, methods by age: their mean over modes, and each mode."""
     table = tables["kernel"]
-    own = {str(method): checked(lines) for method, lines in table.groupby("method", sort=False)}
+    # what one method's table has beside the needed columns, another's may lack
+    groups = table.groupby("method", sort=False)
+    own = {str(method): checked(lines.dropna(axis=1, how="all")) for method, lines in groups}
     last = int(np.ceil(round(float(table["epoch"].max()), 9)))
     found = {method: numbers(kernel, last) for method, kernel in own.items()}
     methods = sorted(own, key=lambda method: found[method]["age"])
@@ -26,7 +28,7 @@ def draw_kernels(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
     columns = min(len(methods), max(1, int(width // PANEL)))
     rows = -(-len(methods) // columns)
     titles = [
-        fitted(f"{style_of(method).label}\nage {found[method]['age']:.1f}, n_eff {found[method]['n_eff']:.1f}",
+        fitted(f"{style_of(method).label}\nage {_short(found[method]['age'])}, n_eff {_short(found[method]['n_eff'])}",
                width / columns - 0.15)
         for method in methods
     ]  # fmt: skip
@@ -46,6 +48,11 @@ def draw_kernels(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
     figure.supylabel("coefficient", fontsize=SIZE)
     entitle(figure, labels, "Kernels of linear methods")
     return label_ticks(figure)
+
+
+def _short(value: float) -> str:
+    """A number with one decimal, and no minus before a zero."""
+    return f"{round(value, 1) + 0.0:.1f}"
 
 
 def _draw_panel(axes: Axes, kernel: pd.DataFrame, method: str) -> None:
