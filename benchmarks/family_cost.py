@@ -180,7 +180,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     for name in ("quick's ResNet", *arguments.weights):
         experiment = resolve(Request(BASES[name], ()), "family_cost", compares=False)
-        (plan,) = make_plan(experiment, Store(Path("/nonexistent"))).bases
+        plan, *_ = make_plan(experiment, Store(Path("/nonexistent"))).bases
         shown = Shown(plan)
         say(name, shown, *measure(shown, arguments.rounds, set(arguments.methods)))
 
