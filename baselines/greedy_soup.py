@@ -23,18 +23,23 @@ from harness.method import Run
 
 @dataclass(eq=False)
 class GreedySoup(Combined):
-    """The greedy soup of w(first..T), the same for every epoch; ValueError where first is below 0 or after the end.
+    """The greedy soup of w(first..T), the same for every epoch.
 
     Snapshots are sorted by their probe loss, the later first where it is equal; the mean of those that were kept takes
-    in the next one and keeps it where its probe loss is lower than without.
+    in the next one and keeps it where its probe loss is lower than without. `candidates` limits them to so many, evenly
+    spaced up to the last, since each takes two passes over the probe; None: all. ValueError where first is below 0 or
+    after the end, or candidates is below 1.
     """
 
     first: int = 1
+    candidates: int | None = None
 
     needs_probe = True
 
     def __post_init__(self) -> None:
         check_whole("first", self.first, 0)
+        if self.candidates is not None:
+            check_whole("candidates", self.candidates, 1)
 
     def needs(self, epochs: int) -> tuple[int, int]:
         return check_first(self.first, epochs)
@@ -45,8 +50,10 @@ class GreedySoup(Combined):
 
     def find(self, run: Run) -> Tensor:
         T = len(self.window)
-        losses = [_known(run.probe_loss(self.window[place].theta_N)) for place in range(T)]
-        best, *others = sorted(range(T), key=lambda place: (losses[place], -place))
+        count = T if self.candidates is None else min(self.candidates, T)
+        places = sorted({T - 1 - round(n * T / count) for n in range(count)})
+        losses = {place: _known(run.probe_loss(self.window[place].theta_N)) for place in places}
+        best, *others = sorted(places, key=lambda place: (losses[place], -place))
         kept, least = [best], losses[best]
         soup_N = self.window[best].theta_N.clone()
         for place in others:

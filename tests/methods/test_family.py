@@ -308,6 +308,18 @@ def test_a_greedy_soup_takes_the_later_of_equals_and_nothing_that_does_not_help(
     assert table.loc[table["coefficient"] > 0, "epoch"].tolist() == [EPOCHS]
 
 
+@pytest.mark.parametrize(("candidates", "expected"), [(1, [10]), (2, [5, 10]), (3, [3, 7, 10]), (20, range(1, 11))])
+def test_a_greedy_soup_tries_so_many_snapshots_up_to_the_last(candidates, expected):
+    rows_TN, asked = walk(EPOCHS + 1), []
+
+    def loss(w_N):
+        asked.extend(t for t in range(EPOCHS + 1) if np.array_equal(w_N.numpy(), rows_TN[t]))
+        return float(len(asked))
+
+    GreedySoup(first=1, candidates=candidates).fit(run(rows_TN, loss=loss))
+    assert asked == list(expected)
+
+
 def test_a_greedy_soup_leaves_out_what_has_no_loss():
     rows_TN = walk(EPOCHS + 1)
     bad = torch.tensor(rows_TN[-1])
@@ -507,6 +519,7 @@ def test_r_moves_the_average_to_the_end():
         (lambda: TwoTailed(patience=0), "patience must be at least 1, got 0"),
         (lambda: UniformSoup(first=-1), "first must be at least 0, got -1"),
         (lambda: GreedySoup(first=6).needs(5), "first must be at most 5 in 5 epochs, got 6"),
+        (lambda: GreedySoup(candidates=0), "candidates must be at least 1, got 0"),
         (lambda: RNA(k=6).needs(5), "k must be at most epochs = 5, got 6"),
         (lambda: CMDReferences(reference="median"), "reference must be one of member, mean, principal, got 'median'"),
         (lambda: ScheduleFree("radam"), "warmup must be 0 for radam, whose rate rises by itself, got 0.05"),
