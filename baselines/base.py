@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pandas as pd
+import torch
+
+from baselines.kernel import kernel_table
 from harness.method import Observer, Proposal, Run, Snapshot, State
 
 
@@ -15,13 +19,17 @@ class Base(Observer):
         return 0
 
     def begin(self, run: Run) -> None:
-        pass
+        self.epochs = run.epochs
 
     def observe(self, snapshot: Snapshot) -> None:
         pass
 
     def propose(self) -> Proposal | None:
         return None
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The kernel: the last snapshot alone."""
+        return {"kernel": kernel_table(torch.ones(1, 1), [self.epochs])}
 
     def state_dict(self) -> State:
         return {}

@@ -11,12 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pandas as pd
+import torch
 
 from baselines.cmd.buffers import extended, join, split
 from baselines.cmd.modes import ModeReport
 from baselines.cmd.online_recursion import OnlineFit, check_online
 from baselines.cmd.posthoc import decompose_run
 from baselines.finite import check_finite
+from baselines.kernel import kernel_table
 from baselines.warmup import warmup_snapshots
 from harness.method import Observer, Proposal, Run, Snapshot, State
 
@@ -91,7 +93,15 @@ class CMDOnline(Observer):
         return {} if self.report is None else self.report.scalars()
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        return {} if self.report is None else self.report.tables(self.run.layout)
+        """Modes, layers, correlations at the fit, and the kernel of every mode at the last epoch."""
+        if self.report is None or self.online is None:
+            return {}
+        kernel_MT = self.online.kernels()
+        if kernel_MT is None:
+            return self.report.tables(self.run.layout)
+        ts = range(self.window[0], self.window[0] + kernel_MT.shape[1])
+        kernel = kernel_table(kernel_MT, ts, torch.tensor(self.report.size_M))
+        return self.report.tables(self.run.layout) | {"kernel": kernel}
 
     def fitted(self) -> State:
         return {} if self.online is None else self.online.state_dict()

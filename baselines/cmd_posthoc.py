@@ -83,7 +83,8 @@ class CMDPosthoc(Reconstruction):
         return own | analysis(self.cmd, self.report, self.window, self.run)
 
     def _kernel_table(self) -> dict[str, pd.DataFrame]:
-        return {"kernel": kernel_table(mode_kernels(self.cmd.references_TM, -1), self.cmd.ts)}
+        kernel_MT = mode_kernels(self.cmd.references_TM, -1)
+        return {"kernel": kernel_table(kernel_MT, self.cmd.ts, self.cmd.size_M)}
 
     def plane(self) -> Plane | None:
         """The loss over the references of the two largest modes."""

@@ -19,6 +19,8 @@ from torch import Tensor
 
 ALL = "all"
 """what stands in the column `mode` where all weights have one kernel"""
+MOST = 1000
+"""rows of a mode's kernel"""
 
 
 def row_of(ts: Sequence[int], t: int) -> int:
@@ -28,12 +30,39 @@ def row_of(ts: Sequence[int], t: int) -> int:
     return ts.index(t)
 
 
-def kernel_table(c_MT: Tensor, ts: Sequence[int]) -> pd.DataFrame:
-    """The table `kernel`: one row per mode (a number as text, or `all` where there is one) and epoch, with c."""
+def kernel_table(c_MT: Tensor, ts: Sequence[int] | Sequence[float], size_M: Tensor | None = None) -> pd.DataFrame:
+    """The table `kernel`: one row per mode (a number as text, or `all` where there is one) and snapshot, with c.
+
+    `ts` are the snapshots' epochs, with a fraction for states within an epoch; `size_M` counts the weights of every
+    mode, whose shares stand in the column `share`. Of more than MOST snapshots neighbours share a row, see
+    `harness.method`.
+    """
     M, T = c_MT.shape
     names = [ALL] if M == 1 else [str(mode) for mode in range(M)]
-    columns = {"mode": np.repeat(names, T), "epoch": np.tile(ts, M), "coefficient": c_MT.double().flatten().numpy()}
-    return pd.DataFrame(columns)
+    c_MT = c_MT.double().cpu()
+    columns: dict[str, object] = {"mode": np.repeat(names, T), "epoch": np.tile(np.asarray(ts), M)}
+    table = pd.DataFrame(columns | {"coefficient": c_MT.flatten().numpy()})
+    if size_M is not None and M > 1:
+        table["share"] = np.repeat(shares(size_M).numpy(), T)
+    return table if T <= MOST else _shortened(table, T)
+
+
+def _shortened(table: pd.DataFrame, T: int) -> pd.DataFrame:
+    """The rows of every stretch of neighbouring snapshots as one, the stretches as long as MOST rows per mode ask for.
+
+    It stands at their mean epoch by |c|, which where all coefficients have one sign keeps the age as it is.
+    """
+    stretch = np.arange(T) // -(-T // MOST)
+    weight = table["coefficient"].abs() + np.finfo(np.float64).tiny
+    kept = table.assign(
+        stretch=np.tile(stretch, len(table) // T), weight=weight, moment=weight * table["epoch"], snapshots=1,
+        squares=table["coefficient"] ** 2,
+    )  # fmt: skip
+    groups = kept.groupby(["mode", "stretch"], sort=False)
+    first = [name for name in ("share",) if name in table]
+    summed = groups[["coefficient", "weight", "moment", "snapshots", "squares"]].sum().join(groups[first].first())
+    summed["epoch"] = summed["moment"] / summed["weight"]
+    return summed.reset_index()[["mode", "epoch", "coefficient", *first, "snapshots", "squares"]]
 
 
 def kernel_scalars(c_MT: Tensor, ts: Sequence[int], size_M: Tensor | None = None) -> dict[str, float]:
@@ -41,7 +70,7 @@ def kernel_scalars(c_MT: Tensor, ts: Sequence[int], size_M: Tensor | None = None
 
     The age is their mean, and the number of snapshots one over the mean of sum_t c(t)^2: the noise that is left of all.
     """
-    c_MT = c_MT.double()
+    c_MT = c_MT.double().cpu()
     age_M = c_MT @ (ts[-1] - torch.tensor(ts, dtype=torch.float64))
     share_M = shares(torch.ones(len(c_MT)) if size_M is None else size_M)
     return {"kernel_age": float(share_M @ age_M), "kernel_n_eff": 1 / float(share_M @ c_MT.square().sum(1))}

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pandas as pd
+import torch
 from torch import Tensor
 
+from baselines.kernel import kernel_table
 from baselines.warmup import check_warmup, warmup_snapshots
 from harness.method import Observer, Proposal, Run, Snapshot, State
 
@@ -44,6 +47,10 @@ class Persistence(Observer):
 
     def propose(self) -> Proposal | None:
         return None if self.held_N is None else Proposal(self.held_N.clone())
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The kernel: the snapshot that is held, alone."""
+        return {"kernel": kernel_table(torch.ones(1, 1), [self.warmup + 1])}
 
     def state_dict(self) -> State:
         return {"held_N": None if self.held_N is None else self.held_N.clone()}

@@ -14,23 +14,25 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
-from schedulefree import AdamWScheduleFree, SGDScheduleFree
+from schedulefree import AdamWScheduleFree, RAdamScheduleFree, SGDScheduleFree
 
 from baselines.parameters import check_between, check_choice, check_from
 from harness.method import Branch, Brancher, Proposal, Session, State
 from harness.snapshots import tensors_of
 
-Inner = Literal["auto", "sgd", "adamw"]
+Inner = Literal["auto", "sgd", "adamw", "radam"]
 
 
 @dataclass(eq=False)
 class ScheduleFree(Brancher):
-    """Trains from epoch 0 with schedule-free SGD or AdamW, and proposes the averaged iterate x.
+    """Trains from epoch 0 with schedule-free SGD, AdamW or RAdam, and proposes the averaged iterate x.
 
     `inner` auto takes SGD where the base trains with it, otherwise AdamW. `lr` null is the base's rate, for SGD with
     momentum m divided by 1 - m: the rate that its steps amount to. `weight_decay` null is the base's. The rate rises
-    linearly over the first `warmup` of all steps. ValueError where beta is not between 0 and 1, lr is not above 0,
-    weight_decay is below 0, warmup is not at least 0 and below 1, or inner is not known.
+    linearly over the first `warmup` of all steps; RAdam's rises by itself, so that its warmup is 0. The average counts
+    step t by t^r times its rate squared: `r` above 0 forgets the beginning of a long run. ValueError where beta is not
+    between 0 and 1, lr is not above 0, weight_decay or r is below 0, warmup is not at least 0 and below 1, or other
+    than 0 for RAdam, or inner is not known.
     """
 
     inner: Inner = "auto"
@@ -38,6 +40,7 @@ class ScheduleFree(Brancher):
     lr: float | None = None
     weight_decay: float | None = None
     warmup: float = 0.05
+    r: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("inner", self.inner, get_args(Inner))
@@ -47,6 +50,9 @@ class ScheduleFree(Brancher):
         if self.weight_decay is not None:
             check_from("weight_decay", self.weight_decay, 0)
         check_from("warmup", self.warmup, 0, 1)
+        if self.inner == "radam" and self.warmup != 0:
+            raise ValueError(f"warmup must be 0 for radam, whose rate rises by itself, got {self.warmup}")
+        check_from("r", self.r, 0)
 
     def branch(self, epochs: int) -> Branch:
         return Branch(start=0, prefix=0, epochs=epochs)
@@ -66,12 +72,16 @@ class ScheduleFree(Brancher):
         common: dict[str, Any] = {
             "lr": lr,
             "weight_decay": group.get("weight_decay", 0.0) if self.weight_decay is None else self.weight_decay,
-            "warmup_steps": round(self.warmup * session.branch.epochs * session.steps_per_epoch),
+            "r": self.r,
         }
+        rising = round(self.warmup * session.branch.epochs * session.steps_per_epoch)
         if sgd:
-            optimizer = session.new_optimizer(SGDScheduleFree, momentum=self.beta, **common)
+            optimizer = session.new_optimizer(SGDScheduleFree, momentum=self.beta, warmup_steps=rising, **common)
+        elif self.inner == "radam":
+            optimizer = session.new_optimizer(RAdamScheduleFree, betas=(self.beta, 0.999), **common)
         else:
-            optimizer = session.new_optimizer(AdamWScheduleFree, betas=(self.beta, 0.999), **common)
+            betas = (self.beta, 0.999)
+            optimizer = session.new_optimizer(AdamWScheduleFree, betas=betas, warmup_steps=rising, **common)
         optimizer.train()  # type: ignore[attr-defined]
 
     def train_epoch(self, session: Session) -> None:

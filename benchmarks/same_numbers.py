@@ -29,13 +29,19 @@ from harness.storage.store import Record, Store
 TIMES = ("seconds", "memory_bytes")
 
 
-def cells(root: Path) -> dict[tuple[str, str, str], Record]:
-    """Records of finished cells by base, method and parameters: their keys may have changed."""
-    store = Store(root)
-    records = (store.record(path.name) for path in sorted((root / "cells").iterdir()))
-    return {
-        (r["base_key"], r["method"], json.dumps(r["parameters"], sort_keys=True)): r for r in records if r is not None
-    }
+def cells(root: Path) -> dict[tuple[str, str], list[Record]]:
+    """Records of finished cells by base and method: their keys may have changed."""
+    store, found = Store(root), dict[tuple[str, str], list[Record]]()
+    for record in (store.record(path.name) for path in sorted((root / "cells").iterdir())):
+        if record is not None:
+            found.setdefault((record["base_key"], record["method"]), []).append(record)
+    return found
+
+
+def counterpart(old: Record, records: list[Record]) -> Record | None:
+    """The record with the parameters of an earlier one, and maybe others that came later."""
+    given = old["parameters"].items()
+    return next((new for new in records if given <= new["parameters"].items()), None)
 
 
 def timeless(values: dict[str, Any]) -> dict[str, Any]:
@@ -51,11 +57,10 @@ def differing(before: Store, after: Store, old: Record, new: Record) -> Iterator
     for name in ("status", "base_digest", "holds"):
         if old[name] != new[name]:
             yield name
-    if repr(timeless(old["summary"])) != repr(timeless(new["summary"])):
-        yield "summary"
-    counted = timeless(old["cost"])  # what is counted since then is no difference
-    if repr(counted) != repr({name: new["cost"].get(name) for name in counted}):
-        yield "cost"
+    for part in ("summary", "cost"):
+        known = timeless(old[part])  # what is measured or counted since then is no difference
+        if repr(known) != repr({name: new[part].get(name) for name in known}):
+            yield part
     histories = [store.history(record["cell_key"]) for store, record in ((before, old), (after, new))]
     kept = [table[sorted(timeless(dict.fromkeys(table.columns)))] for table in histories if table is not None]
     columns = list(kept[0]) if kept else []
@@ -68,6 +73,17 @@ def differing(before: Store, after: Store, old: Record, new: Record) -> Iterator
             yield f"{path.name} is gone"
         elif path.name == "weights.safetensors" and not same_tensors(path, other):
             yield path.name
+
+
+def came_later(pairs: list[tuple[Record, Record]]) -> dict[str, Any]:
+    """The parameters that earlier records of a method lack, with the value that all later ones have."""
+    later: dict[str, Any] = {}
+    for old, new in pairs:
+        for name in new["parameters"].keys() - old["parameters"].keys():
+            value = later.setdefault(name, new["parameters"][name])
+            if value != new["parameters"][name]:
+                raise SystemExit(f"{new['method']}: {name} must be one value in all cells, got others")
+    return later
 
 
 def other_tables(before: Store, after: Store, old: Record, new: Record) -> list[str]:
@@ -104,9 +120,9 @@ def main() -> None:
             wrong += 1
             print(f"base {key}: {'missing' if new is None else 'its weights differ'}")
     old_cells, new_cells = cells(arguments.before), cells(arguments.after)
-    same: dict[str, list[Record]] = {}
-    for identity, old in old_cells.items():
-        new = new_cells.get(identity)
+    same: dict[str, list[tuple[Record, Record]]] = {}
+    for old in (record for records in old_cells.values() for record in records):
+        new = counterpart(old, new_cells.get((old["base_key"], old["method"]), []))
         found = ["missing"] if new is None else list(differing(before, after, old, new))
         if found:
             wrong += 1
@@ -114,14 +130,19 @@ def main() -> None:
         elif new is not None:
             if others := other_tables(before, after, old, new):
                 print(f"{old['model']} seed {old['seed']} {old['method']}: same numbers, other tables {others}")
-            same.setdefault(new["config"]["method"]["target"], []).append(old)
-    print(f"{len(keys)} bases and {len(old_cells)} cells compared, {wrong} differ")
+            same.setdefault(new["config"]["method"]["target"], []).append((old, new))
+    compared = sum(map(len, old_cells.values()))
+    print(f"{len(keys)} bases and {compared} cells compared, {wrong} differ")
     if arguments.declare and not wrong:
         known = json.loads(SAME_NUMBERS.read_text())
-        known["harness"][harness_content_digest()] = next(iter(old_cells.values()))["sources"]["harness"]
-        for target, records in sorted(same.items()):
-            module = records[0]["config"]["method"]["target"].rpartition(".")[0]
-            entry = {"module": module, "source": records[0]["sources"]["method"]}
+        known["harness"][harness_content_digest()] = next(iter(old_cells.values()))[0]["sources"]["harness"]
+        for target, pairs in sorted(same.items()):
+            source = pairs[0][0]["sources"]["method"]
+            # keys of today name no module, those of sources that are known already what these are known by
+            modules = [known_as["module"] for known_as in known["methods"].values() if known_as["source"] == source]
+            entry: dict[str, Any] = {"module": modules[0] if modules else None, "source": source}
+            if later := came_later(pairs):
+                entry["later"] = later
             digest = content_digest(target.rpartition(".")[0])
             if digest != entry["source"]:  # an entry of unchanged sources would give their cells other keys
                 known["methods"][digest] = entry

@@ -145,6 +145,11 @@ class DatasetConfig(Validated):
     train_size: Count | None = None
     """images trained on; None: all that validation leaves"""
     test_size: Count | None = None
+    probe_size: Count | None = None
+    """images carved from the training part that nothing is trained on, by whose loss methods choose; None: they choose
+    by images that are trained on"""
+    label_noise: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """share of the training images, and of the probe's, whose label is another class's, drawn by `split_seed`"""
     split_seed: Seed = 0
     root: FilePath | None = None
     resize: Pixels | None = None

@@ -22,6 +22,15 @@ holds only what `begin` cannot recompute.
 
 State dicts are nested dicts, lists and tuples of tensors, numbers, strings and None.
 
+A method that is **linear** in the base's snapshots, w^ = sum_t c(t) w(t) with sum_t c(t) = 1, joins its likes by a
+table `kernel` of these coefficients: its coefficients times the snapshots are the weights that it proposes last. One
+line per snapshot, with the columns `mode` (a text: `all` where all weights have one kernel, otherwise a name per group
+of weights that share one), `epoch` (where the snapshot lies; between two epochs' ends, at a step, it has a fraction)
+and `coefficient`. Where there are several modes a column `share` says what part of the weights each has. Long kernels
+may be shortened: a line that stands for several neighbouring snapshots has the sum of their coefficients, at their
+mean epoch, their number in a column `snapshots` and the sum of the squared coefficients in `squares`. From it the
+harness takes the columns `age` and `n_eff` of the frame, the figure of kernels, and which methods are nearly one.
+
 Shape suffixes: N trainable weights, T snapshots, B a block of weights or a mini-batch.
 """
 
@@ -94,6 +103,10 @@ class Trajectory(Protocol):
         """All weights in consecutive blocks (start, stop, W_TB) of at most `max_bytes` float32 values."""
 
 
+def _no_probe(theta_N: Tensor) -> float:
+    raise RuntimeError("probe_loss may be called by a method with needs_probe alone")
+
+
 @dataclass(frozen=True)
 class Run:
     """What an observer or a reconstruction knows of the base it follows.
@@ -108,6 +121,14 @@ class Run:
     steps_per_epoch: int
     device: torch.device
     rng: Callable[[str], torch.Generator]
+    probe_loss: Callable[[Tensor], float] = _no_probe
+    """The loss of weights theta_N on the probe, for a method with `needs_probe`, RuntimeError for any other.
+
+    The probe is a fixed slice of the training split, 512 images that the base was trained on too, or where the data
+    set has a `probe_size` images that nothing is trained on. They are not augmented, dropout is off, and norms take the
+    statistics of the slice itself. Every call is one forward pass of the probe's images, counted and timed as the
+    method's; model, buffers and random streams stay as they were.
+    """
 
 
 @dataclass(frozen=True)
@@ -143,6 +164,8 @@ class Method(ABC):
     kind: ClassVar[Literal["observer", "reconstruction", "brancher"]]
     proposes_buffers: ClassVar[bool] = False
     """whether its proposals carry buffers, so that `batchnorm: averaged` is possible"""
+    needs_probe: ClassVar[bool] = False
+    """whether an observer or a reconstruction calls `run.probe_loss`; it may follow from the parameters"""
 
     def needs(self, epochs: int) -> tuple[int, int] | None:
         """First and last t of the stored snapshots that this method reads in a base of `epochs` epochs.
@@ -345,8 +368,9 @@ class Session(Protocol):
         """Mean loss and its gradient g_N at theta_N, under the same terms as `loss`."""
 
     def probe_loss(self) -> float:
-        """Loss on a fixed slice of the training split without augmentation or dropout, with the statistics
-        of the slice itself: what a method may accept or reject by."""
+        """Loss on the probe without augmentation or dropout, with the statistics of the probe itself: what a method
+        may accept or reject by. The probe is a fixed slice of the training split, or `dataset.probe_size` images that
+        nothing is trained on."""
 
 
 class Brancher(Method):

@@ -52,6 +52,10 @@ class OnlineFit:
     x_M: Tensor
     """references in the latest snapshot"""
     forgetting: float = 1.0
+    past_TM: Tensor | None = None
+    """references in all snapshots so far; None in a state of before they were kept"""
+    alike: int = 0
+    """snapshots of the warm-up, which count alike"""
 
     @classmethod
     def start(cls, cmd: CMD, device: torch.device, forgetting: float = 1.0) -> OnlineFit:
@@ -62,12 +66,15 @@ class OnlineFit:
         x_M = cmd.references_TM[-1].clone()
         wbar_N, mode_N = cmd.wbar_N.to(device, copy=True), cmd.mode_N.to(device, copy=True)
         mu_M = cmd.mu_M.clone()
-        return cls(wbar_N, C_N.to(device), mode_N, cmd.reference_M.clone(), n, mu_M, S_M, x_M, forgetting)
+        own = wbar_N, C_N.to(device), mode_N, cmd.reference_M.clone(), n, mu_M, S_M, x_M, forgetting
+        return cls(*own, cmd.references_TM.clone(), len(cmd.references_TM))
 
     def update(self, theta_N: Tensor) -> None:
         """Take in the next snapshot."""
         self.n = self.forgetting * self.n + 1
         self.x_M = theta_N[self.reference_M.to(theta_N.device)].to("cpu", torch.float64)
+        if self.past_TM is not None:
+            self.past_TM = torch.cat([self.past_TM, self.x_M[None]])
         d_M = self.x_M - self.mu_M
         self.mu_M += d_M / self.n
         self.S_M.mul_(self.forgetting).add_(d_M * (self.x_M - self.mu_M))
@@ -97,6 +104,22 @@ class OnlineFit:
     def model_N(self) -> Tensor:
         """The model of the latest snapshot: wbar + C / S (x - mu)."""
         return decode(self.wbar_N, self.C_N, self.mode_N, self._per_variance(self.x_M - self.mu_M))
+
+    def kernels(self) -> Tensor | None:
+        """Coefficients (M, T) of all snapshots so far in the model of the latest one, for a weight of each mode.
+
+        c(s) = p_s (1 / sum p + d(s) d(T) / sum p d^2), p_s what the snapshot counts and d the reference about its
+        weighted mean: float64. None where the references' past is not known.
+        """
+        if self.past_TM is None:
+            return None
+        T = len(self.past_TM)
+        later_T = (T - 1 - torch.arange(T)).clamp(max=T - self.alike).double()
+        p_T1 = (self.forgetting**later_T)[:, None]
+        d_TM = self.past_TM - (p_T1 * self.past_TM).sum(0) / p_T1.sum()
+        squares_M = (p_T1 * d_TM.square()).sum(0)
+        slope_M = torch.where(squares_M > 0, d_TM[-1] / squares_M.where(squares_M > 0, 1.0), 0.0)
+        return (p_T1 * (1 / p_T1.sum() + d_TM * slope_M)).T
 
     def _per_variance(self, values_M: Tensor) -> Tensor:
         return torch.where(self.S_M > 0, values_M / self.S_M.where(self.S_M > 0, 1.0), 0.0)

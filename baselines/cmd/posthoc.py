@@ -40,6 +40,8 @@ BLOCK_BYTES = 256 << 20
 
 FindModes: TypeAlias = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """from trajectories (T, K) and a number of modes the mode of each (K,) and the columns that are references (M,)"""
+Refer: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""from trajectories (T, K), the mode of each (K,) and the columns that stand for modes (M,) the references (T, M)"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,11 +180,13 @@ def decompose(
     max_bytes: int = BLOCK_BYTES,
     buffers_TF: Tensor | None = None,
     find: FindModes = find_modes,
+    refer: Refer | None = None,
 ) -> CMD:
     """Post-hoc CMD over all snapshots given; `max_bytes` bounds what is held beside the result and the clustering.
 
     `sample_K` is clustered as it is; if it is empty (nothing moved), weight 0 stands as the only reference. `x_TK` are
-    its trajectories where they are known, among which `find` chooses modes and references. `buffers_TF` are modelled
+    its trajectories where they are known, among which `find` chooses modes and references; `refer` makes others of the
+    modes' members, which are no weight's. `buffers_TF` are modelled
     behind the weights, as the `layout` then says too.
     Fewer than `modes` modes can come out. Constant weights are their value. ValueError below 3 snapshots, where every
     correlation is 1, and where a value is not finite, naming the first snapshot and, with a layout, the tensor.
@@ -205,12 +209,15 @@ def decompose(
             raise NotFinite
         mode_K, chosen_M = find(x_TK, modes)
         reference_M, x_TM = sample_K[chosen_M], x_TK[:, chosen_M.to(x_TK.device)].cpu()
+        if refer is not None:
+            x_TM = refer(x_TK.cpu(), mode_K, chosen_M)
         N = trajectory[0].theta_N.numel() if layout is None else layout.N
         fitted = Regression(N, x_TM, x_TK.device)
         fitted.run(blocks(fitted.read_bytes(max_bytes)))
     except NotFinite:
         raise ValueError(first_not_finite(blocks(max_bytes // 4), trajectory.ts, layout)) from None
-    fitted.settle(reference_M)
+    if refer is None:
+        fitted.settle(reference_M)
     size_M, mean_abs_rho_M = fitted.statistics()
     vectors = fitted.wbar_N, fitted.a_N, fitted.mode_N, fitted.rho_N
     found = reference_M, x_TM, fitted.mu_M, size_M, mean_abs_rho_M
@@ -224,19 +231,20 @@ def decompose_run(
     samples: int,
     model_buffers: bool = False,
     find: FindModes = find_modes,
+    refer: Refer | None = None,
 ) -> CMD:
     """CMD of a window of a run's trajectory, on a sample of its weights drawn from the run's own randomness.
 
     With `model_buffers` the buffers are modelled behind the weights, see `buffers`. `find` chooses modes and references
-    out of the sample.
+    out of the sample, `refer` makes others of these.
     """
     check_length(len(trajectory))
     layout, rng = run.layout, run.rng("cmd/sample")
     sample_K, x_TK = sample_trajectories(trajectory, layout.N, layout, samples, rng, BLOCK_BYTES)
     if not model_buffers:
-        return decompose(trajectory, modes, sample_K, x_TK, layout, find=find)
-    layout_E = extended(layout, trajectory[0].buffers)
-    return decompose(trajectory, modes, sample_K, x_TK, layout_E, buffers_TF=buffers_over_time(trajectory), find=find)
+        return decompose(trajectory, modes, sample_K, x_TK, layout, find=find, refer=refer)
+    layout_E, buffers_TF = extended(layout, trajectory[0].buffers), buffers_over_time(trajectory)
+    return decompose(trajectory, modes, sample_K, x_TK, layout_E, buffers_TF=buffers_TF, find=find, refer=refer)
 
 
 def mode_kernels(references_TM: Tensor, row: int) -> Tensor:

@@ -8,7 +8,7 @@ import io
 import math
 import pickle
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -16,10 +16,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from harness.kernel import KERNEL, checked
 from harness.method import Layout, Method, Proposal, Snapshot
 from harness.running.audience import RESERVED_COLUMNS
 from harness.storage.tensors import digest_tensor, pack
 from harness.validation import reason
+
+ROUNDING = 1e-5
+"""of weights that a kernel gives, beside the sum of |coefficient x weight|: float32 with room for a slope"""
 
 
 class Clause(StrEnum):
@@ -49,6 +53,8 @@ class Clause(StrEnum):
     BUFFERS = "whether its proposals carry buffers"
     SCALARS = "Numbers of this epoch for history and tracking"
     TABLES = "Tables at the end of the run"
+    KERNEL = "its coefficients times the snapshots are the weights that it proposes last"
+    PROBED = "Every call is one forward pass of the probe's images, counted and timed as the method's"
     MEMORY = "float32 values held beside the model"
 
 
@@ -136,6 +142,30 @@ def overwrite(proposal: Proposal | None) -> None:
         proposal.theta_N.fill_(math.nan)
         for buffer in (proposal.buffers or {}).values():
             buffer.zero_()
+
+
+def check_kernel(
+    method: Method, states: Mapping[int, torch.Tensor], steps_per_epoch: int, last_N: torch.Tensor
+) -> None:
+    """That a method's table `kernel`, if it gives one, is what it says: its coefficients times the snapshots are the
+    weights `last_N`, to rounding, each weight's by the kernel of some mode. `states` are weights by optimizer step."""
+    tables = method.tables()
+    if KERNEL not in tables:
+        return
+    try:
+        table = checked(tables[KERNEL])
+    except ValueError as error:
+        raise AssertionError(breach(Clause.KERNEL, reason(error))) from error
+    step = (table["epoch"] * steps_per_epoch).round().astype(int)
+    unseen = sorted(set(step) - set(states))
+    assert not unseen, breach(Clause.KERNEL, f"the table {KERNEL} names step {unseen[:1]}, which it was not shown")
+    fits_N = torch.zeros(len(last_N), dtype=torch.bool)
+    for _, lines in table.assign(step=step).groupby("mode", sort=False):
+        c_T = torch.tensor(lines["coefficient"].to_numpy())
+        W_TN = torch.stack([states[one] for one in lines["step"]]).double()
+        fits_N |= (c_T @ W_TN - last_N).abs() <= ROUNDING * (c_T.abs() @ W_TN.abs())
+    off = int((~fits_N).sum())
+    assert off == 0, breach(Clause.KERNEL, f"{off} of {len(last_N)} weights are no mode's kernel times the snapshots")
 
 
 def _global_randomness() -> bytes:

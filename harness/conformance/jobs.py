@@ -134,6 +134,11 @@ class JobChecks:
         assert cost["forward_passes"] >= gradients, breach(
             Clause.COUNTED, f"{cost['forward_passes']} forward passes for {gradients} gradients"
         )
+        method = subject.make()
+        if method.needs_probe and method.kind != "brancher":
+            assert cost["forward_passes"] > gradients, breach(
+                Clause.PROBED, f"{cost['forward_passes']} forward passes for {gradients} gradients and the probe"
+            )
         assert 0 < cost["trainable_fraction"] <= 1, breach(
             Clause.COUNTED, f"trainable_fraction is {cost['trainable_fraction']}"
         )

@@ -12,6 +12,7 @@ from harness.conformance.clauses import (
     Clause,
     bits,
     breach,
+    check_kernel,
     check_proposal,
     check_scalars,
     check_tables,
@@ -22,7 +23,7 @@ from harness.conformance.clauses import (
     snapshot_bits,
     table_bits,
 )
-from harness.conformance.shown_again import Showing
+from harness.conformance.shown_again import Recorder, Showing
 from harness.conformance.tiny import Subject, recorded
 from harness.method import Observer, Proposal, Snapshot
 from harness.storage.tensors import read_state, write_state
@@ -187,6 +188,18 @@ class ObserverChecks:
                 method.propose()
 
         showing.show(after)
+
+    def test_observer_kernel_is_what_it_proposes(self, subject: Subject, observer: MakeObserver) -> None:
+        """Of a method that gives its kernel: over the snapshots that it was shown."""
+        method = observer()
+        showing = Showing(subject, live=_watches_steps(method))
+        showing.join(method)
+        states = showing.join(Recorder(method.cadence))
+        assert isinstance(states, Recorder)
+        showing.show(lambda snapshot: None)
+        proposal = method.propose()
+        last_N = recorded().snapshot(subject.epochs).theta_N if proposal is None else proposal.theta_N
+        check_kernel(method, states.by_step, recorded().steps_per_epoch, last_N)
 
     def test_observer_reads_as_far_as_it_says(self, subject: Subject, observer: MakeObserver) -> None:
         """Whatever the snapshots after `epochs_read` are, it proposes the same: it is charged no later epoch."""

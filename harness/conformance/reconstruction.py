@@ -12,6 +12,7 @@ import pytest
 from harness.conformance.clauses import (
     Clause,
     breach,
+    check_kernel,
     check_proposal,
     check_scalars,
     check_tables,
@@ -92,6 +93,13 @@ class ReconstructionChecks:
             assert snapshot_bits(memory[t]) == snapshot_bits(recorded().snapshot(t)), breach(
                 Clause.READ_ONLY, f"the snapshot of epoch {t} has changed"
             )
+
+    def test_reconstruction_kernel_is_what_it_gives(self, subject: Subject, reconstruction: MakeReconstruction) -> None:
+        """Of a method that gives its kernel: at the last epoch, over the run's snapshots."""
+        method, steps = _fitted(subject, reconstruction(), recorded().trajectory()), recorded().steps_per_epoch
+        last_N = method.reconstruct(subject.epochs).theta_N
+        states = {t * steps: recorded().snapshot(t).theta_N for t in range(subject.epochs + 1)}
+        check_kernel(method, states, steps, last_N)
 
     def test_reconstruction_seeds_nothing(self, subject: Subject, reconstruction: MakeReconstruction) -> None:
         method = reconstruction()

@@ -6,13 +6,14 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from harness.conformance.clauses import Clause, breach
 from harness.conformance.tiny import Subject, recorded
-from harness.method import Observer, Snapshot, Trajectory
+from harness.method import Observer, Run, Snapshot, State, Trajectory
 from harness.storage.paths import snapshot_path
 from harness.storage.trajectory import StoredTrajectory
 
@@ -42,6 +43,30 @@ class Declared:
 
     def blocks(self, max_bytes: int) -> Iterator[tuple[int, int, Tensor]]:
         return self._trajectory.blocks(max_bytes)
+
+
+class Recorder(Observer):
+    """Keeps all that it is shown, for what is asked of another observer of its cadence."""
+
+    def __init__(self, cadence: Literal["epoch"] | int) -> None:
+        self.cadence = cadence
+        self.by_step: dict[int, Tensor] = {}
+        """copies of the weights"""
+
+    def begin(self, run: Run) -> None:
+        pass
+
+    def observe(self, snapshot: Snapshot) -> None:
+        self.by_step[snapshot.step] = snapshot.theta_N.clone()
+
+    def propose(self) -> None:
+        return None
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        pass
 
 
 class Showing:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from harness.config import BaseConfig
+from harness.config import BaseConfig, EvaluateConfig
 from harness.method import Layout, Method, Run, Snapshot, Trajectory
 from harness.planning.compose import Request, Values, available, load_yaml
 from harness.planning.experiment import Experiment
@@ -32,6 +32,7 @@ from harness.running.jobs import WORKERS, Job, run_job
 from harness.storage.store import Record, Store
 from harness.storage.tensors import read_header, read_tensors
 from harness.storage.trajectory import StoredTrajectory, read_snapshot
+from harness.training.evaluate import Evaluator
 from harness.training.loop import Trainer, set_determinism
 from harness.validation import ConfigError, nearest
 
@@ -101,6 +102,7 @@ class Subject:
     def run(self, trajectory: Trajectory) -> Run:
         """What the harness tells an observer or a reconstruction of the tiny base."""
         tiny = recorded()
+        probes = {"probe_loss": tiny.evaluator.probe_loss} if self.make().needs_probe else {}
         return Run(
             layout=tiny.layout,
             trajectory=trajectory.window(*self.needs),
@@ -108,6 +110,7 @@ class Subject:
             steps_per_epoch=tiny.steps_per_epoch,
             device=DEVICE,
             rng=lambda purpose: generator(self.base.config.seed, f"method/{purpose}"),
+            **probes,
         )
 
 
@@ -210,6 +213,11 @@ class Recorded:
     def trainer(self) -> Trainer:
         """The base at its initial state."""
         return Trainer(self.base.config, self.images, DEVICE)
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """For probe losses."""
+        return Evaluator(self.base.config, EvaluateConfig(), self.images, CPU, with_test=False)
 
     def trajectory(self, folder: Path | None = None) -> StoredTrajectory:
         return StoredTrajectory(folder or self.folder / "trajectory", DEVICE)

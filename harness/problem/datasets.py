@@ -22,6 +22,8 @@ class Sizes(NamedTuple):
     train: int
     val: int
     test: int
+    probe: int = 0
+    """that methods choose by; 0 where they choose by training images"""
 
 
 class Found(NamedTuple):
@@ -95,12 +97,17 @@ def check_sizes(config: DatasetConfig) -> Sizes:
 
     check("val_size", config.val_size, train_total - 1, f"{train_total} images, at least 1 to train on")
     left = max(train_total - config.val_size, 1)
+    probe = config.probe_size or 0
+    check(
+        "probe_size", probe, left - 1, f"{train_total} images less val_size {config.val_size}, at least 1 to train on"
+    )
+    left, less = max(left - probe, 1), f"val_size {config.val_size}" + (f" and probe_size {probe}" if probe else "")
     train = left if config.train_size is None else config.train_size
     test = test_total if config.test_size is None else config.test_size
-    check("train_size", train, left, f"{train_total} images less val_size {config.val_size}")
+    check("train_size", train, left, f"{train_total} images less {less}")
     check("test_size", test, test_total, "the test images")
     faults.check()
-    return Sizes(train, config.val_size, test)
+    return Sizes(train, config.val_size, test, probe)
 
 
 def train_images(config: DatasetConfig) -> int:
@@ -111,7 +118,8 @@ def train_images(config: DatasetConfig) -> int:
 def most_train_images(config: DatasetConfig) -> int:
     """Images that may be trained on at most, whatever else of a configuration does not fit the data."""
     total, _ = find_source(config).totals(config)
-    left = total - config.val_size if config.val_size < total else total - 1
+    held = config.val_size + (config.probe_size or 0)
+    left = total - held if held < total else total - 1
     return left if config.train_size is None else min(left, config.train_size)
 
 

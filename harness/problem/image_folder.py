@@ -126,6 +126,9 @@ class StreamedImages:
         chosen = tuple(self.paths[i] for i in indices.tolist())
         return replace(self, paths=chosen, labels_B=self.labels_B[indices.cpu()])
 
+    def labelled(self, labels_B: Tensor) -> StreamedImages:
+        return replace(self, labels_B=labels_B.cpu())
+
     def held(self) -> ImageSet:
         items = self._items(range(len(self)))
         decoded = list(self._decoded(items, 256, self._transform(augment=False)))

@@ -25,6 +25,10 @@ from harness.randomness import derive, generator
 class Images(Protocol):
     """Labelled images of one split."""
 
+    @property
+    def labels_B(self) -> Tensor:
+        """The labels, int64 (n,)."""
+
     def __len__(self) -> int: ...
 
     def to(self, device: torch.device | str) -> Self:
@@ -32,6 +36,9 @@ class Images(Protocol):
 
     def subset(self, indices: Tensor) -> Self:
         """The images at `indices`, in that order."""
+
+    def labelled(self, labels_B: Tensor) -> Self:
+        """The same images with other labels."""
 
     def held(self) -> ImageSet:
         """The images un-augmented and in memory, on their device: for small subsets that are read often."""
@@ -101,6 +108,9 @@ class ImageSet:
     def subset(self, indices: Tensor) -> ImageSet:
         indices = indices.to(self.labels_B.device)
         return replace(self, images_B=self.images_B[indices], labels_B=self.labels_B[indices])
+
+    def labelled(self, labels_B: Tensor) -> ImageSet:
+        return replace(self, labels_B=labels_B.to(self.labels_B.device))
 
     def held(self) -> ImageSet:
         return self

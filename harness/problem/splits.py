@@ -1,4 +1,4 @@
-"""The images of a data set's fixed train/validation/test split.
+"""The images of a data set's fixed train/validation/test split, and of the probe where one is carved.
 
 Shape suffixes: B images of a set.
 """
@@ -22,10 +22,10 @@ RESIZE_IMAGES = 1024
 
 
 def _split_indices(config: DatasetConfig, split: str) -> Tensor:
-    """Indices into the source's test part, or into its training part for `train` and `val`.
+    """Indices into the source's test part, or into its training part for `train`, `val` and `probe`.
 
     Validation comes first in its permutation, or in the order of a source that has one of its own, so that
-    `train_size` does not move it.
+    `train_size` does not move it, and the probe after what is trained on, so that it moves neither.
     """
     sizes = check_sizes(config)
     train_total, test_total = find_source(config).totals(config)
@@ -36,7 +36,23 @@ def _split_indices(config: DatasetConfig, split: str) -> Tensor:
         order = torch.arange(train_total)
     else:
         order = torch.randperm(train_total, generator=generator(config.split_seed, "split"))
-    return order[: sizes.val] if split == "val" else order[sizes.val : sizes.val + sizes.train]
+    if split == "val":
+        return order[: sizes.val]
+    trained = sizes.val + sizes.train
+    return order[sizes.val : trained] if split == "train" else order[trained : trained + sizes.probe]
+
+
+def _noisy_labels(config: DatasetConfig, index_B: Tensor, labels_B: Tensor) -> Tensor:
+    """The labels, a share `label_noise` of them another class's, each of the others equally likely (symmetric noise).
+
+    Whether an image of the training part is among them, and what it is called then, follows from `split_seed` and its
+    place in that part: the images of a smaller share are among those of a larger one.
+    """
+    total, _ = find_source(config).totals(config)
+    draws = generator(config.split_seed, "label_noise")
+    wrong_B = torch.rand(total, generator=draws)[index_B] < config.label_noise
+    shift_B = torch.randint(1, config.classes, (total,), generator=draws)[index_B] if config.classes > 1 else 0
+    return torch.where(wrong_B, (labels_B + shift_B) % config.classes, labels_B)
 
 
 def _resize(images_B: Tensor, size: int) -> Tensor:
@@ -64,10 +80,11 @@ def _check_declared(config: DatasetConfig, part: str, images: ImageSet) -> None:
 
 
 def load_split(config: DatasetConfig, split: str) -> Images:
-    """The `train`, `val` or `test` split on the CPU; ConfigError where the data is absent or not what is declared.
+    """The `train`, `val`, `test` or `probe` split on the CPU; ConfigError where the data is absent or not as declared.
 
-    A seeded permutation of the source's training part gives validation and training images; its test part
-    is used whole, or as a fixed subset of `test_size` images. Images in memory that are to shrink are resized here,
+    A seeded permutation of the source's training part gives validation, training and probe images; its test part
+    is used whole, or as a fixed subset of `test_size` images. Labels of the training and probe images are noisy where
+    `label_noise` says so, others never. Images in memory that are to shrink are resized here,
     those that are to grow batch by batch.
     """
     check_choice("split", split, Sizes._fields)
@@ -79,7 +96,10 @@ def load_split(config: DatasetConfig, split: str) -> Images:
     images = source.open(config, files, part)
     if isinstance(images, ImageSet):
         _check_declared(config, part, images)
-    images = images.subset(_split_indices(config, split))
+    index_B = _split_indices(config, split)
+    images = images.subset(index_B)
+    if config.label_noise > 0 and split in ("train", "probe"):
+        images = images.labelled(_noisy_labels(config, index_B, images.labels_B))
     if isinstance(images, ImageSet) and config.resize is not None and config.resize < config.size:
         return replace(images, images_B=_resize(images.images_B, config.resize))
     if isinstance(images, ImageSet) and config.resize is not None and config.resize > config.size:

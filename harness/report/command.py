@@ -14,10 +14,12 @@ from harness.planning.methods import make_importable
 from harness.report.page.write import write_page
 from harness.report.stats.budget import at_budget, budgets, check_budget
 from harness.report.stats.headline import headline
+from harness.report.stats.kernels import in_words, kernels
 from harness.report.stats.other_results import compare
 from harness.report.stats.summary import Results
 from harness.report.tables.budget import budget_tables
 from harness.report.tables.comparison import comparison_tables
+from harness.report.tables.kernels import write_kernels
 from harness.report.tables.printed import Printed, markdown
 from harness.report.tables.suite import statistics
 from harness.report.tables.write import error_shares, write_csv, write_errors, write_printed
@@ -103,10 +105,14 @@ def make_report(options: Options, say: Say) -> Report:
         write_printed(budget_tables(reached), folder, "budget")
         texts.append(markdown(budget_tables(reached)))
     write_errors(error_shares(store, found.frame), folder)
+    linear = kernels(store, found.frame)
+    compared_kernels = write_kernels(linear, folder)
+    for line in map(in_words, linear):
+        say(line)
     if options.figures:
         for line in draw(store, name, options, found):
             say(line)
-    page = write_page(store, plan, found, views.summary, warnings(found.frame), compared)
+    page = write_page(store, plan, found, views.summary, warnings(found.frame), compared, compared_kernels)
     return Report(found, page, [*chosen, *compared], texts)
 
 

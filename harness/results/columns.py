@@ -15,14 +15,14 @@ ROW = ["model", "dataset", "optimizer"]
 ROW_METHOD = [*ROW, "method"]
 """What makes a line of a table: the cells of one method in one row, one per seed."""
 
-Source = Literal["plan", "record", "summary", "cost", "load", "history", "report"]
+Source = Literal["plan", "record", "summary", "cost", "load", "kernel", "history", "report"]
 
 
 @dataclass(frozen=True)
 class Column:
     """One column. `source` says where its values are found: in the plan's cells, in a record itself, in a record's
-    `summary`, `cost` or `machine.load`, in histories alone, or nowhere, since the report computes it; the last two are
-    not in the frame. What an older plan or record does not have is NaN."""
+    `summary`, `cost`, `machine.load` or `kernel`, in histories alone, or nowhere, since the report computes it; the
+    last two are not in the frame. What an older plan or record does not have is NaN."""
 
     name: str
     source: Source
@@ -56,6 +56,10 @@ def _loss(name: str, title: str, heading: str) -> Column:
     return Column(name, "summary", title=title, heading=heading, digits=4, higher_is_better=False)
 
 
+def _ece(name: str, title: str, heading: str) -> Column:
+    return Column(name, "summary", title=title, unit="points", heading=heading, digits=2, higher_is_better=False)
+
+
 def _cost(name: str, title: str, heading: str, meaning: str, unit: str = "", digits: int = 0) -> Column:
     return Column(name, "cost", title=title, unit=unit, heading=heading, meaning=meaning, digits=digits)
 
@@ -68,8 +72,12 @@ _ALL = (
     Column("status", "record", "str"),
     _accuracy("val_accuracy", "validation accuracy", "val %"),
     _loss("val_loss", "validation loss", "val loss"),
+    _ece("val_ece", "validation calibration error", "val ECE"),
+    _loss("val_brier", "validation Brier score", "val Brier"),
     _accuracy("test_accuracy", "test accuracy", "test %"),
     _loss("test_loss", "test loss", "test loss"),
+    _ece("test_ece", "test calibration error", "test ECE"),
+    _loss("test_brier", "test Brier score", "test Brier"),
     _cost("train_seconds", "training", "train s", "mean / median per seed; an observer shares its base's", "s", 1),
     _cost("method_seconds", "the method's own work", "method s", "mean / median per seed", "s", 1),
     _cost("eval_seconds", "evaluation", "eval s", "mean / median per seed", "s", 1),
@@ -92,6 +100,14 @@ _ALL = (
         "busy", "load", title="cores that other work had", unit="share", heading="others' cores",
         meaning="mean share of the cores that other processes used while it ran", digits=2,
     ),
+    Column(
+        "age", "kernel", title="age of the weights", unit="epochs", heading="age",
+        meaning="epochs that the weights lie behind the last, of a method that is linear in the snapshots", digits=1,
+    ),
+    Column(
+        "n_eff", "kernel", title="effective number of snapshots", unit="snapshots", heading="n_eff",
+        meaning="snapshots that such a method averages, by their noise", digits=1,
+    ),
     Column("control", "plan", "str"),
     Column("schedule", "plan", "str"),
     Column("twin", "plan", "str"),
@@ -109,12 +125,17 @@ FRAME_COLUMNS = {column.name: column.dtype for column in _ALL if column.source n
 """The columns of the frame in order, with their dtypes."""
 PARAMETER = "param."
 """What the names of columns of methods' parameters begin with, which follow these."""
-ADDED = ("moving", "busy", "control", "schedule", "twin")
+ADDED = (
+    *("moving", "busy", "control", "schedule", "twin"),
+    *("val_ece", "val_brier", "test_ece", "test_brier", "age", "n_eff"),
+)
 """The columns that frames stored by earlier versions lack; NaN there."""
 METRICS = {name: COLUMNS[name] for name in sorted(COLUMNS) if COLUMNS[name].source == "summary"}
 """The metrics that methods are compared by, at a cell's last epoch."""
 COSTS = tuple(column.name for column in _ALL if column.source in ("cost", "load", "report"))
 """The columns that say what a method costs."""
+KERNEL = tuple(column.name for column in _ALL if column.source == "kernel")
+"""The columns that say where in time a linear method's weights lie."""
 SECONDS = ("train_seconds", "method_seconds", "eval_seconds")
 """The columns that other work on the machine makes longer."""
 BUSY = 0.2

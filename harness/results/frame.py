@@ -43,8 +43,9 @@ def _text(value: dict[str, Any]) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _row(cell: dict[str, Any], record: dict[str, Any] | None) -> dict[str, Any]:
-    """A cell of the plan with what its record holds."""
+def _row(cell: dict[str, Any], record: dict[str, Any] | None, history: pa.Table | None) -> dict[str, Any]:
+    """A cell of the plan with what its record holds, and of a kernel that was recorded by an earlier version what the
+    last line of its history says."""
     row = {name: cell.get(name) for name in from_source("plan")} | {"parameters": _text(cell["parameters"])}
     if record is None:
         return {**row, "status": "left"}
@@ -53,7 +54,16 @@ def _row(cell: dict[str, Any], record: dict[str, Any] | None) -> dict[str, Any]:
     row |= {name: record["summary"].get(name) for name in from_source("summary")}
     row |= {name: record["cost"].get(name) for name in from_source("cost")}
     load = (record.get("machine") or {}).get("load") or {}
-    return row | {name: load.get(name) for name in from_source("load")}
+    row |= {name: load.get(name) for name in from_source("load")}
+    return row | {name: record["kernel"].get(name, _last(history, f"kernel_{name}")) for name in from_source("kernel")}
+
+
+def _last(history: pa.Table | None, name: str) -> float | None:
+    """The last value of a column of a history; None where it has none."""
+    if history is None or name not in history.column_names or len(history) == 0:
+        return None
+    value: float | None = history[name][-1].as_py()
+    return value
 
 
 def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
@@ -65,7 +75,7 @@ def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
     """
     rows = _Rows()
     for cell in plan["cells"]:
-        rows.add(cell, _read(store, cell)[0])
+        rows.add(cell, *_read(store, cell))
     return rows.frame(plan)
 
 
@@ -87,7 +97,7 @@ def gather(store: Store, plan: dict[str, Any]) -> Gathered:
     correct: dict[str, Correct] = {}
     for cell in plan["cells"]:
         record, table = _read(store, cell)
-        rows.add(cell, record)
+        rows.add(cell, record, table)
         if record is None or table is None:
             continue
         if record["status"] == "done" and (bits := correct_of(record)) is not None:
@@ -117,9 +127,9 @@ class _Rows:
         self._causes: dict[str, list[str | None]] = {}
         self._threads: Counter[str] = Counter()
 
-    def add(self, cell: dict[str, Any], record: dict[str, Any] | None) -> None:
-        """A cell of the plan with its record, None where it has none whose history can be read."""
-        self._rows.append(_row(cell, record))
+    def add(self, cell: dict[str, Any], record: dict[str, Any] | None, history: pa.Table | None) -> None:
+        """A cell of the plan with its record and history, None where it has none whose history can be read."""
+        self._rows.append(_row(cell, record, history))
         if record is not None and record["status"] != "done":
             self._causes[cell["cell_key"]] = [record.get(name) for name in CAUSE]
         elif record is not None:

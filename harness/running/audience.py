@@ -38,6 +38,10 @@ RESERVED_COLUMNS = frozenset(
         "val_accuracy",
         "test_loss",
         "test_accuracy",
+        "val_ece",
+        "val_brier",
+        "test_ece",
+        "test_brier",
         "train_seconds",
         "method_seconds",
         "eval_seconds",
@@ -63,6 +67,8 @@ class RunningCell:
     traceback: str | None = None
     test_correct: torch.Tensor | None = None
     """which test images it got right at last, (n,) bool"""
+    probed: int = 0
+    """images that passed through the model for its probe losses"""
 
     @property
     def key(self) -> str:
@@ -112,8 +118,14 @@ class Audience:
         self.weights: dict[str, dict[str, torch.Tensor]] = {}
         """state dicts of final models, by cell key, where `save=final`"""
 
-    def _run(self, cell: CellPlan) -> Run:
-        first, last = (0, -1) if cell.needs is None else cell.needs
+    def _run(self, entry: RunningCell) -> Run:
+        first, last = (0, -1) if entry.cell.needs is None else entry.cell.needs
+
+        def probe_loss(theta_N: torch.Tensor) -> float:
+            entry.probed += len(self.evaluator.probe)
+            return self.evaluator.probe_loss(theta_N)
+
+        probes = {"probe_loss": probe_loss} if entry.method is not None and entry.method.needs_probe else {}
         return Run(
             layout=self.evaluator.flat.layout,
             trajectory=self.trajectory.window(first, last),
@@ -121,6 +133,7 @@ class Audience:
             steps_per_epoch=self.steps_per_epoch,
             device=self.evaluator.device,
             rng=lambda purpose: generator(self.base.seed, f"method/{purpose}"),
+            **probes,
         )
 
     def observers(self) -> list[tuple[RunningCell, Observer]]:
@@ -142,7 +155,7 @@ class Audience:
     def begin(self) -> None:
         for entry, method in self.observers():
             with self._guarded(entry), self.clock.phase(f"method/{entry.key}"):
-                method.begin(self._run(entry.cell))
+                method.begin(self._run(entry))
 
     @property
     def every_step(self) -> bool:
@@ -177,7 +190,7 @@ class Audience:
                 metrics = self._proposed(entry, method, snapshot, own) if snapshot.t in self.epochs else {}
                 with self.clock.phase(f"method/{entry.key}"):
                     scalars = method.scalars()
-                entry.add({**train, **metrics, **self._seconds(entry)}, scalars)
+                entry.add({**train, **metrics, **self._spent(entry, train)}, scalars)
 
     def _proposed(
         self, entry: RunningCell, method: Observer, snapshot: Snapshot, own: dict[str, tuple[Row, torch.Tensor | None]]
@@ -194,8 +207,10 @@ class Audience:
         entry.test_correct = None if correct is None else correct.clone()  # a bundle holds no tensor twice
         return metrics
 
-    def _seconds(self, entry: RunningCell) -> Row:
+    def _spent(self, entry: RunningCell, train: Row) -> Row:
+        """What a method's own work came to, in a row beside what its base's took."""
         return {
+            "forward_passes": train["forward_passes"] + entry.probed,
             "method_seconds": self.clock.get(f"method/{entry.key}"),
             "eval_seconds": self.clock.get(f"eval/{entry.key}"),
         }
@@ -218,14 +233,14 @@ class Audience:
                 continue
             with self._guarded(entry):
                 with self.clock.phase(f"method/{entry.key}"):
-                    method.fit(self._run(entry.cell))
+                    method.fit(self._run(entry))
                 for t in ts:
                     with self.clock.phase(f"method/{entry.key}"):
                         proposal = method.reconstruct(t)
                         scalars = method.scalars()
                     snapshot = self.trajectory[self.trajectory.ts.index(t)]
                     metrics = self._evaluate(entry, snapshot, proposal)
-                    entry.add({**by_epoch[t], **metrics, **self._seconds(entry)}, scalars)
+                    entry.add({**by_epoch[t], **metrics, **self._spent(entry, by_epoch[t])}, scalars)
                     if t == self.base.epochs:
                         self._keep(entry, snapshot, proposal)
 
@@ -260,6 +275,7 @@ class Audience:
                 "where": w.where,
                 "traceback": w.traceback,
                 "test_correct": w.test_correct,
+                "probed": w.probed,
             }
             for w in self.cells
         }
@@ -282,6 +298,7 @@ class Audience:
                 entry.status, entry.reason, entry.traceback = saved["status"], saved["reason"], saved["traceback"]
                 entry.where = saved.get("where")  # an earlier version's bundle has none
             entry.test_correct = saved["test_correct"]
+            entry.probed = saved.get("probed", 0)  # an earlier version's bundle has none
             if isinstance(entry.method, Observer) and saved["method"] is not None:
                 with self._guarded(entry):
                     entry.method.load_state_dict(saved["method"])

@@ -28,13 +28,16 @@ NUMERIC_SOURCES = (
     "training/evaluate.py",
     "training/flat_model.py",
     "training/loop.py",
+    "training/probe.py",
+    "training/scores.py",
     "training/session.py",
     "problem/*.py",
 )
 """below harness/: what can change a number of a base or a cell, beside the method's own source"""
 SAME_NUMBERS = Path(__file__).with_name("same_numbers.json")
 """Sources that were shown to give the numbers of earlier ones to the last bit (`benchmarks/same_numbers.py`), by their
-digests: the digest that keys and records of the earlier ones hold, and for a method the module that these name."""
+digests: the digest that keys and records of the earlier ones hold, and for a method the module that these name, if
+any, with the parameters that it has had since then (`later`), which these leave out at the values given."""
 
 
 def _plain(value: Any) -> Any:
@@ -76,6 +79,10 @@ def base_key(base: BaseConfig, data_digest: str, pretrained_digest: str | None) 
         fields["schedule_values"] = schedule.values
     if dataset.crop_scale != 1.0:
         fields["crop_scale"] = dataset.crop_scale
+    if dataset.probe_size is not None:
+        fields["probe_size"] = dataset.probe_size
+    if dataset.label_noise != 0:
+        fields["label_noise"] = dataset.label_noise
     if model.head_classes is not None:
         fields["head_classes"] = model.head_classes
     return _hash(fields)
@@ -90,8 +97,22 @@ def _same_numbers() -> dict[str, dict[str, Any]]:
 def _class_name(target: str, source: str) -> str:
     """The name of a method's class, after the module that earlier keys name where they hold the digest `source`."""
     name = target.rpartition(".")[2]
-    earlier = (entry["module"] for entry in _same_numbers()["methods"].values() if entry["source"] == source)
+    earlier = dict.fromkeys(entry["module"] for entry in _earlier(source) if entry["module"] is not None)
     return ".".join([*earlier, name])
+
+
+def _earlier(source: str) -> list[dict[str, Any]]:
+    """What is known of sources that have the digest `source` in earlier keys."""
+    return [entry for entry in _same_numbers()["methods"].values() if entry["source"] == source]
+
+
+def _without_later(params: dict[str, Any], source: str) -> dict[str, Any]:
+    """Parameters as earlier keys with the digest `source` hold them: without those that came later, at the values by
+    which nothing changed."""
+    later: dict[str, Any] = {}
+    for entry in _earlier(source):
+        later |= entry.get("later", {})
+    return {name: value for name, value in params.items() if name not in later or value != later[name]}
 
 
 def cell_key(base: str, method: MethodConfig, evaluate: EvaluateConfig, test_size: int | None, source: str) -> str:
@@ -101,7 +122,12 @@ def cell_key(base: str, method: MethodConfig, evaluate: EvaluateConfig, test_siz
         {
             "version": VERSION,
             "base": base,
-            "method": [method.name, _class_name(method.target, source), method.params, method.batchnorm],
+            "method": [
+                method.name,
+                _class_name(method.target, source),
+                _without_later(method.params, source),
+                method.batchnorm,
+            ],
             "evaluate": [recalibrate, evaluate.batch_size, test_size],
             "source": source,
         }

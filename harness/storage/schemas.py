@@ -127,6 +127,8 @@ class CellRecord(Stored):
     base_digest: list[Digest] = Field(default_factory=list)
     summary: Numbers = Field(default_factory=dict)
     cost: Numbers = Field(default_factory=dict)
+    kernel: Numbers = Field(default_factory=dict)
+    """age and n_eff of a method that gave its kernel"""
     holds: Held = Field(default_factory=lambda: Held(epochs=[], test_epochs=[], weights=False))
     run_id: Key = "unknown"
     generation: Count = 0

@@ -1,4 +1,4 @@
-"""Metrics and BatchNorm policies: the only module that reaches the validation and test splits.
+"""Evaluation and BatchNorm policies: the only module that reaches the validation and test splits.
 
 A weight vector that was not trained has no running statistics of its own. Policies: `recalibrate` resets them
 and takes the average over a fixed subset of un-augmented training images, in fixed batches; `as_is` keeps the base's;
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from harness.config import BaseConfig, EvaluateConfig
 from harness.method import Proposal, Snapshot
@@ -24,6 +24,8 @@ from harness.problem.splits import load_split
 from harness.randomness import generator
 from harness.training.flat_model import FlatModel
 from harness.training.out_of_memory import bounded_by
+from harness.training.probe import PROBE_IMAGES, mean_loss, probe_images
+from harness.training.scores import METRICS, Scores, means
 
 RECALIBRATION_BATCH = 256
 """images whose statistics are taken at once, so that they do not follow from how many are evaluated at once"""
@@ -86,6 +88,8 @@ class Evaluator:
         count = min(config.recalibrate_images, len(train))
         order = torch.randperm(len(train), generator=generator(base.dataset.split_seed, "recalibration"))
         self._recalibration = train.subset(order[:count]).held()
+        self._train = train
+        self._initial_buffers = self.flat.copy_buffers()
         validation = load_split(base.dataset, "val")
         if val_images is not None:
             validation = validation.subset(torch.arange(min(val_images, len(validation))))
@@ -94,6 +98,23 @@ class Evaluator:
         """which test images the last evaluation of them got right, (n,) bool on the CPU in their fixed order"""
         if with_test:
             self._splits["test"] = load_split(base.dataset, "test").to(device)
+
+    @cached_property
+    def probe(self) -> Images:
+        """The images of `probe_loss`, in memory."""
+        return probe_images(self.base, self._train, self.device).held()
+
+    def probe_loss(self, theta_N: torch.Tensor) -> float:
+        """The loss of weights on the probe, see `harness.training.probe`; NaN where they are not finite."""
+        self.flat.load(theta_N, self._initial_buffers)
+        with bounded_by("dataset.probe_size", min(PROBE_IMAGES, len(self.probe))):
+            return mean_loss(self.flat.model, self._logits, self.probe, self._memory_format)
+
+    def _logits(self, images_B: torch.Tensor) -> torch.Tensor:
+        """Float32 logits in the evaluation model's present mode."""
+        with self._autocast():
+            logits: torch.Tensor = self.flat.model(images_B)
+        return logits.float()
 
     def splits(self, last: bool) -> tuple[str, ...]:
         """The splits to evaluate at an evaluated epoch: test data at the last only, unless asked for at every."""
@@ -123,37 +144,31 @@ class Evaluator:
                 recalibrate(self.flat.model, self._recalibration, self._memory_format)
         return self.flat.model.eval()
 
-    def _score(self, model: nn.Module, images: Images) -> tuple[torch.Tensor, torch.Tensor]:
-        """Summed cross-entropy with the number of correct images, and which they are, on the device: nothing waits for
+    def _score(self, images: Images) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sums of METRICS of the model as it is, and which images it gets right, on the device: nothing waits for
         them here."""
-        loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        correct = []
+        scores = Scores(self.device)
         for batch, labels in images.batches(self.config.batch_size, self._memory_format):
-            with self._autocast():
-                logits = model(batch)
-            logits = logits.float()
-            loss += cross_entropy(logits, labels, reduction="sum").double()
-            correct.append(logits.argmax(1) == labels)
-        correct_n = torch.cat(correct)
-        return torch.stack((loss, correct_n.sum().double())), correct_n
+            scores.add(self._logits(batch), labels)
+        return scores.sums(), scores.correct_n
 
     def evaluate(
         self, snapshot: Snapshot, proposal: Proposal | None, policy: str, splits: tuple[str, ...]
     ) -> dict[str, float]:
-        """`<split>_loss` (mean cross-entropy) and `<split>_accuracy` (percent) of a proposal, or of the base's own
-        weights where it is None; NaN where the weights are not finite. OutOfMemory where the device holds no batch."""
+        """`<split>_<metric>` of a proposal, or of the base's own weights where it is None, for every one of METRICS;
+        NaN where the weights are not finite. OutOfMemory where the device holds no batch."""
         theta_N = snapshot.theta_N if proposal is None else proposal.theta_N
         if not bool(theta_N.isfinite().all()):
-            return {f"{split}_{metric}": math.nan for split in splits for metric in ("loss", "accuracy")}
+            return {f"{split}_{metric}": math.nan for split in splits for metric in METRICS}
         with bounded_by("evaluate.batch_size", self.config.batch_size):
-            model = self.prepare(snapshot, proposal, policy)
+            self.prepare(snapshot, proposal, policy)
             with torch.inference_mode():
-                scored = {split: self._score(model, self._splits[split]) for split in splits}
-                scores = torch.stack([sums for sums, _ in scored.values()]).tolist()
+                scored = {split: self._score(self._splits[split]) for split in splits}
+                sums = torch.stack([own for own, _ in scored.values()]).tolist()
                 if "test" in scored:
                     self.test_correct = scored["test"][1].cpu()
-        row: dict[str, float] = {}
-        for split, (loss, correct) in zip(splits, scores, strict=True):
-            images = len(self._splits[split])
-            row[f"{split}_loss"], row[f"{split}_accuracy"] = loss / images, 100.0 * correct / images
-        return row
+        return {
+            f"{split}_{metric}": value
+            for split, own in zip(splits, sums, strict=True)
+            for metric, value in means(own, len(self._splits[split])).items()
+        }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,14 +12,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from harness.method import Batch, Branch, Buffers, Layout, OptimizerFactory, Schedule, Trajectory
-from harness.problem.running_norms import running_norms
+from harness.problem.images import Images
 from harness.randomness import generator
 from harness.snapshots import tensors_of
 from harness.training.clock import Clock
 from harness.training.loop import Trainer
 from harness.training.out_of_memory import bounded_by
-
-PROBE_IMAGES = 512
+from harness.training.probe import PROBE_IMAGES, mean_loss, probe_images
 
 
 class BranchSession:
@@ -175,16 +175,12 @@ class BranchSession:
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.item(), self._trainer.flat.gradient_N()
 
+    @cached_property
+    def _probe(self) -> Images:
+        trainer = self._trainer
+        return probe_images(trainer.base, trainer.images, trainer.device)
+
     def probe_loss(self) -> float:
-        images = self._trainer.images
-        order = torch.randperm(len(images), generator=generator(self._trainer.base.dataset.split_seed, "probe"))
-        probe = images.subset(order[:PROBE_IMAGES])
-        self._trainer.count(len(probe), backward=False)
-        with self._clock.phase("train"), self._undisturbed(0, PROBE_IMAGES), torch.no_grad():
-            self.model.eval()
-            for norm in running_norms(self.model):
-                norm.train()
-            total = 0.0
-            for batch, labels in probe.batches(PROBE_IMAGES, self._trainer.memory_format):
-                total += cross_entropy(self._trainer.logits(batch), labels, reduction="sum").item()
-            return total / len(probe)
+        self._trainer.count(len(self._probe), backward=False)
+        with self._clock.phase("train"), self._undisturbed(0, min(PROBE_IMAGES, len(self._probe))):
+            return mean_loss(self.model, self._trainer.logits, self._probe, self._trainer.memory_format)

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from itertools import count
 
+import pandas as pd
 import pytest
 import torch
 
@@ -28,6 +29,9 @@ class Present(Observer):
 
     def propose(self):
         return Proposal(self.theta_N.clone())
+
+    def tables(self):
+        return {"kernel": pd.DataFrame({"mode": ["all"], "epoch": [self.run.epochs], "coefficient": [1.0]})}
 
     def state_dict(self):
         return {"theta_N": self.theta_N}
@@ -154,6 +158,25 @@ class Unstorable(Present):
         return {"theta_N": self.theta_N, "set": {1}}
 
 
+class Belated(Present):
+    def tables(self):
+        return {"kernel": super().tables()["kernel"].assign(epoch=self.run.epochs - 1)}
+
+
+class Halving(Present):
+    def tables(self):
+        return {"kernel": super().tables()["kernel"].assign(coefficient=0.5)}
+
+
+class Inventing(Present):
+    def tables(self):
+        return {"kernel": super().tables()["kernel"].assign(epoch=self.run.epochs - 0.5)}
+
+
+class Unasking(Present):
+    needs_probe = True
+
+
 class Last(Reconstruction):
     """Keeps the contract: every epoch's weights are the last."""
 
@@ -161,10 +184,19 @@ class Last(Reconstruction):
         return epochs, epochs
 
     def fit(self, run):
-        self.theta_N = run.trajectory[-1].theta_N.clone()
+        self.epochs, self.theta_N = run.epochs, run.trajectory[-1].theta_N.clone()
 
     def reconstruct(self, t):
         return Proposal(self.theta_N.clone())
+
+    def tables(self):
+        return {"kernel": pd.DataFrame({"mode": ["all"], "epoch": [self.epochs], "coefficient": [1.0]})}
+
+
+class Moded(Last):
+    def tables(self):
+        first = pd.DataFrame({"mode": ["0"], "epoch": [0], "coefficient": [1.0]})
+        return {"kernel": pd.concat([first, first.assign(mode="1", epoch=1)])}
 
 
 class Scribbling(Last):
@@ -253,10 +285,14 @@ OBSERVERS = [
     (Thrifty, "observer_reads_as_far_as_it_says", "what was seen by then"),
     (Double, "observer_proposes_weights_and_reports", "float32 trainable parameters"),
     (Column, "observer_proposes_weights_and_reports", "for history and tracking"),
+    (Belated, "observer_kernel_is_what_it_proposes", "are no mode's kernel times the snapshots"),
+    (Halving, "observer_kernel_is_what_it_proposes", "coefficients of mode all must add up to 1, got 0.5"),
+    (Inventing, "observer_kernel_is_what_it_proposes", "which it was not shown"),
 ]
 RECONSTRUCTIONS = [
     (Scribbling, "reconstruction_leaves_snapshots_alone", "read-only"),
     (Drifting, "reconstruction_changes_nothing", "for any epoch"),
+    (Moded, "reconstruction_kernel_is_what_it_gives", "are no mode's kernel times the snapshots"),
 ]
 BRANCHERS = [
     (Endless, "branch_lies_within_the_base", "trains `epochs` of its own"),
@@ -267,6 +303,7 @@ BRANCHERS = [
 JOBS = [
     (Amnesiac, "job_stopped_after_every_epoch_ends_alike", "On resume `begin` runs again"),
     (Idle, "job_is_charged", "counted and timed"),
+    (Unasking, "job_is_charged", "one forward pass of the probe's images"),
     (Irreproducible, "job_on_a_trained_base_equals_the_first", "the same live, replayed"),
 ]
 

@@ -122,7 +122,7 @@ def test_normalisation_of_digits_is_of_the_images_not_held_out():
 
 
 def test_sizes_follow_from_the_published_totals():
-    assert check_sizes(preset("fashion_mnist")) == (55_000, 5_000, 10_000)
+    assert check_sizes(preset("fashion_mnist")) == (55_000, 5_000, 10_000, 0)
     assert sum(check_sizes(preset("digits"))) == 1797
     assert train_images(replace(preset("fashion_mnist"), train_size=4096)) == 4096
 

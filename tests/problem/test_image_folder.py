@@ -44,7 +44,7 @@ def config(tmp_path, monkeypatch):
 
 
 def test_splits_hold_every_image_once_with_its_class(config):
-    assert check_sizes(config) == (9, 3, 6)
+    assert check_sizes(config) == (9, 3, 6, 0)
     train, val, test = (load_split(config, split) for split in ("train", "val", "test"))
     assert len({*train.paths, *val.paths}) == 12
     for images in (train, val, test):
@@ -282,7 +282,7 @@ def test_names_that_are_no_utf8_are_read_and_shown_with_their_bytes(config, tmp_
     for part in (b"train", b"val"):
         os.rename(os.path.join(root, part, b"cat"), os.path.join(root, part, b"c\xe4t"))
         os.rename(os.path.join(root, part, b"c\xe4t", b"0.png"), os.path.join(root, part, b"c\xe4t", b"\xff\n.png"))
-    assert check_sizes(config) == (9, 3, 6)
+    assert check_sizes(config) == (9, 3, 6, 0)
     assert len(data_digest(config)) == 64
     ((_, labels),) = load_split(config, "test").batches(6)
     assert sorted(labels.tolist()) == [0, 0, 1, 1, 2, 2]

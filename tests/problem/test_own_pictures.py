@@ -79,7 +79,7 @@ def test_too_few_pictures_are_refused_with_how_many_it_takes(root):
     ):
         completed(KEY, values(place))
     Image.new("RGB", (40, 40)).save(place / "cat/9.png")
-    assert check_sizes(replace(preset("image_folder"), root=str(place), classes=2, val_size=2)) == (2, 2, 2)
+    assert check_sizes(replace(preset("image_folder"), root=str(place), classes=2, val_size=2)) == (2, 2, 2, 0)
 
 
 def test_splits_of_class_folders_alone_have_their_share_of_every_class(root):

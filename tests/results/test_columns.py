@@ -4,16 +4,18 @@ from harness.report.tables.columns import COLUMNS as SHOWN
 from harness.results.columns import ADDED, COLUMNS, COSTS, FRAME_COLUMNS, METRICS, from_source
 
 STORED = """
-    model dataset optimizer seed method batchnorm status val_accuracy val_loss test_accuracy test_loss train_seconds
-    method_seconds eval_seconds peak_memory_bytes epochs prefix_epochs gradients_full gradients_subspace forward_passes
-    trainable_fraction moving busy control schedule twin parameters device versions base_key cell_key run_id
+    model dataset optimizer seed method batchnorm status val_accuracy val_loss val_ece val_brier test_accuracy
+    test_loss test_ece test_brier train_seconds method_seconds eval_seconds peak_memory_bytes epochs prefix_epochs
+    gradients_full gradients_subspace forward_passes trainable_fraction moving busy age n_eff control schedule twin
+    parameters device versions base_key cell_key run_id
 """
 """The columns of frames, in their order; those of ADDED are lacking where they were stored before."""
 
 
 def test_frames_that_were_stored_still_have_the_columns():
     assert list(FRAME_COLUMNS) == STORED.split()
-    assert set(ADDED) == set(["moving", "busy", "control", "schedule", "twin"])
+    metrics = {f"{split}_{metric}" for split in ("val", "test") for metric in ("ece", "brier")}
+    assert set(ADDED) == {"moving", "busy", "control", "schedule", "twin", "age", "n_eff", *metrics}
     assert FRAME_COLUMNS["seed"] == "int64"
     assert {FRAME_COLUMNS[name] for name in ("model", "status", "parameters", "run_id")} == {"str"}
     assert {FRAME_COLUMNS[name] for name in (*METRICS, *from_source("cost"))} == {"float64"}
@@ -36,4 +38,8 @@ def test_units_and_directions_of_metrics():
         "test_loss": ("test loss", False),
         "val_accuracy": ("validation accuracy (%)", True),
         "val_loss": ("validation loss", False),
+        "test_ece": ("test calibration error (points)", False),
+        "test_brier": ("test Brier score", False),
+        "val_ece": ("validation calibration error (points)", False),
+        "val_brier": ("validation Brier score", False),
     }

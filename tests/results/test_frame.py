@@ -92,14 +92,27 @@ def test_one_row_per_planned_cell_in_plan_order_with_the_contracts_columns(store
     finish(store, cell("ema", 0))  # of another suite
     frame = build_frame(store, write_plan(store, cells))
     assert " ".join(frame.columns) == (
-        "model dataset optimizer seed method batchnorm status val_accuracy val_loss test_accuracy test_loss "
-        "train_seconds method_seconds eval_seconds peak_memory_bytes epochs prefix_epochs gradients_full "
-        "gradients_subspace forward_passes trainable_fraction moving busy control schedule twin parameters device "
-        "versions base_key cell_key run_id"
+        "model dataset optimizer seed method batchnorm status val_accuracy val_loss val_ece val_brier test_accuracy "
+        "test_loss test_ece test_brier train_seconds method_seconds eval_seconds peak_memory_bytes epochs "
+        "prefix_epochs gradients_full gradients_subspace forward_passes trainable_fraction moving busy age n_eff "
+        "control schedule twin parameters device versions base_key cell_key run_id"
     )
     assert list(frame["cell_key"]) == ["net-swa-1", "net-base-0", "net-swa-0"]
     assert list(frame["status"]) == ["diverged", "done", "left"]
     assert frame.dtypes.astype(str).to_dict() == FRAME_COLUMNS
+
+
+def test_age_and_number_are_the_records_or_the_last_of_an_earlier_history(store):
+    """A record of before kernels were taken has them in its history, where its method said them every epoch."""
+    cells = [cell("swa", seed) for seed in range(3)]
+    finish(store, cells[0], kernel={"age": 2.5, "n_eff": 6.0})
+    history = [{"epoch": t, "kernel_age": float(t), "kernel_n_eff": 2.0 * t} for t in (1, 2, 3)]
+    finish(store, cells[1], rows=history)
+    finish(store, cells[2])
+    frame = build_frame(store, write_plan(store, cells))
+    assert frame["age"].tolist()[:2] == [2.5, 3.0]
+    assert frame["n_eff"].tolist()[:2] == [6.0, 6.0]
+    assert frame.loc[2, ["age", "n_eff"]].isna().all()
 
 
 def test_a_row_holds_its_records_numbers_and_a_left_cell_holds_none(store):

@@ -97,6 +97,17 @@ def test_base_key_changes_with_data_and_weights(base):
     assert len(found) == 3
 
 
+def test_options_of_data_that_came_later_are_in_no_key_at_their_defaults(base):
+    data = base.dataset
+    key = keys.base_key(base, "abc", None)
+    assert keys.base_key(dataclasses.replace(base, dataset=dataclasses.replace(data, label_noise=0)), "abc", None) == key
+    changed = [{"probe_size": 50}, {"probe_size": 60}, {"label_noise": 0.1}, {"label_noise": 0.2}]
+    found = {
+        keys.base_key(dataclasses.replace(base, dataset=dataclasses.replace(data, **one)), "abc", None) for one in changed
+    }
+    assert len(found | {key}) == 5
+
+
 def test_cell_key_follows_what_is_evaluated():
     method, evaluate = MethodConfig("m", "baselines.ema.EMA", {"half_life": 1.5}), EvaluateConfig()
     key = keys.cell_key("b", method, evaluate, None, "s")
@@ -204,6 +215,16 @@ def test_sources_that_give_the_numbers_of_earlier_ones_keep_their_keys(package, 
         moved = dataclasses.replace(method, target="ownmethods.elsewhere.Mine")
         assert keys.cell_key("b", moved, EvaluateConfig(), None, earlier) == key
         assert keys.cell_key("b", method, EvaluateConfig(), None, first) != key
+        # of sources that are known twice, and parameters that came later
+        later = {"later": {"every": None}}
+        entries = {first: {"module": None, "source": earlier} | later, "2": {"module": None, "source": earlier} | later}
+        table.write_text(json.dumps({"harness": {}, "methods": entries}))
+        keys._same_numbers.cache_clear()
+        with_none, with_two = (dataclasses.replace(method, params={"k": 5, "every": every}) for every in (None, 2))
+        without = dataclasses.replace(method, params={"k": 5})
+        of = [keys.cell_key("b", one, EvaluateConfig(), None, earlier) for one in (without, with_none, with_two)]
+        assert of[0] == of[1] != of[2]
+        assert keys.cell_key("b", with_none, EvaluateConfig(), None, "other") not in of
     finally:
         monkeypatch.undo()
         keys._same_numbers.cache_clear()

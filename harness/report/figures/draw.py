@@ -2,7 +2,8 @@
 
 Figures of results are `<model>-<dataset>-<optimizer>-<figure>` and for the suite `suite-<figure>`; those of what a
 method fitted are `<model>-<dataset>-<optimizer>-<method>-<figure>`, of the lowest finished seed that gives the tables,
-and `<model>-<dataset>-<optimizer>-<method>.json` says of which cells they are. Eigenvalues of a row share one figure.
+and `<model>-<dataset>-<optimizer>-<method>.json` says of which cells they are. Eigenvalues of a row share one figure,
+and so do the kernels of its lowest seed.
 """
 
 from __future__ import annotations
@@ -135,7 +136,10 @@ def _together(store: Store, row: Row, cells: pd.DataFrame, folder: Path, look: L
         if not isinstance(kind, MethodFigure) or not kind.together:
             continue
         parts = []
-        for cell in cells.loc[cells["status"] == "done", [*ORIGIN]].to_dict("records"):
+        done = cells.loc[cells["status"] == "done", [*ORIGIN]]
+        if kind.first_seed:
+            done = done[done["seed"] == done["seed"].min()]
+        for cell in done.to_dict("records"):
             own = MethodTables(store, cell["cell_key"])
             found = _read(own, kind) if own.has(kind.name) else {}
             if isinstance(found, str):
@@ -151,7 +155,8 @@ def _together(store: Store, row: Row, cells: pd.DataFrame, folder: Path, look: L
         origin = f"cells {' '.join(dict.fromkeys(table['cell_key']))}"
         labels = Labels(", ".join(row), look=look)
         drawing = Drawing(path, kind.draw, {kind.name: table}, labels, origin, checks=True)
-        said = f"{group.title} {len(table)} {kind.name} of {', '.join(dict.fromkeys(table['method']))}"
+        what = kind.title.lower() if kind.first_seed else f"{len(table)} {kind.name}"
+        said = f"{group.title} {what} of {', '.join(dict.fromkeys(table['method']))}"
         group.figures.append(_Figure(kind.name, drawing, {path.name: table}, said=said))
     return group
 

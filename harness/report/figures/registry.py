@@ -13,6 +13,8 @@ A new figure is one entry here and one function that draws it. A method has the 
 - `rho`, one line per mode and bin: mode (a number as text, or in words what it is compared with, such as a surrogate),
   mean_abs_rho (of the mode), low and high (the bin's ends), weights (in it).
 - `eigenvalues`, one line each: real, imaginary.
+- `kernel`, one line per mode and snapshot: mode, epoch, coefficient, and maybe share, snapshots and squares, as
+  `harness.method` has it.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from harness.report.figures.cost import cost_data, draw_cost
 from harness.report.figures.curves import curves_data, draw_curves
 from harness.report.figures.differences import differences_data, draw_differences
 from harness.report.figures.eigenvalues import draw_eigenvalues
+from harness.report.figures.kernels import draw_kernels
 from harness.report.figures.models import NAMED, draw_errors, draw_trajectories
 from harness.report.figures.modes import draw_correlation, draw_layers, draw_rho
 from harness.report.figures.profile import draw_profile, profile_data
@@ -67,13 +70,14 @@ class MethodFigure(FigureKind):
     """A figure of what a method fitted, drawn from the tables that the method gives (`Method.tables`) and nothing else.
 
     `tables` names the tables, the first one with the figure's own name, and the columns that must be there. With
-    `together` all methods and seeds of a row share one figure; their tables are joined, with the columns method, seed
-    and cell_key added.
+    `together` all methods and seeds of a row share one figure, or with `first_seed` those of the lowest seed; their
+    tables are joined, with the columns method, seed and cell_key added.
     """
 
     draw: Callable[[Mapping[str, pd.DataFrame], Labels], Figure]
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     together: bool = False
+    first_seed: bool = False
 
 
 FIGURES: tuple[FigureKind, ...] = (
@@ -149,6 +153,16 @@ FIGURES: tuple[FigureKind, ...] = (
         "Histogram of the correlation of weights with their mode's reference, against surrogates of their motion.",
         draw_rho,
         {"rho": ("mode", "mean_abs_rho", "low", "high", "weights")},
+    ),
+    MethodFigure(
+        "kernel",
+        "Kernels",
+        "Coefficients of the base's snapshots in the last weights of every linear method: bars over all weights, and "
+        "lines for each mode.",
+        draw_kernels,
+        {"kernel": ("mode", "epoch", "coefficient")},
+        together=True,
+        first_seed=True,
     ),
     FigureKind(
         LANDSCAPE,

@@ -35,9 +35,9 @@ from harness.report.stats.means import ALL, CONTROL, caption
 from harness.report.stats.summary import Results
 from harness.report.tables.columns import Choice
 from harness.report.tables.printed import Printed
-from harness.report.tables.suite import comparable, images, rivals, summary_lines, tested, usual
+from harness.report.tables.suite import calibration, comparable, images, rivals, summary_lines, tested, usual
 from harness.report.warnings import marks
-from harness.results.columns import COSTS, ROW
+from harness.results.columns import COSTS, KERNEL, ROW
 from harness.results.frame import STATUSES
 from harness.storage import inside
 from harness.storage.store import Store
@@ -45,10 +45,16 @@ from harness.storage.store import Store
 RESULTS = (
     *("test_accuracy", "val_accuracy", "difference_base_recalibrated", "verdict_base_recalibrated"),
     *("p_base_recalibrated", "effect_base_recalibrated", "wins_base_recalibrated", "difference_time_mean"),
-    *("difference_control", "verdict_control", "difference_base"),
+    *("difference_control", "verdict_control", "difference_base", *KERNEL),
 )
 COST_AND_SPEED = (*COSTS, "area", "reached", "epochs_to_target", "seconds_to_target")
-TITLES = {"rivals": "Annealed rivals", "compare": "Comparison", "images": "Test images"}
+TITLES = {
+    "rivals": "Annealed rivals",
+    "compare": "Comparison",
+    "calibration": "Loss and calibration",
+    "kernels": "Kernels",
+    "images": "Test images",
+}
 """The sections that show tables as they are printed, with their titles."""
 ASSETS = ("report.css", "report.js")
 
@@ -78,8 +84,9 @@ def write_page(
     summary: pd.DataFrame,
     warnings: list[str],
     compared: Sequence[Printed] = (),
+    kernels: Sequence[Printed] = (),
 ) -> Path:
-    """Write the page of a suite, with a comparison where there is one, and return its index.html."""
+    """Write the page of a suite, with a comparison and kernels where there are some, and return its index.html."""
     suite_folder = store.suite_folder(plan["suite"])
     folder = suite_folder / "report"
     fresh = suite_folder / f".report-{uuid.uuid4().hex[:8]}.tmp"
@@ -93,7 +100,9 @@ def write_page(
         figures = gather_figures(suite_folder / "figures", fresh / "figures")
         data = json.dumps(curve_data(found.over_seeds), separators=(",", ":"))
         (fresh / "curves.js").write_text(f"window.CURVES = {data};\n", encoding="utf-8")
-        printed = {"rivals": rivals(found, summary, Choice()), "compare": compared}
+        printed: dict[str, Sequence[Printed]] = {"rivals": rivals(found, summary, Choice()), "compare": compared}
+        printed["calibration"] = calibration(found, summary, Choice())
+        printed["kernels"] = kernels
         printed["images"] = images(found, summary, Choice())
         context = _context(store, plan, found, summary, warnings, figures)
         context["printed"] = [(name, TITLES[name], parts) for name, parts in printed.items() if parts]
@@ -162,7 +171,7 @@ def _context(
         "cost_heads": [head(name, found.metric) for name in spent],
         "cost_lines": [body(line, spent, {}) for line in of_rows],
         "target": found.target_in_words,
-        "metrics": METRICS,
+        "metrics": {name: title for name, title in METRICS.items() if found.over_seeds[f"{name}_mean"].notna().any()},
         "costs": SPENT,
         "figures": figures,
         "warnings": warnings,

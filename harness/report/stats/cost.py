@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from harness.results.columns import BUSY, COSTS, ROW_METHOD, SECONDS
+from harness.results.columns import BUSY, COSTS, KERNEL, ROW_METHOD, SECONDS
 
 
 def costs(frame: pd.DataFrame) -> pd.DataFrame:
-    """Means over the finished seeds of every (model, dataset, optimizer, method), with n: the columns COSTS.
+    """Means over the finished seeds of every (model, dataset, optimizer, method), with n: the columns COSTS and KERNEL.
 
     Own epochs count as epochs in a subspace where gradients were taken there. Beside the means of SECONDS stand their
     medians, `<column>_median`; busy_cells are the seeds that ran while other processes had more than BUSY of the cores,
@@ -24,10 +24,10 @@ def costs(frame: pd.DataFrame) -> pd.DataFrame:
     done["subspace_epochs"] = own.where(done["gradients_subspace"] > 0, 0.0)
     done["busy_cells"], done["unknown_cells"] = (done["busy"] > BUSY) * 1, done["busy"].isna() * 1
     groups = done.groupby(ROW_METHOD, sort=False)
-    means = groups[list(COSTS)].mean().assign(n=groups.size())
+    means = groups[[*COSTS, *KERNEL]].mean().assign(n=groups.size())
     medians = groups[list(SECONDS)].median().add_suffix("_median")
     table = means.join(medians).join(groups[["busy_cells", "unknown_cells"]].sum())
-    return table.reset_index()[[*ROW_METHOD, "n", *COSTS, *medians.columns, "busy_cells", "unknown_cells"]]
+    return table.reset_index()[[*ROW_METHOD, "n", *COSTS, *KERNEL, *medians.columns, "busy_cells", "unknown_cells"]]
 
 
 def accuracy_and_cost(cells: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from harness.results.columns import COLUMNS, ROW_METHOD
 
-METRICS = {name: COLUMNS[name].label for name in ("val_accuracy", "val_loss", "train_loss")}
+METRICS = {name: COLUMNS[name].label for name in ("val_accuracy", "val_loss", "train_loss", "val_ece", "val_brier")}
 """The metrics that have curves, with the names of their axes."""
 COSTS = {
     "epoch": "epoch",

@@ -19,7 +19,7 @@ from harness.report.stats.means import BESIDE, CONTROLS, OWN, Spread, in_words
 from harness.report.tables.printed import EQUAL
 from harness.report.warnings import BUSY_MARK
 from harness.results.columns import COLUMNS as MEASURED
-from harness.results.columns import COSTS, METRICS, SECONDS
+from harness.results.columns import COSTS, KERNEL, METRICS, SECONDS
 
 Line = Mapping[str, Any]
 
@@ -218,7 +218,7 @@ COLUMNS: dict[str, TableColumn] = {
     "gradients_to_target": _plain(
         "gradients_to_target", "gradients to target", 0, "median over seeds, in images", unit="images"
     ),
-    **{name: _cost(name) for name in COSTS},
+    **{name: _cost(name) for name in (*COSTS, *KERNEL)},
 }
 STATISTICS = (
     "n",

@@ -187,6 +187,19 @@ def statistics(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Pr
     return by_row(found, summary, names, choice, f"{_meanings(names)} {tested(found)}", short, note)
 
 
+def calibration(found: Results, summary: pd.DataFrame, choice: Choice) -> list[Printed]:
+    """Loss, calibration error and Brier's score beside accuracy; nothing where no cell has them."""
+    names = ("test_accuracy", "test_loss", "test_ece", "test_brier")
+    if not found.frame["test_ece"].notna().any():
+        return []
+    text = (
+        "Means ± sample standard deviations over seeds at the last epoch. Loss: mean negative log-likelihood. ECE: "
+        "expected calibration error in points, over 15 equal bins of the largest probability. Brier: mean squared "
+        "distance of the probabilities from the label's, from 0 to 2. Lower is better in all but accuracy."
+    )
+    return by_row(found, summary, names, choice, text, "Loss and calibration", f"{note_on_means(found)} {text}")
+
+
 def usual(found: Results, names: Sequence[str]) -> tuple[str, ...]:
     """The columns shown where none are chosen: the metric compared in the place of test accuracy, and those of methods'
     own controls where a method has one."""

@@ -80,10 +80,11 @@ def _with_standing(tables: Sequence[Printed], frame: pd.DataFrame) -> list[Print
 def write_tables(found: Results, folder: Path, choice: Choice = Choice()) -> pd.DataFrame:  # noqa: B008
     """Write all tables into `folder` and return the summary.
 
-    main, models, optimizers, statistics, rivals, images, progress and cost as Markdown and LaTeX; main.csv (means of
-    every metric, long), summary.csv (all that is known of a method in a row), comparisons.csv (every comparison),
-    rivals.csv (those with annealed bases), images.csv (McNemar's test of every pair of cells), targets.csv (all cells),
-    cost.csv. There are no rivals where no base has a twin, and no images where cells do not say what they got right.
+    main, models, optimizers, statistics, rivals, images, calibration, progress and cost as Markdown and LaTeX; main.csv
+    (means of every metric, long), summary.csv (all that is known of a method in a row), comparisons.csv (every
+    comparison), rivals.csv (those with annealed bases), images.csv (McNemar's test of every pair of cells), targets.csv
+    (all cells), cost.csv. There are no rivals where no base has a twin, no images where cells do not say what they got
+    right, and no calibration where they were evaluated without.
     """
     whole = summary(found)
     for printed in (
@@ -94,6 +95,7 @@ def write_tables(found: Results, folder: Path, choice: Choice = Choice()) -> pd.
         suite.progress,
         suite.rivals,
         suite.images,
+        suite.calibration,
     ):
         write_printed(_with_standing(printed(found, whole, choice), found.frame), folder, printed.__name__)
     write_printed(_with_standing(suite.costs(found, whole, choice), found.frame), folder, "cost")

@@ -123,6 +123,7 @@ def cell_record(job: Job, cell: CellPlan, status: str, base_digest: list[str], c
         "summary": {},
         "test_correct": None,
         "cost": {},
+        "kernel": {},
         "holds": {"epochs": [], "test_epochs": [], "weights": False},
     }
 

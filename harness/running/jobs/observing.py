@@ -18,10 +18,13 @@ class ObservingWorker(Worker):
         return Audience(self.base, cells, self.evaluator, self.clock, trajectory, steps, keep)
 
     def _end_cells(self, audience: Audience, rows: list[Row], moving: float | None) -> None:
-        """Write the records of observers and reconstructions, each charged the epochs that it read; `moving` is the
-        share of the base's weights that ever had a gradient, None where nobody watched."""
+        """Write the records of observers and reconstructions, each charged the epochs that it read and its probes.
+
+        `moving` is the share of the base's weights that ever had a gradient, None where nobody watched.
+        """
         for entry in audience.cells:
             read = rows[: entry.cell.epochs_read]
+            counts = {name: read[-1][name] if read else 0 for name in Counts().as_dict()}
             cost = {
                 "train_seconds": read[-1]["train_seconds"] if read else 0.0,
                 "epochs": len(read),
@@ -31,6 +34,7 @@ class ObservingWorker(Worker):
                 "prefix_seconds": 0.0,
                 "trainable_fraction": 1.0,
                 "moving": moving,
-                **{name: read[-1][name] if read else 0 for name in Counts().as_dict()},
+                **counts,
+                "forward_passes": counts["forward_passes"] + entry.probed,
             }
             self.end_cell(entry, cost, audience.weights.get(entry.key))

@@ -52,6 +52,10 @@ class CountedImages(Images):
         self._before = before
         self._told: float | None = None
 
+    @property
+    def labels_B(self) -> Tensor:
+        return self._images.labels_B
+
     def __len__(self) -> int:
         return len(self._images)
 
@@ -60,6 +64,9 @@ class CountedImages(Images):
 
     def subset(self, indices: Tensor) -> CountedImages:
         return CountedImages(self._images.subset(indices), self._tell, self._before)
+
+    def labelled(self, labels_B: Tensor) -> CountedImages:
+        return CountedImages(self._images.labelled(labels_B), self._tell, self._before)
 
     def held(self) -> ImageSet:
         return self._images.held()

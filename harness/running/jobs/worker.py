@@ -9,13 +9,14 @@ import time
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from safetensors.torch import save as save_safetensors
 
 from harness.causes import Cause, Interrupted
 from harness.config import BaseConfig, ConfigError
+from harness.kernel import KERNEL, checked, numbers
 from harness.method import Method
 from harness.planning.methods import make_method
 from harness.planning.plan import CellPlan
@@ -51,6 +52,10 @@ from harness.training.evaluate import Evaluator
 from harness.training.kernels import told_kernels
 from harness.training.loop import set_determinism
 from harness.training.out_of_memory import bounded_by
+from harness.validation import reason
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Worker(ABC):
@@ -266,11 +271,14 @@ class Worker(ABC):
     def end_cell(self, entry: RunningCell, cost: dict[str, Any], weights: dict[str, torch.Tensor] | None) -> None:
         """Tables and weights first, then the record that makes the cell ended; its run is ended from the record."""
         cell, folder = entry.cell, self.store.cell_folder(entry.key)
+        kernel: dict[str, float] = {}
         self.note_rows([entry])
         if entry.status == "done":
             assert entry.method is not None
             try:
-                self.store.write_tables(cell.key, entry.method.tables())
+                tables = entry.method.tables()
+                self.store.write_tables(cell.key, tables)
+                kernel = self._kernel(cell, tables)
                 self._keep_fitted(entry.key, entry.method)
             except (Exception, SystemExit) as error:
                 if is_disk_trouble(error) or isinstance(error, Interrupted):
@@ -281,7 +289,7 @@ class Worker(ABC):
                 folder / "weights.safetensors", save_safetensors({k: v.contiguous() for k, v in weights.items()})
             )
         last = entry.rows[-1] if entry.rows and entry.status == "done" else {}
-        names = ("val_accuracy", "val_loss", "test_accuracy", "test_loss")
+        names = (f"{split}_{metric}" for split in ("val", "test") for metric in ("accuracy", "loss", "ece", "brier"))
         summary = {name: last[name] for name in names if name in last}
         cost = {
             "method_seconds": self.clock.get(f"method/{cell.key}"),
@@ -297,7 +305,7 @@ class Worker(ABC):
             "weights": weights is not None,
         }
         record = cell_record(self.job, cell, entry.status, self.base_digest, entry.cause)
-        record |= {"summary": summary, "cost": cost, "holds": holds, "rederived": self.rederived}
+        record |= {"summary": summary, "cost": cost, "holds": holds, "rederived": self.rederived, "kernel": kernel}
         if "test_accuracy" in summary and entry.test_correct is not None:
             record["test_correct"] = packed(entry.test_correct)
         record["machine"]["load"] = {"cores": os.cpu_count(), "busy": self.load.busy()}
@@ -306,6 +314,16 @@ class Worker(ABC):
         self._ended.add(cell.key)
         self.cell_log(cell.key).lines([done_line(record)] if entry.cause is None else ending(entry.status, entry.cause))
         self.tell(ended(record))
+
+    def _kernel(self, cell: CellPlan, tables: dict[str, pd.DataFrame]) -> dict[str, float]:
+        """Age and effective number of the kernel among a method's tables; nothing, said in a line, where it is none."""
+        if KERNEL not in tables:
+            return {}
+        try:
+            return numbers(checked(tables[KERNEL]), cell.last_epoch(self.base.epochs))
+        except ValueError as error:
+            self.say(f"{cell.method.name} has no age and n_eff: {reason(error)}")
+            return {}
 
     def _keep_fitted(self, key: str, method: Method) -> None:
         """The method's fitted model, where final weights are kept too."""
