@@ -217,7 +217,7 @@ class Recorded:
     @cached_property
     def evaluator(self) -> Evaluator:
         """For probe losses."""
-        return Evaluator(self.base.config, EvaluateConfig(), self.images, CPU, with_test=False)
+        return Evaluator(self.base.config, EvaluateConfig(), self.images, DEVICE, with_test=False)
 
     def trajectory(self, folder: Path | None = None) -> StoredTrajectory:
         return StoredTrajectory(folder or self.folder / "trajectory", DEVICE)

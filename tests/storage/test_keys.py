@@ -100,11 +100,12 @@ def test_base_key_changes_with_data_and_weights(base):
 def test_options_of_data_that_came_later_are_in_no_key_at_their_defaults(base):
     data = base.dataset
     key = keys.base_key(base, "abc", None)
-    assert keys.base_key(dataclasses.replace(base, dataset=dataclasses.replace(data, label_noise=0)), "abc", None) == key
-    changed = [{"probe_size": 50}, {"probe_size": 60}, {"label_noise": 0.1}, {"label_noise": 0.2}]
-    found = {
-        keys.base_key(dataclasses.replace(base, dataset=dataclasses.replace(data, **one)), "abc", None) for one in changed
-    }
+
+    def of(**changes):
+        return keys.base_key(dataclasses.replace(base, dataset=dataclasses.replace(data, **changes)), "abc", None)
+
+    assert of(label_noise=0) == key
+    found = {of(probe_size=50), of(probe_size=60), of(label_noise=0.1), of(label_noise=0.2)}
     assert len(found | {key}) == 5
 
 
