@@ -15,8 +15,8 @@ users run them, on folders with records of their own: a matrix of digits whose n
 
 from __future__ import annotations
 
+import json
 import math
-import os
 import resource
 import subprocess
 import sys
@@ -81,20 +81,25 @@ def measured(work: Callable[[], Any]) -> dict[str, float]:
     return {"s": time.process_time() - before}
 
 
-def of_command(*words: str) -> dict[str, float]:
-    """Seconds by the wall clock and of the processor, in all processes of a command, and its own largest memory."""
-    began = time.perf_counter()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    process = subprocess.Popen([COMMAND, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    said = process.stderr.read()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(words)}: exit code {process.returncode}\n{said}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"s wall": time.perf_counter() - began, "s": cpu, "MB": used.ru_maxrss / 1024}
+ALONE = """
+import json, os, resource, subprocess, sys, time
+began = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+said = process.stderr.read()
+_, status, used = os.wait4(process.pid, 0)
+seconds = {"s wall": time.perf_counter() - began, "s": used.ru_utime + used.ru_stime, "MB": used.ru_maxrss / 1024}
+print(json.dumps([os.waitstatus_to_exitcode(status), said, seconds]))
+"""
+"""A small program that starts a command and measures it: a process begins with the memory of the one that starts it."""
+
+
+def of_command(*words: str | Path) -> dict[str, float]:
+    """Seconds by the wall clock and of the processor, and the largest memory of a command's own process."""
+    done = subprocess.run([sys.executable, "-S", "-c", ALONE, *words], capture_output=True, text=True, check=True)
+    code, said, measures = json.loads(done.stdout)
+    if code:
+        raise SystemExit(f"{' '.join(map(str, words))}: exit code {code}\n{said}")
+    return dict(measures)
 
 
 def bundle() -> None:
@@ -215,20 +220,15 @@ def cells(sizes: Sequence[int]) -> None:
                 for cell in plan.as_record()["cells"]:
                     finish(store, cell, EPOCHS, IMAGES, rng, 0.0)
             where = f"results_dir={root}"
-            growth.add(size, "run with nothing left", **of_command("run", *overrides, "tracker=none"))
+            growth.add(size, "run with nothing left", **of_command(COMMAND, "run", *overrides, "tracker=none"))
             for view in (Path(root) / "suites").rglob("frame.parquet"):
                 view.unlink()
             code = f"import harness; harness.load_frame({root!r})"
-            began = time.perf_counter()
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run([sys.executable, "-c", code], check=True)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            seconds = {"s wall": time.perf_counter() - began, "s": after.ru_utime - before.ru_utime}
-            growth.add(size, "load_frame from records", **seconds)
+            growth.add(size, "load_frame from records", **of_command(sys.executable, "-c", code))
             for name in ("report with figures", "report again"):
-                growth.add(size, name, **of_command("report", where))
+                growth.add(size, name, **of_command(COMMAND, "report", where))
             for name in ("publish tracker=csv", "publish again"):
-                growth.add(size, name, **of_command("publish", where, "tracker=csv"))
+                growth.add(size, name, **of_command(COMMAND, "publish", where, "tracker=csv"))
     growth.close()
 
 
@@ -239,7 +239,7 @@ def methods(sizes: Sequence[int]) -> None:
         with tempfile.TemporaryDirectory() as root:
             synthetic(Path(root), size, IMAGES)
             for name in ("report with figures", "report again"):
-                growth.add(size, name, **of_command("report", f"results_dir={root}"))
+                growth.add(size, name, **of_command(COMMAND, "report", f"results_dir={root}"))
     growth.close()
 
 

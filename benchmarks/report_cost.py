@@ -94,6 +94,7 @@ def finish(store: Store, cell: Record, epochs: int, images: int, rng: np.random.
         | {"peak_memory_bytes": 1e9, "epochs": epochs, "prefix_epochs": 0, "trainable_fraction": 1.0, "moving": 1.0}
         | {"forward_passes": float(columns["forward_passes"][-1])},
         "run_id": cell["cell_key"][:12],
+        "holds": {"epochs": epoch.tolist(), "test_epochs": [epochs], "weights": False},
     }
     if images:
         right = rng.random(images) < (accuracy[-1] - 1) / 100
