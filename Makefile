@@ -73,4 +73,4 @@ examples: $(VENV)/ready ## Run the examples and write their pages
 	@$(BIN)/python docs/tools/examples.py
 
 captures: $(VENV)/ready ## Capture a terminal and the report's page from RESULTS, where suite=quick is finished
-	@$(BIN)/python docs/tools/captures.py --results $(RESULTS)
+	@$(BIN)/python docs/tools/captures.py --results $(RESULTS) $(ARGS)

@@ -1,8 +1,8 @@
 """Captures of a real terminal and of a report's page, for README.md and these pages.
 
-    python docs/tools/captures.py --results DIR [--out docs/captures]
+    python docs/tools/captures.py --results DIR [--run "suite=quick"] [--out docs/captures]
 
-DIR is a results folder in which `traindyn run suite=quick` has come to its end; it is only read and reported on. The
+DIR is a results folder in which `traindyn run` of what is given has come to its end; it is shown and reported on. The
 plan and the live display are those of a fresh folder: the run there is interrupted after some epochs. The terminal is a
 pseudo-terminal, its screen is kept by pyte and drawn by rich; the page is Chromium's.
 """
@@ -17,6 +17,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import shutil
 import signal
 import struct
@@ -146,11 +147,15 @@ def capture_run(out: Path) -> None:
         write_svg(_named([*shown, *_end(live.text())], folder), "traindyn run suite=quick", out / "live.svg")
 
 
-def capture_table(results: Path, out: Path) -> None:
-    """The table of a finished run, with the closing lines."""
-    table = Terminal(["run", "suite=quick"], results.parent)
+def capture_table(results: Path, asked: list[str], out: Path) -> str:
+    """The table of a finished run, with the closing lines; the name of its view."""
+    table = Terminal(["run", *asked], results.parent)
     table.read()
-    write_svg(_named(table.text(), results.parent), "traindyn run suite=quick", out / "table.svg")
+    lines = table.text()
+    if not any("nothing is left" in line.plain for line in lines):
+        raise RuntimeError(f"traindyn run {' '.join(asked)} was not at its end in {results}: it is now")
+    write_svg(_named(lines, results.parent), f"traindyn run {' '.join(asked)}", out / "table.svg")
+    return lines[-1].plain.rpartition("name=")[2].split()[0]
 
 
 def _end(lines: list[Text]) -> list[Text]:
@@ -181,10 +186,10 @@ def browser() -> Iterator[webdriver.Chrome]:
     driver.quit()
 
 
-def capture_page(results: Path, out: Path) -> None:
+def capture_page(results: Path, view: str, out: Path) -> None:
     """The top of the report's page, and the same at the width of a telephone."""
-    subprocess.run([COMMAND, "report", "suite=quick"], cwd=results.parent, check=True, stdout=subprocess.DEVNULL)
-    page = results / "suites" / "quick" / "report" / "index.html"
+    subprocess.run([COMMAND, "report", f"name={view}"], cwd=results.parent, check=True, stdout=subprocess.DEVNULL)
+    page = results / "suites" / view / "report" / "index.html"
     with browser() as driver:
         for name, (width, height) in {"report": PAGE, "report-narrow": NARROW}.items():
             driver.execute_cdp_cmd(
@@ -205,11 +210,12 @@ def capture_page(results: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, required=True, help="the results folder of a finished suite=quick")
+    parser.add_argument("--results", type=Path, required=True, help="the results folder of a finished run")
+    parser.add_argument("--run", default="suite=quick", help="what was run there, as on the command line")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "captures")
     given = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     given.out.mkdir(parents=True, exist_ok=True)
     capture_run(given.out)
-    capture_table(given.results.resolve(), given.out)
-    capture_page(given.results.resolve(), given.out)
+    view = capture_table(given.results.resolve(), shlex.split(given.run), given.out)
+    capture_page(given.results.resolve(), view, given.out)

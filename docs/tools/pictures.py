@@ -28,8 +28,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from harness.report.method_styles import style_of  # noqa: E402
 
-PUBLISHED = ROOT / "results" / "published"
-CURVES, DIFFERENCES = PUBLISHED / "quick_curves", PUBLISHED / "quick"
+FIGURES = ROOT / "results" / "published" / "quick" / "figures"
 ROWS = {
     "constant rate": "test_resnet-fashion_mnist-sgd_momentum",
     "annealed rate (cosine to 0)": "test_resnet-fashion_mnist-sgd_momentum_cosine",
@@ -74,11 +73,7 @@ LIGHT, DARK = Look("light", "#1f2328", "#ffffff", "#d8dee4"), Look("dark", "#e6e
 
 def sources() -> list[Path]:
     """The files that `quick` is drawn from."""
-    return [
-        path
-        for row in ROWS.values()
-        for path in (CURVES / f"{row}-curves.csv", DIFFERENCES / "figures" / f"{row}-differences.csv")
-    ]
+    return [FIGURES / f"{row}-{kind}.csv" for row in ROWS.values() for kind in ("curves", "differences")]
 
 
 def digest() -> str:
@@ -93,7 +88,7 @@ def digest_in(picture: Path) -> str | None:
 
 
 def draw_quick(look: Look) -> Figure:
-    """Curves above, differences to plain training below; a column per rate."""
+    """Curves over the evaluated epochs above, differences to plain training at the end below; a column per rate."""
     colours = {
         **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), look.ink),
         "figure.facecolor": look.paper,
@@ -103,9 +98,9 @@ def draw_quick(look: Look) -> Figure:
         figure = Figure(figsize=(7, 5.6), layout="constrained")
         grid = figure.subplots(2, 2, sharey="row", height_ratios=(1.05, 1))
         for column, (title, row) in enumerate(ROWS.items()):
-            _draw_curves(grid[0, column], pd.read_csv(CURVES / f"{row}-curves.csv"), look)
+            _draw_curves(grid[0, column], pd.read_csv(FIGURES / f"{row}-curves.csv"), look)
             grid[0, column].set_title(title)
-            table = pd.read_csv(DIFFERENCES / "figures" / f"{row}-differences.csv")
+            table = pd.read_csv(FIGURES / f"{row}-differences.csv")
             _draw_differences(grid[1, column], table[table["panel"] == PLAIN], look)
         grid[0, 0].set_ylabel("validation accuracy (%)")
         handles, labels = grid[0, 0].get_legend_handles_labels()
@@ -119,15 +114,17 @@ def draw_quick(look: Look) -> Figure:
 def _draw_curves(axes: Axes, table: pd.DataFrame, look: Look) -> None:
     for method in IN_CURVES:
         own, style = table[table["method"] == method], style_of(method)
-        own = own[own["epoch"] >= 10]
         mean, std = own["val_accuracy_mean"].to_numpy(), own["val_accuracy_std"].fillna(0).to_numpy()
         known = np.isfinite(mean)
         epoch, mean, std = own["epoch"].to_numpy()[known], mean[known], std[known]
         colour = look.colour(method)
-        single = {"marker": style.point, "ms": 5, "lw": 0} if len(epoch) == 1 else {"lw": 1.6, "ls": style.line}
-        axes.plot(epoch, mean, color=colour, label=style.label, zorder=3, **single)
+        marks = {"marker": style.point, "ms": 5} if len(epoch) <= 12 else {}
+        axes.plot(epoch, mean, color=colour, label=style.label, zorder=3, lw=1.6, ls=style.line, **marks)
         if len(epoch) > 1:
             axes.fill_between(epoch, mean - std, mean + std, color=colour, alpha=0.1, lw=0)
+    evaluated = sorted(set(table["epoch"]))
+    if len(evaluated) <= 4:
+        axes.set_xticks(evaluated)
     axes.set_xlabel("epoch")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=look.faint, lw=0.5)
