@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import re
 import textwrap
 import typing
 from typing import Any
@@ -28,6 +29,10 @@ PARTS = (
     ("statistics", "Statistics", config.StatisticsConfig),
     ("tune", "Tuning", config.TuneConfig),
 )
+CHOICES = re.compile(r"^\w+( \| \w+)+(: |$)")
+"""what a comment begins with where it says the choices, which stand in a column of their own"""
+MANY = 10**9
+"""a bound from which on it need not be said"""
 ELSEWHERE = ("model", "dataset", "optimizer", "method", "tracker", "engine", *(name for name, *_ in PARTS))
 
 
@@ -57,7 +62,14 @@ def configuration_page() -> str:
     ]
     for name, title, of in PARTS:
         part = Preset(name, "", whole.values.get(name) or {}, _below(whole, name))
-        text += [f"## {title}", "", as_markdown(inspect.getdoc(of) or ""), "", _keys(of, part, f"{name}."), ""]
+        text += [
+            f"## {title}",
+            "",
+            as_markdown(inspect.getdoc(of) or ""),
+            "",
+            _keys(of, part, f"{name}.", skip=("trials",)),
+            "",
+        ]
     text += ["## Presets", "", "What can be chosen, and the keys of each below its name.", ""]
     for name, title, of, prefix in PRESETS:
         found = group(name)
@@ -149,7 +161,7 @@ def _keys(of: type, preset: Preset, prefix: str, skip: tuple[str, ...] = ()) -> 
         if name in skip or typing.get_origin(hint) is typing.ClassVar:
             continue
         value = preset.values.get(name, getattr(of, name, ""))
-        meaning = preset.comments.get(name) or told.get(name, "")
+        meaning = CHOICES.sub("", preset.comments.get(name, "")) or told.get(name, "")
         default = (
             ""
             if value == "" or not isinstance(value, str | int | float | bool | list | type(None))
@@ -186,7 +198,9 @@ def _bounds(hint: Any) -> str:
 
 def _said(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(_said(one) for one in schema["anyOf"]))
+        kinds = dict.fromkeys(_said(one) for one in schema["anyOf"])
+        found = [kind for kind in kinds if (kind, "number" in kinds) != ("whole number", True)]
+        return " or ".join(found).replace("number", f"number{_range(schema)}", 1)
     if "enum" in schema:
         return " or ".join(f"`{_shown(one)}`" for one in schema["enum"])
     if "const" in schema:
@@ -202,7 +216,8 @@ def _said(schema: dict[str, Any]) -> str:
 def _range(schema: dict[str, Any]) -> str:
     low, above = schema.get("minimum"), schema.get("exclusiveMinimum")
     high, below = schema.get("maximum"), schema.get("exclusiveMaximum")
-    parts = [f"from {low:g}" if low is not None else "", f"above {above:g}" if above is not None else ""]
-    parts += [f"to {high:g}" if high is not None else "", f"below {below:g}" if below is not None else ""]
+    parts = [f"from {low:,}" if low is not None else "", f"above {above:,}" if above is not None else ""]
+    parts += [f"to {high:,}" if high is not None and high < MANY else ""]
+    parts += [f"below {below:,}" if below is not None and below < MANY else ""]
     said = " ".join(part for part in parts if part)
     return f" {said}" if said else ""

@@ -19,7 +19,7 @@ def as_markdown(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([*<\[\]$|])", r"\\\1", text).replace(r"\<", "&lt;").replace("_", r"\_")
+    return re.sub(r"([*<\[\]$])", r"\\\1", text).replace(r"\<", "&lt;").replace("_", r"\_")
 
 
 def cell(text: object) -> str:
