@@ -214,8 +214,8 @@ def _said(schema: dict[str, Any]) -> str:
 
 
 def _range(schema: dict[str, Any]) -> str:
-    low, above = schema.get("minimum"), schema.get("exclusiveMinimum")
-    high, below = schema.get("maximum"), schema.get("exclusiveMaximum")
+    low, above = schema.get("minimum", schema.get("ge")), schema.get("exclusiveMinimum", schema.get("gt"))
+    high, below = schema.get("maximum", schema.get("le")), schema.get("exclusiveMaximum", schema.get("lt"))
     parts = [f"from {low:,}" if low is not None else "", f"above {above:,}" if above is not None else ""]
     parts += [f"to {high:,}" if high is not None and high < MANY else ""]
     parts += [f"below {below:,}" if below is not None and below < MANY else ""]
