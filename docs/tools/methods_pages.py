@@ -69,8 +69,9 @@ def _list(presets: list[Preset]) -> str:
         "and a bar is a mean over the snapshots.",
         "",
         "Averages of epochs and models that are linear in them have a *kernel*: the coefficients with which they "
-        "combine the snapshots. They give it as a table `kernel`, with its age (`kernel_age`, how many epochs it "
-        "lies behind the last snapshot) and its effective number of snapshots (`kernel_n_eff`). Methods with one kernel are one method.",
+        "combine the snapshots. They give it as a table `kernel`, with its age (`kernel_age`, how many epochs it lies "
+        "behind the last snapshot) and its effective number of snapshots (`kernel_n_eff`). Methods with one kernel are "
+        "one method.",
         "",
     ]
     for family in FAMILIES:
