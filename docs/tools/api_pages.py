@@ -14,8 +14,11 @@ OF_HARNESS = {
     "harness.conformance": "What holds a method of yours to the contract.",
     "harness.report.stats.power": "What a comparison can find.",
 }
-FEW = ("decomposition", "dynamics", "rank", "posthoc", "online", "embedded", "reference")
-"""the modules of `baselines.cmd` and `baselines.dmd` that have public classes"""
+FEW = {
+    "cmd": ("posthoc", "online", "embedded", "reference"),
+    "dmd": ("decomposition", "dynamics", "rank"),
+}
+"""the modules of packages of `baselines` that have public classes, where not all have"""
 
 
 def api_pages() -> dict[str, str]:
@@ -25,18 +28,18 @@ def api_pages() -> dict[str, str]:
         pages[f"api/{module}.md"] = (
             f"# {module}\n\n{purpose}\n\n::: {module}\n    options: {{show_root_heading: false}}\n"
         )
-    own = {"cmd": "Correlation Mode Decomposition", "dmd": "Dynamic mode decomposition"}
-    for package, title in own.items():
-        blocks = [f"::: baselines.{package}.{name}" for name in FEW if _exists(package, name)]
-        pages[f"api/baselines.{package}.md"] = f"# baselines.{package}\n\n{title}.\n\n" + "\n\n".join(blocks)
+    for folder in sorted(path.parent for path in (ROOT / "baselines").glob("*/__init__.py")):
+        modules = [path.stem for path in sorted(folder.glob("*.py")) if _classes(path)]
+        chosen = [name for name in FEW[folder.name] if name in modules] if folder.name in FEW else modules
+        title = (ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or "").split(
+            "\n\n"
+        )[0]
+        blocks = [f"::: baselines.{folder.name}.{name}" for name in chosen]
+        pages[f"api/baselines.{folder.name}.md"] = "\n\n".join([f"# baselines.{folder.name}", title, *blocks])
     for path in sorted((ROOT / "baselines").glob("*.py")):
         if path.stem != "__init__" and _classes(path):
             pages[f"api/baselines.{path.stem}.md"] = f"# baselines.{path.stem}\n\n::: baselines.{path.stem}\n"
     return {"api/index.md": _index(list(pages)), **pages}
-
-
-def _exists(package: str, name: str) -> bool:
-    return (ROOT / "baselines" / package / f"{name}.py").exists()
 
 
 def _classes(path: Path) -> list[str]:
