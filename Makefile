@@ -1,12 +1,14 @@
 # Targets take SUITE= (a suite) and ARGS= (overrides, such as ARGS="seeds=[0] fast=true")
 SUITE ?= quick
 ARGS ?=
+# make captures takes the results folder of a finished suite=quick
+RESULTS ?= results
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark test test-recovery slurm-daemons test-slurm test-ray test-nightly check tune report sync
+.PHONY: help setup benchmark test test-recovery slurm-daemons test-slurm test-ray test-nightly check tune report sync docs pictures examples captures
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -59,3 +61,16 @@ check: $(VENV)/ready ## Lint, formatting, types and the order of the rooms
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+docs: $(VENV)/ready ## Build the documentation, strictly, and say where it is
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "documentation: build/site/index.html"
+
+pictures: $(VENV)/ready ## Draw the pictures of README and documentation from results/published
+	@$(BIN)/python docs/tools/pictures.py
+
+examples: $(VENV)/ready ## Run the examples and write their pages
+	@$(BIN)/python docs/tools/examples.py
+
+captures: $(VENV)/ready ## Capture a terminal and the report's page from RESULTS, where suite=quick is finished
+	@$(BIN)/python docs/tools/captures.py --results $(RESULTS) $(ARGS)

@@ -13,7 +13,16 @@ from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent
-SLOWEST = ("recovery", "commands/test_wandb.py", "commands/test_tune.py", "tune", "commands", "tracking", "conformance")
+SLOWEST = (
+    "recovery",
+    "commands/test_wandb.py",
+    "commands/test_tune.py",
+    "tune",
+    "commands",
+    "tracking",
+    "conformance",
+    "docs",
+)
 """The slowest tests, which begin first where several processes share all, so that none is left with them at the end."""
 
 # how long an example takes says how busy the machine is

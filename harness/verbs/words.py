@@ -49,6 +49,8 @@ TERMS = {
     "observer, reconstruction": "methods that watch a base as it trains, or read its recorded weights afterwards",
     "branch": "training of a method's own that leaves a base at some epoch and goes on differently",
     "recalibrated": "BatchNorm statistics taken anew on training images, as weights that were not trained need",
+    "shadow run": "a base trained again, to the same weights, for a new cell that its stored snapshots cannot serve",
+    "stale": "a cell made by other sources of the harness, or whose base was trained anew; redo=stale runs it again",
     "view": "what was asked for in one go: a table, figures and a page over cells, below suites/ in the results",
 }
 """words of the command and its tables, each in a line"""

@@ -1,0 +1,177 @@
+"""Tables of published results, made from their CSV files when the site is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+from prose import table
+
+from harness.report.method_styles import style_of
+
+PUBLISHED = Path(__file__).parents[2] / "results" / "published"
+ROW = ["model", "dataset", "optimizer"]
+
+
+@cache
+def summary(suite: str) -> pd.DataFrame:
+    """One line per method and row of a published suite."""
+    return pd.read_csv(PUBLISHED / suite / "summary.csv")
+
+
+@cache
+def comparisons(suite: str) -> pd.DataFrame:
+    """Every paired comparison of a published suite, of test accuracy."""
+    found = pd.read_csv(PUBLISHED / suite / "comparisons.csv")
+    return found[found["metric"] == "test_accuracy"]
+
+
+def rows_of(suite: str) -> list[tuple[str, str, str]]:
+    """Model, data set and optimizer of every row, in order; not of those that join several."""
+    found = dict.fromkeys(comparisons(suite)[ROW].itertuples(index=False, name=None))
+    return [row for row in found if "all" not in row]
+
+
+def accuracy(suite: str, row: tuple[str, str, str], method: str) -> str:
+    """`85.08 ± 0.15`, empty where the method did not run there."""
+    from_rows = means(suite)
+    found = from_rows.get((row, method))
+    return "" if found is None else f"{found[0]:.2f} ± {found[1]:.2f}"
+
+
+@cache
+def means(suite: str) -> dict[tuple[tuple[str, str, str], str], tuple[float, float]]:
+    """Mean and sample standard deviation of test accuracy by row and method."""
+    found = summary(suite)
+    return {
+        ((line["model"], line["dataset"], line["optimizer"]), line["method"]): (
+            line["test_accuracy_mean"],
+            line["test_accuracy_std"],
+        )
+        for line in found.to_dict("records")
+        if line["test_accuracy_mean"] == line["test_accuracy_mean"]
+    }
+
+
+def difference(
+    suite: str, row: tuple[str, str, str], method: str, control: str = "base_recalibrated"
+) -> pd.Series | None:
+    """The comparison of a method with a control in a row; None where there is none."""
+    found = comparisons(suite)
+    chosen = found[(found[ROW] == list(row)).all(axis=1) & (found["method"] == method) & (found["control"] == control)]
+    return None if chosen.empty else chosen.iloc[0]
+
+
+def signed(value: float) -> str:
+    """`+1.37`, `-0.28`, never `-0.00`."""
+    return f"{round(value, 2) + 0.0:+.2f}"
+
+
+def interval(line: pd.Series) -> str:
+    """`+0.69 to +2.06`"""
+    return f"{signed(line['low'])} to {signed(line['high'])}"
+
+
+def main_table(suite: str) -> str:
+    """Test accuracy of every method in every row, and in brackets the difference to the recalibrated base."""
+    rows = rows_of(suite)
+    methods = list(dict.fromkeys(summary(suite)["method"]))
+    heads = ["method", *(f"{model}, {optimizer}" for model, _, optimizer in rows)]
+    return table(
+        heads, [[f"`{method}`", *(_entry(suite, row, method) for row in rows)] for method in methods], right=True
+    )
+
+
+IN_README = (
+    "base", "base_recalibrated", "cooldown", "ema", "swa", "time_mean", "pca2", "cmd_mean_kernel", "cmd_posthoc",
+    "cmd_online",
+)  # fmt: skip
+"""the methods of the table in README.md"""
+HEADS = {"sgd_momentum": "SGD, constant", "adam": "Adam, constant"}
+
+
+def readme_table() -> str:
+    """The table of README.md: ten methods of `quick`."""
+    rows = rows_of("quick")
+    heads = ["method", *(f"{model}, {HEADS.get(optimizer, 'cosine')}" for model, _, optimizer in rows)]
+    lines = [[f"`{method}`", *(_entry("quick", row, method) for row in rows)] for method in IN_README]
+    return table(heads, lines, right=True)
+
+
+def means_table(suite: str) -> str:
+    """Test accuracy of every method in every row, of a suite whose comparisons are not those of today."""
+    rows = list(dict.fromkeys(row for row, _ in means(suite)))
+    heads = ["method", *(f"{model}, {optimizer}" for model, _, optimizer in rows)]
+    methods = dict.fromkeys(method for _, method in means(suite))
+    return table(
+        heads, [[f"`{method}`", *(accuracy(suite, row, method) for row in rows)] for method in methods], right=True
+    )
+
+
+def _entry(suite: str, row: tuple[str, str, str], method: str) -> str:
+    value, line = accuracy(suite, row, method), difference(suite, row, method)
+    return f"{value} ({signed(line['mean'])})" if line is not None and value else value
+
+
+def primary_table(suite: str) -> str:
+    """The comparisons that a suite was run to decide, with their intervals and verdicts."""
+    found = comparisons(suite)
+    primary = found[found["family"] == "primary"]
+    lines = [
+        [
+            f"`{line['method']}`",
+            f"{line['model']}, {line['optimizer']}",
+            signed(line["mean"]),
+            interval(line),
+            f"{line['p_holm']:.3f}",
+            f"**{line['verdict']}**" if line["verdict"] != "undecided" else f"undecided (finds {line['findable']:.2f})",
+        ]
+        for _, line in primary.iterrows()
+    ]
+    heads = ["method", "where", "difference", "95 % interval", "p, Holm", "verdict"]
+    return table(heads, lines)
+
+
+def errors_table(suite: str) -> str:
+    """What models of the weights' motion leave unexplained."""
+    found = pd.read_csv(PUBLISHED / suite / "errors.csv")
+    found = found[found["dimension"] == found["dimension"].max()]
+    fits = list(dict.fromkeys(found["fit"]))
+    lines = []
+    for (model, _, optimizer), own in found.groupby(ROW, sort=False):
+        shares = own.set_index("fit")["share"]
+        lines.append([f"{model}, {optimizer}", *(f"{100 * shares[fit]:.1f} %" for fit in fits)])
+    return table(["base", *fits], lines, right=True)
+
+
+def of_method(method: str, suite: str = "quick") -> str:
+    """A method's line in `quick`; empty where it is not part of it."""
+    lines = []
+    for row in rows_of(suite):
+        value, line = accuracy(suite, row, method), difference(suite, row, method)
+        if not value:
+            continue
+        beside = (
+            ["", "", ""]
+            if line is None
+            else [signed(line["mean"]), interval(line) if line["low"] == line["low"] else "", line["verdict"]]
+        )
+        lines.append([f"{row[0]}, {row[2]}", value, *beside])
+    if not lines:
+        return ""
+    text = table(["base", "test accuracy, %", "to `base_recalibrated`", "95 % interval", "verdict"], lines)
+    return (
+        f"Suite `{suite}` ({style_of(method).label} on Fashion-MNIST, see [Results](../results.md)); verdicts of "
+        f"comparisons that were not named beforehand are exploratory.\n\n{text}"
+    )
+
+
+TABLES: dict[str, Callable[..., str]] = {
+    "main": main_table,
+    "means": means_table,
+    "primary": primary_table,
+    "errors": errors_table,
+}
+"""What a page may name in `<!-- table: NAME SUITE -->`."""

@@ -1,0 +1,136 @@
+"""README.md: what one reads to the end, in its order, with the numbers that were published last."""
+
+import re
+import sys
+
+import pytest
+from pages import DOCS, ROOT
+
+sys.path.insert(0, str(DOCS / "tools"))
+
+import pictures
+import results_tables as published
+
+README = (ROOT / "README.md").read_text()
+SECTIONS = [
+    "Two commands", "What you see", "CMD in one formula", "Results", "CMD in your own loop", "Add a method",
+    "How it works", "Scale out", "Documentation",
+]  # fmt: skip
+
+
+def test_it_is_short_and_in_order():
+    assert len(README.splitlines()) <= 150
+    assert re.findall(r"^## (.*)$", README, flags=re.MULTILINE) == SECTIONS
+    assert README.index("<picture>") < README.index("## Two commands")
+
+
+def test_its_links_lead_somewhere():
+    places = [*re.findall(r"\]\(([^)]+)\)", README), *re.findall(r'(?:src|srcset)="([^"]+)"', README)]
+    for place in places:
+        assert place.startswith("https://") or (ROOT / place).exists(), place
+    assert {place for place in places if place.startswith("http")} == {"https://arxiv.org/abs/2312.13247"}
+
+
+def test_its_table_is_of_the_published_results():
+    table = published.readme_table()
+    assert len(table.splitlines()) <= 12
+    assert table in README
+
+
+def decided(suite):
+    """Verdicts that are not undecided, of primary comparisons."""
+    found = published.comparisons(suite)
+    found = found[(found["family"] == "primary") & (found["verdict"] != "undecided")]
+    return [(line["method"], line["model"], line["optimizer"], line["verdict"]) for _, line in found.iterrows()]
+
+
+QUICK = {
+    "constant": ("test_resnet", "fashion_mnist", "sgd_momentum"),
+    "cosine": ("test_resnet", "fashion_mnist", "sgd_momentum_cosine"),
+    "vit": ("test_vit", "fashion_mnist", "adam"),
+    "vit cosine": ("test_vit", "fashion_mnist", "adam_cosine"),
+}
+
+
+def mean(method, row, control="base_recalibrated", suite="quick"):
+    return published.difference(suite, row, method, control)["mean"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_its_sentences_are_of_the_published_results(page):
+    """What both say of `quick` in words."""
+    text = " ".join((ROOT / page).read_text().split())
+    assert decided("quick") == [("cmd_posthoc", "test_resnet", "sgd_momentum", "better")]
+    found = published.comparisons("quick")
+    assert (found["family"] == "primary").sum() == 8
+    line = published.difference("quick", QUICK["constant"], "cmd_posthoc")
+    assert f"{published.signed(line['mean'])}, 95 % interval {published.interval(line)}" in text
+    annealed = [
+        mean(method, QUICK[row]) for method in ("cmd_online", "cmd_posthoc") for row in ("cosine", "vit cosine")
+    ]
+    assert max(annealed) < 0
+    assert f"by {-max(annealed):.1f} to {-min(annealed):.1f} points" in text
+    others = {method: mean(method, QUICK["constant"]) for method in ("pca2", "cooldown", "cmd_posthoc")}
+    assert min(others["pca2"], others["cooldown"]) > others["cmd_posthoc"]
+    averages = [mean(method, QUICK[row]) for method in ("ema", "swa") for row in ("cosine", "vit cosine")]
+    assert max(averages) < 0.005
+
+
+def test_the_page_of_results_says_what_was_published():
+    text = " ".join((DOCS / "results.md").read_text().split())
+    modes = [mean("cmd_posthoc", row) - mean("cmd_mean_kernel", row) for row in QUICK.values()]
+    assert f"by {min(modes):.1f} to {max(modes):.1f} points in every column" in text
+    beside = [abs(mean("cmd_online", row) - mean("epoch_ema", row)) for row in QUICK.values()]
+    assert f"within {min(beside):.1f} to {max(beside):.1f} points of a moving average" in text
+    assert (
+        f"rank 2 gain {mean('pca2', QUICK['constant']) - mean('cmd_posthoc', QUICK['constant']):.1f} points more"
+        in text
+    )
+    less = [mean("cmd_posthoc", QUICK["constant"]) - mean(method, QUICK["constant"]) for method in ("ema", "clock")]
+    assert {f"{value:.1f}" for value in less} == {"0.2"}
+    assert "gain 0.2 less" in text
+    assert decided("quick_more_seeds") == [
+        ("cmd_online", "test_resnet", "sgd_momentum", "better"),
+        ("cmd_posthoc", "test_resnet", "sgd_momentum", "better"),
+        ("cmd_online", "test_resnet", "sgd_momentum_cosine", "worse"),
+        ("cmd_posthoc", "test_vit", "adam_cosine", "worse"),
+    ]
+    assert sorted(decided("fashion_lenet5")) == [
+        ("cmd_online", "lenet5", "adam_cosine", "worse"),
+        ("cmd_posthoc", "lenet5", "adam", "better"),
+        ("cmd_posthoc", "lenet5", "adam_cosine", "equivalent"),
+    ]
+    lenet = {row[2]: row for row in published.rows_of("fashion_lenet5")}
+    means = published.means("fashion_lenet5")
+    annealed = means[lenet["adam_cosine"], "base_recalibrated"][0]
+    assert f"annealed run ({annealed:.2f})" in text
+    assert f"{annealed - means[lenet['adam'], 'base_recalibrated'][0]:.2f} points more than the plain constant" in text
+    highest = sorted(((value, name) for (row, name), (value, _) in means.items() if row == lenet["adam"]), reverse=True)
+    assert [(name, round(value, 2)) for value, name in highest[:2]] == [("cooldown", 92.42), ("ema", 92.29)]
+    assert "`cooldown` (92.42) and EMA (92.29)" in text
+    rivals = published.pd.read_csv(published.PUBLISHED / "fashion_lenet5" / "rivals.csv")
+    beside = rivals[(rivals["optimizer"] == "adam") & (rivals["metric"] == "test_accuracy")].set_index("method")
+    assert "ahead" not in set(beside["verdict"])
+    assert set(beside.loc[["cooldown", "ema"], "verdict"]) == {"close"}
+
+
+def test_the_motion_that_is_left_is_as_published():
+    text = " ".join((DOCS / "results.md").read_text().split())
+    found = {"post-hoc CMD": [], "DMD": [], "principal components": []}
+    for suite in ("quick", "fashion_lenet5"):
+        errors = published.pd.read_csv(published.PUBLISHED / suite / "errors.csv")
+        for fit, shares in found.items():
+            shares += errors.loc[(errors["fit"] == fit) & (errors["dimension"] == 10), "share"].tolist()
+    assert len(found["DMD"]) == 6
+    ends = {fit: (100 * min(shares), 100 * max(shares)) for fit, shares in found.items()}
+    assert "CMD leaves {:.0f} to {:.0f} %".format(*ends["post-hoc CMD"]) in text
+    assert "DMD {:.1f} to {:.0f} %".format(*ends["DMD"]) in text
+    assert "below, {:.1f} to {:.1f} %".format(*ends["principal components"]) in text
+
+
+@pytest.mark.parametrize("look", ["light", "dark"])
+def test_the_picture_was_drawn_from_the_published_results(look):
+    """Otherwise: make pictures."""
+    assert pictures.digest_in(DOCS / "pictures" / f"quick-{look}.svg") == pictures.digest()
+    idea = getattr(pictures, look.upper())
+    assert (DOCS / "pictures" / f"idea-{look}.svg").read_text() == pictures.idea(idea)
