@@ -71,9 +71,8 @@ def test_methods_with_nearly_one_kernel_are_named(store):
     assert far[frozenset(("swa", "time_mean"))] == (pytest.approx(2 / 3), False)
     assert far[frozenset(("base", "cmd_posthoc"))] == (pytest.approx(0.25), False)
     assert found.alike() == [("swa", "lawa", pytest.approx(0.01))]
-    assert in_words(found) == (
-        "kernels: net digits sgd, seed 0: of 6 linear methods nearly the same: swa = lawa (0.010) (distance at most 0.1)"
-    )
+    said = "nearly the same: swa = lawa (0.010) (distance at most 0.1)"
+    assert in_words(found) == f"kernels: net digits sgd, seed 0: of 6 linear methods {said}"
 
 
 def test_the_table_names_the_nearest_and_how_far_it_is(store):

@@ -98,14 +98,13 @@ def test_base_key_changes_with_data_and_weights(base):
 
 
 def test_options_of_data_that_came_later_are_in_no_key_at_their_defaults(base):
-    data = base.dataset
-    key = keys.base_key(base, "abc", None)
-    assert keys.base_key(dataclasses.replace(base, dataset=dataclasses.replace(data, label_noise=0)), "abc", None) == key
-    changed = [{"probe_size": 50}, {"probe_size": 60}, {"label_noise": 0.1}, {"label_noise": 0.2}]
-    found = {
-        keys.base_key(dataclasses.replace(base, dataset=dataclasses.replace(data, **one)), "abc", None) for one in changed
-    }
-    assert len(found | {key}) == 5
+    def key(**changes):
+        data = dataclasses.replace(base.dataset, **changes)
+        return keys.base_key(dataclasses.replace(base, dataset=data), "abc", None)
+
+    assert key() == key(probe_size=None, label_noise=0)
+    found = {key(), key(probe_size=50), key(probe_size=60), key(label_noise=0.1), key(label_noise=0.2)}
+    assert len(found) == 5
 
 
 def test_cell_key_follows_what_is_evaluated():
