@@ -35,6 +35,7 @@ def cell(method, seed, prefix=0, own=0, subspace=False, status="done", epochs=4)
         "trainable_fraction": 1.0,
         "moving": 0.5,
         "busy": 0.5 if method == "p_bfgs" and seed == 1 else 0.1,
+        **dict.fromkeys(("age", "n_eff"), np.nan),
         "train_seconds": 10.0 + seed,
         "method_seconds": 1.0,
         "eval_seconds": 2.0,

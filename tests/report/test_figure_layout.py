@@ -61,6 +61,9 @@ def method_tables():
         "layers": pd.DataFrame(bars),
         "rho": pd.DataFrame({**bins, "low": [0.0, 0.5] * 13, "high": [0.5, 1.0] * 13, "weights": [1, 3] * 13}),
         "eigenvalues": pd.DataFrame({"method": np.repeat(["dmd", LONG], 4), "real": [0.9] * 8, "imaginary": 0.1}),
+        "kernel": pd.DataFrame(
+            {"method": np.repeat([*KNOWN, LONG], 4), "mode": "all", "epoch": [1, 2, 3, 4] * (len(KNOWN) + 1)}
+        ).assign(coefficient=0.25),
     }
 
 

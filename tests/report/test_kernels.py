@@ -1,5 +1,7 @@
 """Kernels in a report: which methods are nearly the same, the table of distances, and the figure."""
 
+import itertools
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ from harness.report.command import Options, make_report
 from harness.report.figures.draw import draw_figures
 from harness.report.figures.kernels import draw_kernels
 from harness.report.figures.style import STYLE, Labels
-from harness.report.stats.kernels import in_words, kernels
+from harness.report.stats.kernels import Kernels, in_words, kernels
 from harness.report.stats.summary import results
 from harness.report.tables.kernels import printed
 from harness.results.frame import load_frame, load_history
@@ -70,9 +72,21 @@ def test_methods_with_nearly_one_kernel_are_named(store):
     assert far[frozenset(("swa", "ema"))] == (pytest.approx(0.0), False)
     assert far[frozenset(("swa", "time_mean"))] == (pytest.approx(2 / 3), False)
     assert far[frozenset(("base", "cmd_posthoc"))] == (pytest.approx(0.25), False)
-    assert found.alike() == [("swa", "lawa", pytest.approx(0.01))]
-    said = "of 6 linear methods nearly the same: swa = lawa (0.010) (distance at most 0.1)"
-    assert in_words(found) == f"kernels: net digits sgd, seed 0: {said}"
+    assert found.alike() == [(["lawa", "swa"], pytest.approx(0.01))]
+    said = "nearly the same: lawa = swa (0.010) (distance at most 0.1)"
+    assert in_words(found) == f"kernels: net digits sgd, seed 0: of 6 linear methods {said}"
+
+
+def test_a_group_has_only_methods_that_are_near_to_all_others():
+    """Three in a chain, of which the ends are too far apart, and the base beside its recalibrated self."""
+    names = ["base", "base_recalibrated", "a", "b", "c"]
+    methods = pd.DataFrame({"method": names, "modes": 1, "age": [0.0, 0.0, 1.0, 2.0, 3.0], "n_eff": 1.0})
+    near = {("base", "base_recalibrated"): 0.0, ("a", "b"): 0.06, ("b", "c"): 0.07}
+    pairs = [(one, other, near.get((one, other), 0.5)) for one, other in itertools.combinations(names, 2)]
+    table = pd.DataFrame([(*pair, pair[2] <= 0.1) for pair in pairs], columns=["method", "other", "distance", "near"])
+    found = Kernels(("net", "digits", "sgd"), 0, methods, table)
+    assert found.alike() == [(["a", "b"], 0.06)]
+    assert in_words(found).endswith("of 5 linear methods nearly the same: a = b (0.060) (distance at most 0.1)")
 
 
 def test_the_table_names_the_nearest_and_how_far_it_is(store):

@@ -233,7 +233,7 @@ def test_long_curves_are_thinned_evenly_and_the_page_says_so():
 
 def test_the_page_draws_few_curves_at_first():
     """The controls, the reader's own method and CMD's before the best of the others."""
-    methods = {m: 60.0 + place for place, m in enumerate(KNOWN)} | {"mine": 20.0}
+    methods = {m: 60.0 + place / 2 for place, m in enumerate(KNOWN)} | {"mine": 20.0}
     frame = frame_of(*[cells(m, [value, value]) for m, value in methods.items()])
     first = shown_first(curve_table(frame, history_of(frame)))
     assert len(first) == FIRST

@@ -48,6 +48,7 @@ def cells(method, accuracies, model="test_resnet"):
             "val_accuracy": value + 1 if done else np.nan,
             "test_loss": 1 - value / 100 if done else np.nan,
             "val_loss": 0.5 if done else np.nan,
+            **dict.fromkeys(("val_ece", "val_brier", "test_ece", "test_brier", "age", "n_eff"), np.nan),
             "train_seconds": 60.0 + seed if done else np.nan,
             "method_seconds": 1.25 if done else np.nan,
             "eval_seconds": 3.0 if done else np.nan,

@@ -106,6 +106,7 @@ def method_tables(scale):
     factor, _ = SCALES[scale]
     weights = {"weight": [7] * 5 + [8] * 5, "tensor": "stem", "mode": 0, "rho": -0.5, "epoch": [*range(1, 6)] * 2}
     base, mine = scaled(scale, 2, 10)
+    some = factor * np.array([0.5, -0.2])
     points = {"method": "dmd", "real": 1 + factor * np.linspace(-1, 1, 9), "imaginary": factor * np.linspace(0, 1, 9)}
     bars = {"tensor": ["stem.weight", "head.weight"] * 2, "mode": [0, 0, 1, 1], "share": 50.0}
     ends = {"low": [0.0, 0.5] * 2, "high": [0.5, 1.0] * 2}
@@ -118,6 +119,9 @@ def method_tables(scale):
         "layers": pd.DataFrame({**bars, "weights": 10 * (1 + np.abs(scaled(scale, 4)) // 1).astype(int)}),
         "rho": pd.DataFrame({"mode": [0, 0, 1, 1], "mean_abs_rho": 0.5, **ends, "weights": [1, 3, 2, 2]}),
         "eigenvalues": pd.DataFrame(points),
+        "kernel": pd.DataFrame(
+            {"method": "swa", "mode": "all", "epoch": [1, 2, 3], "coefficient": [*some, 1 - some.sum()]}
+        ),
     }
 
 

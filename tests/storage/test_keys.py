@@ -98,15 +98,13 @@ def test_base_key_changes_with_data_and_weights(base):
 
 
 def test_options_of_data_that_came_later_are_in_no_key_at_their_defaults(base):
-    data = base.dataset
-    key = keys.base_key(base, "abc", None)
+    def key(**changes):
+        data = dataclasses.replace(base.dataset, **changes)
+        return keys.base_key(dataclasses.replace(base, dataset=data), "abc", None)
 
-    def of(**changes):
-        return keys.base_key(dataclasses.replace(base, dataset=dataclasses.replace(data, **changes)), "abc", None)
-
-    assert of(label_noise=0) == key
-    found = {of(probe_size=50), of(probe_size=60), of(label_noise=0.1), of(label_noise=0.2)}
-    assert len(found | {key}) == 5
+    assert key() == key(probe_size=None, label_noise=0)
+    found = {key(), key(probe_size=50), key(probe_size=60), key(label_noise=0.1), key(label_noise=0.2)}
+    assert len(found) == 5
 
 
 def test_cell_key_follows_what_is_evaluated():

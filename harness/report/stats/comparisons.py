@@ -33,7 +33,7 @@ from harness.report.stats.images import ImageVariance, Signs, TestImages, image_
 from harness.report.stats.means import BESIDE, CONTROLS, Row, bare, over_rows
 from harness.report.stats.paired import ALPHA, SEEDS, Floats, Paired, equivalence, holm
 from harness.report.stats.power import findable
-from harness.results.columns import METRICS, ROW, ROW_METHOD
+from harness.results.columns import ADDED, METRICS, ROW, ROW_METHOD
 from harness.results.frame import MARGIN
 
 PRIMARY, EXPLORATORY = "primary", "exploratory"
@@ -72,12 +72,14 @@ def paired(cells: pd.DataFrame, keys: pd.Series, of_control: pd.DataFrame, metri
     """The lines of `pairs` of cells with those of `of_control` that have the keys in its index."""
     sides = {name: (cells[name], keys.map(of_control[name])) for name in METRICS}
     apart = {name: own.astype("float64") - other.astype("float64") for name, (own, other) in sides.items()}
+    # cells recorded before a metric was taken do not say that they differ in it
+    said = pd.DataFrame({name: values.fillna(0) if name in ADDED else values for name, values in apart.items()})
     return cells[[*ROW, "seed", "method", "base_key", "cell_key"]].assign(
         control_cell=keys.map(of_control["cell_key"]),
         # What is left of equal numbers by rounding is no difference.
         difference=apart[metric].round(9),
         alike=cells["batchnorm"] == keys.map(of_control["batchnorm"]),
-        same=pd.DataFrame(apart).round(9).eq(0).all(axis=1),
+        same=said.round(9).eq(0).all(axis=1),
     )
 
 

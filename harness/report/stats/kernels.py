@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.kernel import COLUMNS, KERNEL, checked, distance
-from harness.report.stats.means import Row, of_row
+from harness.report.stats.means import BESIDE, CONTROL, Row, of_row
 from harness.results.columns import ROW
 from harness.results.method_tables import MethodTables
 from harness.storage.store import Store
@@ -42,10 +42,28 @@ class Kernels:
         pair = own.sort_values("distance", kind="stable").iloc[0]
         return str(pair["other"] if pair["method"] == method else pair["method"]), float(pair["distance"])
 
-    def alike(self) -> list[tuple[str, str, float]]:
-        """The pairs that are near, the nearest first."""
-        near = self.pairs[self.pairs["near"]].sort_values("distance", kind="stable")
-        return [(str(line["method"]), str(line["other"]), float(line["distance"])) for line in near.to_dict("records")]
+    @property
+    def near(self) -> dict[frozenset[str], float]:
+        """The distances of the pairs that are near."""
+        lines = self.pairs[self.pairs["near"]].to_dict("records")
+        return {frozenset((str(line["method"]), str(line["other"]))): float(line["distance"]) for line in lines}
+
+    def alike(self) -> list[tuple[list[str], float]]:
+        """Groups of methods of which each is near to all others, by age, with the largest distance within.
+
+        The base as it is stands for nothing beside the recalibrated one, whose weights it has.
+        """
+        near, groups = self.near, list[list[str]]()
+        methods = [str(method) for method in self.methods.sort_values("age", kind="stable")["method"]]
+        for method in [one for one in methods if one != BESIDE or CONTROL not in methods]:
+            home = next((group for group in groups if all(frozenset((method, one)) in near for one in group)), None)
+            if home is None:
+                groups.append([method])
+            else:
+                home.append(method)
+        pairs = (itertools.combinations(group, 2) for group in groups)
+        widest = [max((near[frozenset(pair)] for pair in own), default=0.0) for own in pairs]
+        return [(group, far) for group, far in zip(groups, widest, strict=True) if len(group) > 1]
 
 
 def kernels(store: Store, frame: pd.DataFrame) -> list[Kernels]:
@@ -88,5 +106,5 @@ def in_words(found: Kernels) -> str:
     what = f"kernels: {' '.join(found.row)}, seed {found.seed}: of {len(found.methods)} linear methods"
     if not alike:
         return f"{what} no two have nearly the same (distance at most {NEAR:g})"
-    said = ", ".join(f"{one} = {other} ({far:.3f})" for one, other, far in alike)
+    said = "; ".join(f"{' = '.join(group)} ({far:.3f})" for group, far in alike)
     return f"{what} nearly the same: {said} (distance at most {NEAR:g})"

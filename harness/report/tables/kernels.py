@@ -27,11 +27,10 @@ def printed(found: Sequence[Kernels]) -> list[Printed]:
     """One table per row, methods by age."""
     tables, text = [], CAPTION
     for one in found:
-        near = {frozenset(pair[:2]) for pair in one.alike()}
         lines = []
         for line in one.methods.sort_values("age", kind="stable").to_dict("records"):
             method, nearest = str(line["method"]), one.nearest(str(line["method"]))
-            mark = f" {EQUAL}" if nearest is not None and frozenset((method, nearest[0])) in near else ""
+            mark = f" {EQUAL}" if nearest is not None and frozenset((method, nearest[0])) in one.near else ""
             lines.append(
                 {
                     "method": method,
