@@ -31,6 +31,7 @@ sys.meta_path[:] = map(Without, sys.meta_path)
 import torch
 from torch import nn
 
+from baselines.averages import EMA, LAWA, PostHocEMA, PowerEMA, TwoTailed, UniformMean
 from baselines.bfgs import BFGS
 from baselines.cmd import CMD, EmbeddedCMD, OnlineCMD, weights_of
 from baselines.dmd import DMD
@@ -41,6 +42,9 @@ model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 online = OnlineCMD(model, modes=3, warmup=3, samples=40)
 embedded = EmbeddedCMD(model, optimizer, modes=3, samples=40, warmup=3, every=2, percent=20)
+size = lambda target: float(weights_of(target).norm())
+averages = [UniformMean(model), EMA(model, 2), PowerEMA(model), LAWA(model), PostHocEMA(model, 2)]
+averages.append(TwoTailed(model, size, 2))
 snapshots = []
 for epoch in range(8):
     optimizer.zero_grad()
@@ -50,11 +54,14 @@ for epoch in range(8):
     embedded.after_step()
     embedded.after_epoch()
     online.update()
+    for average in averages:
+        average.update()
     snapshots.append(weights_of(model))
 snapshots_TN = torch.stack(snapshots)
 with online.applied() as ready:
     assert ready
     assert not torch.equal(weights_of(model), snapshots_TN[-1])
+assert all(average.weights().shape == snapshots_TN[0].shape for average in averages)
 assert embedded.tables()["windows"]["embedded"].tolist() == [13, 26]
 assert CMD.fit(snapshots_TN, modes=3, samples=40).reconstruct(7).shape == snapshots_TN[7].shape
 assert DMD.fit(snapshots_TN, rank=2).forecast(3).shape == snapshots_TN[7].shape

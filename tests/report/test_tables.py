@@ -363,7 +363,7 @@ def test_files_and_full_precision_of_the_csv(tmp_path):
     }
     with open(tmp_path / "tables" / "main.csv", newline="") as file:
         lines = {(line["method"], line["metric"]): line for line in csv.DictReader(file)}
-    assert len(lines) == 2 * 4
+    assert len(lines) == 2 * 8
     a, b = lines["a", "test_accuracy"], lines["b", "test_accuracy"]
     assert float(a["mean"]) == pytest.approx(241 / 3, abs=1e-12)
     assert float(a["std"]) == pytest.approx(1 / 3**0.5, abs=1e-12)  # squares 1/9 + 1/9 + 4/9 over n - 1 = 2

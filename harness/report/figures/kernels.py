@@ -29,7 +29,7 @@ def draw_kernels(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
     rows = -(-len(methods) // columns)
     titles = [
         fitted(f"{style_of(method).label}\nage {_short(found[method]['age'])}, n_eff {_short(found[method]['n_eff'])}",
-               width / columns - 0.15)
+               (width - 0.4) / columns - 0.35)
         for method in methods
     ]  # fmt: skip
     above = [max(map(height_of, titles[start : start + columns])) for start in range(0, len(titles), columns)]
