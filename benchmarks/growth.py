@@ -5,7 +5,8 @@ users run them, on folders with records of their own: a matrix of digits whose n
 
     python benchmarks/growth.py [only=bundle,pairs,search,cells,methods] [cells=300,900,2700] [methods=25,100,400]
 
-- bundle: one write of a run's restart bundle with 8 methods after so many epochs, and what it adds to the disk
+- bundle: one write of a run's restart bundle with 8 methods after so many epochs, and what it adds to the disk; which
+  share of a base's time bundles take
 - pairs: the interval of a comparison of so many pairs of a method and its control
 - search: figures of a search of so many trials, and again where none is new
 - cells: `run` with nothing left, `load_frame` from records, `report` with figures, the same again, `publish` into CSV
@@ -127,6 +128,46 @@ def bundle() -> None:
             added = sum(path.stat().st_size for path in Path(folder).iterdir()) - before
             growth.add(epochs, "write of one more epoch", **seconds, bytes=added)
     growth.close()
+    for seconds in ("0", "1"):
+        share = share_of_bundles(seconds)
+        print(f"{'suite=smoke':>18s} trajectory.bundle_seconds={seconds}: {share:.1%} of a base's time", flush=True)
+
+
+def share_of_bundles(seconds: str) -> float:
+    """The share of a base of `suite=smoke` with its observers, 60 epochs in this process, that its bundles take."""
+    from harness.running.jobs import WORKERS, Job, run_job
+    from harness.running.jobs.bundle import Bundle
+
+    taken, write = 0.0, Bundle.write
+
+    def timed(*given: Any) -> None:
+        nonlocal taken
+        began = time.perf_counter()
+        write(*given)
+        taken += time.perf_counter() - began
+
+    with tempfile.TemporaryDirectory() as root:
+        overrides = ("suite=smoke", "seeds=[0]", "epochs=60", f"trajectory.bundle_seconds={seconds}")
+        plan = make_plan(resolve(Request((*overrides, f"results_dir={root}")), "traindyn run"), Store(Path(root)))
+        (base,) = plan.bases
+        cells = tuple(cell for cell in base.cells if cell.kind == "observer" and cell.branch is None)
+        experiment, snapshots = plan.experiment, frozenset(base.snapshots(cells, "none"))
+        job = Job(
+            WORKERS["train"],
+            base,
+            cells,
+            snapshots,
+            frozenset(),
+            False,
+            experiment.evaluate,
+            experiment.settings,
+            {},
+            (),
+        )
+        began = time.perf_counter()
+        with mock.patch.object(Bundle, "write", timed):
+            run_job(job, lambda event: None)
+        return taken / (time.perf_counter() - began)
 
 
 def pairs() -> None:
