@@ -47,7 +47,7 @@ def extrapolations(residuals_KK: Tensor) -> list[tuple[float, Tensor]]:
 class RNA(Combined):
     """sum_i c_i w(i+1) over the last `k` changes from epoch to epoch, or w(T) where that is no better.
 
-    The same for every epoch. ValueError where k is below 1 or above the base's epochs.
+    The same for every epoch; a shorter run has all its changes combined. ValueError where k is below 1.
     """
 
     k: int = 5
@@ -58,9 +58,7 @@ class RNA(Combined):
         check_whole("k", self.k, 1)
 
     def needs(self, epochs: int) -> tuple[int, int]:
-        if self.k > epochs:
-            raise ValueError(f"k must be at most epochs = {epochs}, got {self.k}")
-        return epochs - self.k, epochs
+        return max(epochs - self.k, 0), epochs
 
     def memory_floats(self, N: int) -> int:
         """A combination, and a block of the snapshots."""

@@ -209,8 +209,9 @@ class Audience:
 
     def _spent(self, entry: RunningCell, train: Row) -> Row:
         """What a method's own work came to, in a row beside what its base's took."""
+        passes = {"forward_passes": train["forward_passes"] + entry.probed} if "forward_passes" in train else {}
         return {
-            "forward_passes": train["forward_passes"] + entry.probed,
+            **passes,  # an earlier version counted none
             "method_seconds": self.clock.get(f"method/{entry.key}"),
             "eval_seconds": self.clock.get(f"eval/{entry.key}"),
         }

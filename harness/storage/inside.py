@@ -27,7 +27,7 @@ from harness.validation import ConfigError, printable, shown
 WHOLE_LINKS = ("bases", "cells")
 """the folders that may lie on another disk as wholes"""
 JOURNAL_LOCK = "journal.log.lock"
-"""a link by which Optuna locks a journal: it is made, renamed and removed as it is, and never opened"""
+"""what the name of a link begins with by which Optuna locks a journal: it is made, renamed and removed, never opened"""
 _known: dict[str, Callable[[str], None]] = {}
 _said: set[str] = set()
 
@@ -248,7 +248,7 @@ def _strangers(folder: Path, passed: Collection[str] = ()) -> Iterator[str]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _strangers(folder / entry.name)
-        elif entry.name != JOURNAL_LOCK and (text := refusal(folder / entry.name)) is not None:
+        elif not entry.name.startswith(JOURNAL_LOCK) and (text := refusal(folder / entry.name)) is not None:
             yield text
 
 

@@ -24,11 +24,12 @@ from harness.tracking.wandb.transaction_log import read_offline
 METHODS = ["base", "base_recalibrated", "ema", "swa", "time_mean", "lawa", "cmd_online", "cmd_posthoc", "lookahead"]
 COLUMNS = [
     *("model", "dataset", "optimizer", "seed", "method", "batchnorm", "status"),
-    *("val_accuracy", "val_loss", "test_accuracy", "test_loss"),
+    *("val_accuracy", "val_loss", "val_ece", "val_brier", "test_accuracy", "test_loss", "test_ece", "test_brier"),
     *("train_seconds", "method_seconds", "eval_seconds", "peak_memory_bytes", "epochs", "prefix_epochs"),
     *("gradients_full", "gradients_subspace", "forward_passes", "trainable_fraction", "moving", "busy"),
-    *("control", "schedule", "twin"),
+    *("age", "n_eff", "control", "schedule", "twin"),
     *("parameters", "device", "versions", "base_key", "cell_key", "run_id"),
+    "param.start",  # of swa and lawa, which differ in it
 ]
 EPOCHS = 6
 BATCHES, BATCH_SIZE = 6, 64

@@ -10,7 +10,6 @@ from baselines.cmd.clustering import abs_correlation
 from baselines.cmd.posthoc import mode_kernels
 from baselines.cmd_mean_kernel import CMDMeanKernel
 from baselines.cmd_posthoc import CMDPosthoc
-from baselines.ema import EMA
 from baselines.epoch_ema import EpochEMA
 from baselines.kernel import kernel_scalars, kernel_table
 from baselines.lawa import LAWA
@@ -318,12 +317,6 @@ def test_the_kernel_of_a_method_gives_its_weights(make):
     np.testing.assert_allclose(c_T @ rows_TN[table["epoch"]].astype(np.float64), model_N, rtol=1e-6)
     assert scalars["kernel_age"] == pytest.approx(c_T @ (T - table["epoch"]), abs=1e-9)
     assert scalars["kernel_n_eff"] == pytest.approx(1 / (c_T**2).sum())
-
-
-def test_steps_have_no_kernel_of_epochs():
-    method = EMA()
-    watch(method, walk())
-    assert method.tables() == method.scalars() == {}
 
 
 # --- what they refuse, and their state --------------------------------------------------------------------------------

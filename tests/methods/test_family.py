@@ -520,7 +520,7 @@ def test_r_moves_the_average_to_the_end():
         (lambda: UniformSoup(first=-1), "first must be at least 0, got -1"),
         (lambda: GreedySoup(first=6).needs(5), "first must be at most 5 in 5 epochs, got 6"),
         (lambda: GreedySoup(candidates=0), "candidates must be at least 1, got 0"),
-        (lambda: RNA(k=6).needs(5), "k must be at most epochs = 5, got 6"),
+        (lambda: RNA(k=0), "k must be at least 1, got 0"),
         (lambda: CMDReferences(reference="median"), "reference must be one of member, mean, principal, got 'median'"),
         (lambda: ScheduleFree("radam"), "warmup must be 0 for radam, whose rate rises by itself, got 0.05"),
         (lambda: ScheduleFree(r=-1), "r must be at least 0, got -1"),

@@ -102,7 +102,7 @@ def test_inner_optimizer_follows_the_base():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"inner": "lion"}, "inner must be one of auto, sgd, adamw, got 'lion'"),
+        ({"inner": "lion"}, "inner must be one of auto, sgd, adamw, radam, got 'lion'"),
         ({"beta": 1.0}, "beta must be above 0 and below 1, got 1.0"),
         ({"lr": 0}, "lr must be a finite number above 0, got 0"),
         ({"weight_decay": -1.0}, "weight_decay must be at least 0, got -1.0"),

@@ -71,6 +71,7 @@ def test_no_fault_follows_from_another(given, keys):
 
 def test_names_that_are_cut_short_stand_for_all_that_begin_so():
     methods = {"cmd_dmd", "cmd_embedded", "cmd_mean_kernel", "cmd_online", "cmd_posthoc"}
+    methods |= {f"cmd_references_{name}" for name in ("all", "mean", "principal")}
     (line,) = faults(*SMALL, "method=cmd")
     assert line.startswith("method: no preset named 'cmd'; nearest: ")
     assert set(line.partition("nearest: ")[2].split(", ")) == methods

@@ -34,8 +34,8 @@ def test_an_epoch_writes_as_much_late_as_early(tmp_path, written):
         states, rows = ([sizes[place] for sizes in part] for place in (1, 2))
         added = [after - before for before, after in zip([0, *rows], rows, strict=False)]
         assert max(states[20:]) < 1.01 * max(states[:10])
-        # the first row of a branch's bundle has those of its prefix with it
-        assert max(added[20:]) < 1.2 * max(added[1:11])
+        # the first row of a branch's bundle has those of its prefix with it, the last one the test split's metrics
+        assert max(added[20:-1]) < 1.2 * max(added[1:11])
 
 
 def test_without_time_for_more_there_is_one_at_the_end(tmp_path, written):

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from harness.config import EvaluateConfig
 from harness.conformance.jobs import quiet
-from harness.conformance.tiny import CPU, as_in_a_job, find_subject, recorded
+from harness.conformance.tiny import as_in_a_job, find_subject, recorded
 from harness.method import Branch
 from harness.problem.splits import load_split
 from harness.randomness import generator
@@ -23,6 +23,8 @@ from harness.training.evaluate import Evaluator
 from harness.training.loop import Trainer
 from harness.training.probe import PROBE_IMAGES
 from harness.training.session import BranchSession
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ and so do the kernels of its lowest seed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,9 +52,8 @@ class _Group:
     """Figures that belong together: of a row, or of a method in a row, whose `stem` names a file on their cells."""
 
     title: str
-    figures: list[_Figure] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
-    """What is not drawn and why."""
+    figures: list[_Figure | str] = field(default_factory=list)
+    """In their order; in the place of one that is not drawn, why."""
     stem: str = ""
     row_method: tuple[str, ...] = ()
 
@@ -65,10 +64,11 @@ def draw_figures(store: Store, found: Results, folder: Path, look: Look = Look()
     Lines say what is drawn of methods, and what is not drawn and why.
     """
     groups = list(_groups(store, found, folder, look))
-    wrong = iter(draw_all([figure.drawing for group in groups for figure in group.figures]))
+    drawings = [figure.drawing for group in groups for figure in group.figures if isinstance(figure, _Figure)]
+    wrong = dict(zip((drawing.path for drawing in drawings), draw_all(drawings), strict=True))
     drawn: set[str] = set()
     for group in groups:
-        yield from _finish(group, [next(wrong) for _ in group.figures], folder, drawn)
+        yield from _finish(group, wrong, folder, drawn)
     _remove_outdated(folder, drawn, set(found.frame["cell_key"]))
 
 
@@ -79,7 +79,7 @@ def _groups(store: Store, found: Results, folder: Path, look: Look) -> Iterator[
     for row in rows:
         cells = of_row(frame, row)
         if not (cells["status"] == "done").any():
-            yield _Group("", lines=[f"figures: {' '.join(row)}: not drawn, no cell is done"])
+            yield _Group("", [f"figures: {' '.join(row)}: not drawn, no cell is done"])
             continue
         yield _of_results(found, row, folder, look)
         for method, own in cells.groupby("method", sort=False):
@@ -98,7 +98,7 @@ def _of_results(found: Results, row: Row, folder: Path, look: Look) -> _Group:
             continue
         data = kind.data(found, row)
         if isinstance(data, str):
-            group.lines.append(f"figures: {data}")
+            group.figures.append(f"figures: {data}")
         elif len(data):
             name = f"{SUITE if whole else '-'.join(row)}-{kind.name}"
             drawing = Drawing(folder / name, kind.draw, data, labels, f"from {name}.csv")
@@ -119,7 +119,7 @@ def _of_method(store: Store, row: Row, method: str, cells: pd.DataFrame, folder:
         cell, lacking = chosen
         tables = lacking or _read(MethodTables(store, cell["cell_key"]), kind)
         if isinstance(tables, str):
-            group.lines.append(f"{group.title} {kind.name} not drawn, {tables}")
+            group.figures.append(f"{group.title} {kind.name} not drawn, {tables}")
             continue
         labels = Labels(f"{', '.join([*row, method])}, seed {cell['seed']}", look=look)
         path, origin = folder / f"{stem}-{kind.name}", f"cell {cell['cell_key']}"
@@ -143,7 +143,7 @@ def _together(store: Store, row: Row, cells: pd.DataFrame, folder: Path, look: L
             own = MethodTables(store, cell["cell_key"])
             found = _read(own, kind) if own.has(kind.name) else {}
             if isinstance(found, str):
-                group.lines.append(
+                group.figures.append(
                     f"{group.title} {kind.name} of {cell['method']} seed {cell['seed']} not drawn, {found}"
                 )
             elif found:
@@ -161,11 +161,15 @@ def _together(store: Store, row: Row, cells: pd.DataFrame, folder: Path, look: L
     return group
 
 
-def _finish(group: _Group, wrong: Sequence[str | None], folder: Path, drawn: set[str]) -> Iterator[str]:
-    """Write the tables of a group's figures that are drawn, add their names to `drawn`, and say what is to be said."""
-    yield from group.lines
+def _finish(group: _Group, wrong: Mapping[Path, str | None], folder: Path, drawn: set[str]) -> Iterator[str]:
+    """Write the tables of a group's figures that are drawn, add their names to `drawn`, and say what is to be said;
+    `wrong` has by its path what is wrong with a figure's data."""
     origins: dict[str, dict[str, object]] = {}
-    for figure, what in zip(group.figures, wrong, strict=True):
+    for figure in group.figures:
+        if isinstance(figure, str):
+            yield figure
+            continue
+        what = wrong[figure.drawing.path]
         if what is not None:
             yield f"{group.title} {figure.name} not drawn, {what}"
             continue
