@@ -168,6 +168,7 @@ def test_the_suites_own_run(killed, server):
     assert (run.job_type, run.summary["cells_done"]) == ("suite", CELLS)
 
 
+@pytest.mark.long
 def test_figures_and_all_artifacts_by_choice(smoke_copy, own_server):
     """Of the whole smoke suite with its weights: fitted models, manifests of trajectories, figures."""
     here("report", "suite=smoke", "figures=none", results=smoke_copy)
@@ -240,6 +241,7 @@ def test_sync_sends_what_was_kept_offline(smoke_copy, own_server):
     assert_equals_records(own_server, smoke_copy)
 
 
+@pytest.mark.long
 def test_sync_of_runs_that_no_record_is_of(smoke_copy, own_server):
     """Such as trials: from their fragments alone."""
     shutil.rmtree(smoke_copy / "cells")
@@ -300,6 +302,7 @@ def test_a_redone_cell_is_another_run(killed, own_server, tmp_path):
     assert_equals_records(own_server, results)
 
 
+@pytest.mark.long
 def test_a_base_that_starts_over_is_another_run(own_server, tmp_path):
     """Rows that were sent are void when the bundle they came from is damaged: the new ones have other seconds."""
     results = tmp_path / "results"
