@@ -3,7 +3,7 @@
 The exponent is the slope of the line through the sizes, both axes logarithmic: 0 is flat, 1 linear. Commands run as
 users run them, on folders with records of their own: a matrix of digits whose numbers are drawn, so nothing is trained.
 
-    python benchmarks/growth.py [only=bundle,pairs,search,cells,methods] [cells=300,900,2700] [methods=25,100,400]
+    python benchmarks/growth.py [only=bundle,pairs,search,cells,methods] [cells=200,600,1800] [methods=25,100,300]
 
 - bundle: one write of a run's restart bundle with 8 methods after so many epochs, and what it adds to the disk; which
   share of a base's time bundles take
@@ -300,7 +300,7 @@ def main() -> None:
         parts[name]()
 
 
-DEFAULTS = {"cells": "300,900,2700", "methods": "25,100,400"}
+DEFAULTS = {"cells": "200,600,1800", "methods": "25,100,300"}
 
 if __name__ == "__main__":
     main()
