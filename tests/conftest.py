@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from browser import opened
 from command import traindyn
 from command_server import start_server
 from filelock import FileLock
@@ -81,6 +82,12 @@ def smoke(tmp_path_factory):
         if not printed.exists():
             printed.write_text(traindyn("run", "suite=smoke", "save=final", results=results).stdout)
     return Finished(results, printed.read_text())
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser for the pages of a module."""
+    yield from opened()
 
 
 @pytest.fixture(scope="module")

@@ -1,22 +1,17 @@
 """The report page of a suite in a real browser, headless Chromium: what a reader clicks, types, sends on and prints."""
 
-import json
 import re
-import shutil
 from unittest import mock
-from urllib.parse import urlsplit
 
 import pytest
+from browser import in_a_browser, requested, resized, until
 from command import here
 from frames import WHERE, cells, write_suite
 
 from harness.report.figures.style import STYLE
 from harness.storage.store import Store
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(None in (CHROMIUM, DRIVER), reason="chromium or chromedriver is not installed")
-WAIT = 300
-"""seconds at most until a condition of the page holds"""
+pytestmark = in_a_browser
 
 METHODS = {
     "base": [79.0, 80.0, 81.0],
@@ -47,36 +42,6 @@ def page(tmp_path_factory):
     return store.suite_folder("quick") / "report" / "index.html"
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    # scrolling that takes its time would have clicks miss
-    quiet = ("--disable-gpu", "--disable-dev-shm-usage", "--force-prefers-reduced-motion", "--window-size=1280,1000")
-    for argument in ("--headless=new", "--no-sandbox", *quiet):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
-def resized(driver, width):
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-
-def until(driver, script, *arguments):
-    """Wait until a script gives something true, and return that."""
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    return WebDriverWait(driver, WAIT, poll_frequency=0.05).until(
-        lambda driver: driver.execute_script(f"return {script}", *arguments)
-    )
-
-
 def drawn(driver):
     """Names of the curves that are drawn, once there are some."""
     return set(until(driver, "document.querySelector('#plot')?.data?.filter(t => t.name).map(t => t.name)"))
@@ -92,10 +57,9 @@ def browser(chromium, page):
     until(chromium, "document.querySelectorAll('#plot .scatterlayer .trace').length > 0")
     yield chromium
     assert [entry for entry in chromium.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
-    sent = [json.loads(entry["message"])["message"] for entry in chromium.get_log("performance")]
-    addresses = [m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"]
-    assert addresses
-    assert {urlsplit(address).scheme for address in addresses} <= {"file", "data", "blob"}
+    schemes = requested(chromium)
+    assert schemes
+    assert {*schemes} <= {"file", "data", "blob"}
 
 
 def column(driver, table, name):

@@ -1,23 +1,18 @@
 """The built documentation: complete, and in a real browser at two widths, opened from the disk."""
 
 import html.parser
-import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
+from browser import in_a_browser, requested, resized, until
 from pages import DOCS, ROOT
 
 from harness.packages import CONF
 from harness.verbs.words import SUMMARIES
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-WAIT = 120
-"""seconds at most until a condition of the page holds"""
 
 
 @pytest.fixture(scope="module")
@@ -108,62 +103,36 @@ def test_pages_say_no_address_of_their_own(site):
     assert not [path for path in DOCS.rglob("*.md") if "github.com" in path.read_text()]
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    quiet = ("--disable-gpu", "--disable-dev-shm-usage", "--force-prefers-reduced-motion", "--window-size=1280,1000")
-    for argument in ("--headless=new", "--no-sandbox", *quiet):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
-def until(driver, script):
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    return WebDriverWait(driver, WAIT, poll_frequency=0.05).until(lambda driver: driver.execute_script(script))
-
-
 @pytest.fixture(params=[1280, 390])
 def browser(request, chromium):
     """A browser at a width; at the end nothing may have gone wrong or been asked of another host."""
-    metrics = {"width": request.param, "height": 900, "deviceScaleFactor": 1, "mobile": request.param < 600}
-    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    resized(chromium, request.param)
     chromium.get("about:blank")
     chromium.get_log("browser"), chromium.get_log("performance")
     yield chromium
     assert [entry for entry in chromium.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
-    sent = [json.loads(entry["message"])["message"] for entry in chromium.get_log("performance")]
-    addresses = [m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"]
-    assert addresses
-    assert {urlsplit(address).scheme for address in addresses} <= {"file", "data", "blob", "about"}
+    schemes = requested(chromium)
+    assert schemes
+    assert {*schemes} <= {"file", "data", "blob", "about"}
 
 
 def overflow(driver):
     return driver.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
 
 
-in_a_browser = pytest.mark.skipif(None in (CHROMIUM, DRIVER), reason="chromium or chromedriver is not installed")
-
-
 @in_a_browser
 def test_search_finds_a_page(browser, site):
     """What a shadow run is, from the start page, as a reader types it."""
     browser.get((site / "index.html").as_uri())
-    until(browser, "return document.readyState === 'complete'")
+    until(browser, "document.readyState === 'complete'")
     if browser.execute_script("return innerWidth") < 960:
         browser.find_element("css selector", "label.md-header__button[for=__search]").click()
     field = browser.find_element("css selector", "input.md-search__input")
-    until(browser, "return document.querySelector('input.md-search__input').offsetParent !== null")
+    until(browser, "document.querySelector('input.md-search__input').offsetParent !== null")
     field.click()
     field.send_keys("shadow run")
     links = "[...document.querySelectorAll('.md-search-result__link')].map(one => one.href)"
-    link = until(browser, f"return {links}.find(link => link.includes('?h=shadow+run'))")
+    link = until(browser, f"{links}.find(link => link.includes('?h=shadow+run'))")
     assert "concepts.html" in link
     browser.get(link)
     assert "shadow run" in browser.execute_script("return document.body.innerText").lower()
@@ -174,7 +143,7 @@ def test_search_finds_a_page(browser, site):
 def test_pages_are_drawn(browser, site, page):
     """Pictures are there, formulas have a size, and nothing is wider than the window."""
     browser.get((site / page).as_uri())
-    until(browser, "return document.readyState === 'complete'")
+    until(browser, "document.readyState === 'complete'")
     broken = "return [...document.images].filter(one => one.offsetParent && one.naturalWidth === 0).map(one => one.src)"
     assert browser.execute_script(broken) == []
     sizes = browser.execute_script(
@@ -190,6 +159,6 @@ def test_pages_are_drawn(browser, site, page):
 def test_every_page_is_drawn(browser, site):
     for path in sorted({*site.rglob("*.html")} - {site / "404.html"}):  # which is a server's, by paths from its root
         browser.get(path.as_uri())
-        until(browser, "return document.readyState === 'complete'")
+        until(browser, "document.readyState === 'complete'")
         assert browser.execute_script("return document.title")
         assert overflow(browser) <= 0, path
