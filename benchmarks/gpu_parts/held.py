@@ -104,7 +104,9 @@ def _killed(options: Options, findings: Findings) -> None:
     row = {
         "job": f"test_resnet on digits with {WATCHED}",
         "killed after epoch": KILLED_AFTER,
-        "exit codes: undisturbed, killed, started again": ", ".join(map(str, codes)),
+        f"exit codes: undisturbed, killed, started again ({RESUMED}: it went on from the bundle)": ", ".join(
+            map(str, codes)
+        ),
         "the same weights after every epoch": len(digests[0]) > 0 and digests[0] == digests[1],
         f"the same numbers of {WATCHED}": len(rows[0]) > 0 and rows[0].equals(rows[1]),
     }
