@@ -57,7 +57,7 @@ def test_everything_runs_on_a_cpu(tmp_path):
     }  # fmt: skip
     assert all(part["found"]["failed"] == part["found"]["wrong"] == [] for part in parts.values())
     (killed,) = parts["a"]["found"]["tables"]["Resume after a kill"]
-    assert killed["exit codes: undisturbed, killed, started again"] == "0, -9, 3"
+    assert killed["exit codes: undisturbed, killed, started again (3: it went on from the bundle)"] == "0, -9, 3"
     assert columns(parts["a"], "The contract")["cooldown"]["checks passed"] == 1
     assert len(parts["b"]["found"]["left_out"]) == 1  # bfloat16
     assert columns(parts["b"], "Images per second, medians of epochs that take turns")["float32, 32 px"]["rounds"] == 1
