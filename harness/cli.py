@@ -268,15 +268,14 @@ def _power(plan: Plan) -> str:
     statistics = plan.experiment.statistics
     added = {*plan.experiment.added}
     asked = statistics.comparisons(cell.method.name for _, cell in plan.cells if cell.method.name not in added)
-    rows: dict[tuple[str, str, str], set[int]] = {}
+    rows: dict[tuple[str, ...], set[int]] = {}
     for base in plan.bases:
-        config = base.config
-        rows.setdefault((config.model.name, config.dataset.name, config.optimizer.name), set()).add(config.seed)
+        rows.setdefault(base.config.row, set()).add(base.config.seed)
     chosen = {cell.method.name for _, cell in plan.cells}
     if not any({*pair} <= chosen for pair in asked):
         return "decides nothing: no primary comparison is among the chosen methods (statistics.primary)"
     tests = len(asked) * len(rows)
-    std, suites = earlier_std(plan.store.root, {row[:2] for row in rows})
+    std, suites = earlier_std(plan.store.root, {(model, data) for model, data, *_ in rows})
     known = f"the median over methods in {', '.join(suites)}" if suites else "which is assumed"
     models: dict[int, dict[str, None]] = {}
     for (model, *_), of_row in rows.items():

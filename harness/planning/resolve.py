@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 from collections.abc import Iterable, Set
 from dataclasses import replace
 from functools import lru_cache
@@ -20,6 +21,7 @@ from harness.config import (
     EngineConfig,
     EngineName,
     EvaluateConfig,
+    FederationConfig,
     ModelConfig,
     OptimizerConfig,
     RayConfig,
@@ -34,6 +36,7 @@ from harness.config import (
 )
 from harness.packages import CONF
 from harness.planning.compose import (
+    BASE_GROUPS,
     LIST_GROUPS,
     Composition,
     KeyPath,
@@ -47,7 +50,7 @@ from harness.planning.compose import (
     overlay,
 )
 from harness.planning.controls import Controls, add_controls, without
-from harness.planning.experiment import Experiment
+from harness.planning.experiment import Entry, Experiment
 from harness.planning.methods import (
     RESERVED,
     FittedMethod,
@@ -58,12 +61,13 @@ from harness.planning.methods import (
     shares,
     with_lengths,
 )
-from harness.planning.norms import check_batch_size, check_own_batch_size
+from harness.planning.norms import check_batch_size, check_own_batch_size, suits
 from harness.planning.slots import finds_cuda
 from harness.planning.tuned import overlay_tuned
 from harness.planning.vocabulary import BaseEntry, FastEntry, TopLevel, check_seeds
 from harness.problem.datasets import assumed, completed, most_train_images, train_images
 from harness.problem.optimizers import check_optimizer, schedule
+from harness.problem.partition import check_clients
 from harness.validation import (
     ConfigError,
     Faults,
@@ -145,16 +149,12 @@ def _entry_values(where: str, kind: type[BaseEntry] | type[FastEntry], entry: Va
 def _entry_presets(where: str, entry: Values) -> Values:
     """The values of an entry for its presets, by group and name."""
     laid = {}
-    for group in ("model", "dataset", "optimizer"):
+    for group in BASE_GROUPS:
         name, content = entry_choice(entry, group, where)
         if group == "model" and name is None:
             raise ConfigError(f"{where}.model must name a model, got {shown(entry['model'])}")
         laid[group] = {"each" if name is None else name.replace(".", "_"): content}
     return laid
-
-
-Entry = tuple[str, str, str, Values]
-"""model, dataset, optimizer, and the values of their bases"""
 
 
 def _entries(composed: Composition, config_dirs: Iterable[Path], controls: Controls, faults: Faults) -> list[Entry]:
@@ -165,10 +165,8 @@ def _entries(composed: Composition, config_dirs: Iterable[Path], controls: Contr
         if values["fast"]:
             _overlay_fast(own, {}, overridden)
         return [
-            (model, dataset, optimizer, copy.deepcopy(own))
-            for model in values["model"]
-            for dataset in values["dataset"]
-            for optimizer in values["optimizer"]
+            Entry._make((*names, copy.deepcopy(own)))
+            for names in itertools.product(*(values[group] for group in BASE_GROUPS))
         ]
 
     def named(entry: Values, group: str) -> list[str]:
@@ -191,15 +189,15 @@ def _entries(composed: Composition, config_dirs: Iterable[Path], controls: Contr
             if model not in values["model"]:
                 continue
             found = True
-            for dataset in named(entry, "dataset"):
-                for optimizer in named(entry, "optimizer"):
-                    own = copy.deepcopy(values)
-                    _overlay_presets(own, laid, overridden)
-                    if values["fast"]:
-                        _overlay_fast(own, fast, overridden)
-                    for name in without(entry, ("method",) in overridden, controls):
-                        own["method"].pop(name, None)
-                    made.append((model, dataset, optimizer, own))
+            others = (named(entry, group) for group in BASE_GROUPS if group != "model")
+            for names in itertools.product([model], *others):
+                own = copy.deepcopy(values)
+                _overlay_presets(own, laid, overridden)
+                if values["fast"]:
+                    _overlay_fast(own, fast, overridden)
+                for name in without(entry, ("method",) in overridden, controls):
+                    own["method"].pop(name, None)
+                made.append(Entry._make((*names, own)))
     if not found and not faults:
         known = ", ".join(str(entry_choice(entry, "model")[0]) for entry in values["bases"])
         faults.lines.append(f"model must be among the suite's bases ({known}), got {', '.join(values['model'])}")
@@ -288,10 +286,11 @@ def _methods(
     controls: Controls,
     notes: list[str],
     faults: Faults,
+    suited: FederationConfig | None = None,
 ) -> tuple[FittedMethod, ...]:
     """The chosen methods and the controls that they need, each built to ask what it declares for so many epochs; where
     these are not known, only the types of their parameters are checked. Methods with `faults` are left out, and lines
-    on lengths given as shares go to `notes`."""
+    on lengths given as shares go to `notes`; where all are asked for, those that do not run on `suited` too."""
     presets = available("method", config_dirs)
     said: dict[str, list[str]] = {}
 
@@ -324,6 +323,11 @@ def _methods(
                 check_control(name, method_config(name, checked(name, preset)).control)
             else:
                 fitted.append(resolved(name, preset))
+    if suited is not None:
+        fitted = [method for method in fitted if suits(suited, method)]
+        names = {method.name for method in fitted}
+        kept = {what: [name for name in of if name in names] for what, of in said.items()}
+        said = {what: of for what, of in kept.items() if of}
     fitted = [*controls.fit(values["method"], tuple(fitted), resolved)]
     if said:
         notes.append(f"of {epochs} epochs " + ", ".join(f"{what} ({', '.join(of)})" for what, of in said.items()))
@@ -409,10 +413,11 @@ def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str,
     if values["tuned"] and settings is not None and tune is not None and not refused:
         notes += faults.tried(overlay_tuned, entries, settings, tune, composed.overridden, controls.names) or []
     bases: list[tuple[BaseConfig, tuple[FittedMethod, ...]]] = []
+    everything = "all" in composed.chosen["method"]
     for entry in entries:
         with faults.gathered():
-            bases += _bases(entry, device, refused, composed.overridden, config_dirs, controls, notes)
-        evaluate = faults.tried(from_mapping, EvaluateConfig, "evaluate", entry[3]["evaluate"])
+            bases += _bases(entry, device, refused, composed.overridden, config_dirs, controls, notes, everything)
+        evaluate = faults.tried(from_mapping, EvaluateConfig, "evaluate", entry.values["evaluate"])
     faults.lines += [
         line for line in too_long(values) if not any(f.split()[0] == line.split()[0] for f in faults.lines)
     ]
@@ -445,12 +450,14 @@ def _bases(
     config_dirs: tuple[Path, ...],
     controls: Controls,
     notes: list[str],
+    everything: bool,
 ) -> list[tuple[BaseConfig, tuple[FittedMethod, ...]]]:
     """An entry's bases, one of each seed, with their methods; lines on what followed from elsewhere go to `notes`.
 
-    ConfigError with all that is wrong, but for what would follow from keys that were `refused`.
+    `everything`: all methods are asked for, of which those that do not run on the base's federation, or on none, are
+    left out. ConfigError with all that is wrong, but for what would follow from keys that were `refused`.
     """
-    model, dataset, optimizer, own = entry
+    model, dataset, optimizer, federation, own = entry
     faults, kinds = Faults(), field_types(BaseConfig)
     rest: Values = {key: faults.tried(validated, key, kinds[key], own[key]) for key in BASE_KEYS}
     unsure = any(key == "dataset" or key.startswith("dataset.") for key in refused)
@@ -465,17 +472,22 @@ def _bases(
             faults.tried(check_batch_size, data, rest["batch_size"], rest["batches_per_epoch"], images)
     of_epochs = {"epochs", "method", "fast", "tuned", "bases", *(("model",) if own["bases"] is not None else ())}
     epochs: int | None = None if of_epochs & refused else rest["epochs"]
-    methods = _methods(own, epochs, config_dirs, controls, notes, faults)
+    clients = faults.tried(
+        from_mapping, FederationConfig, f"federation.{federation}", own["federation"][federation], name=federation
+    )
+    methods = _methods(own, epochs, config_dirs, controls, notes, faults, clients if everything else None)
     if data is not None and images is not None:
         for method in methods:
             faults.tried(check_own_batch_size, data, method, images)
     shape = faults.tried(from_mapping, ModelConfig, f"model.{model}", own["model"][model], name=model)
     steps = faults.tried(_optimizer, optimizer, own["optimizer"][optimizer], epochs)
-    if data is None or shape is None or steps is None or device is None:
+    if data is not None and images is not None and clients is not None:
+        faults.tried(check_clients, clients, data)
+    if data is None or shape is None or steps is None or device is None or clients is None:
         faults.check()
         return []
     made = [
-        faults.tried(BaseConfig, model=shape, dataset=data, optimizer=steps, seed=seed, device=device, **rest)
+        faults.tried(BaseConfig, shape, data, steps, seed, device=device, federation=clients, **rest)
         for seed in own["seeds"]
     ]
     faults.check()

@@ -48,6 +48,16 @@ RESERVED_COLUMNS = frozenset(
         "gradients_full",
         "gradients_subspace",
         "forward_passes",
+        "upload_bytes",
+        "download_bytes",
+        "clients",
+        "transmitted_fraction",
+        "update_norm",
+        "client_drift",
+        "longest_client_seconds",
+        "client_accuracy",
+        "client_accuracy_std",
+        "client_accuracy_worst",
     }
 )
 

@@ -158,6 +158,8 @@ class BaseRecord(Stored):
     seconds: Numbers = Field(default_factory=dict)
     counts: Spent = Field(default_factory=lambda: Spent(gradients_full=0))
     moving: Number | None = None
+    partition: Digest | None = None
+    """of which images every client of a federation has"""
     history_sha256: Digest
 
 
