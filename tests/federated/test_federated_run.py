@@ -152,8 +152,8 @@ def test_a_base_without_clients_keeps_its_key(tmp_path):
         (["federation.iid_10.weighting=none"], "federation.iid_10.weighting must be one of images, equal, got 'none'"),
         (
             ["method=[base,lookahead]"],
-            "method.lookahead must run where all images are in one place, since it trains on its own and is no exchange "
-            "between clients, got federation=iid_10",
+            "method.lookahead must run where all images are in one place, since it trains on its own and is no "
+            "exchange between clients, got federation=iid_10",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
