@@ -23,7 +23,7 @@ for number, preset in enumerate(CLASSES):
     kind = ExchangeConformance if preset in EXCHANGES else MethodConformance
     suite = type(f"Test_{preset}", (kind,), {"preset": preset})
     again = CLASSES[preset] in list(CLASSES.values())[:number]  # with other parameters: nightly
-    again = again or preset in EXCHANGES and preset not in EVERY_TIME
+    again = again or (preset in EXCHANGES and preset not in EVERY_TIME)
     globals()[f"Test_{preset}"] = pytest.mark.long(suite) if again else suite
 
 
