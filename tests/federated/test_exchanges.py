@@ -159,10 +159,10 @@ def test_apf_freezes_what_a_slow_loop_freezes():
     draws = np.random.default_rng(1)
     moves = draws.integers(-8, 9, (40, 60)) * (draws.random((40, 60)) < 0.8)
     thetas = np.concatenate([np.zeros((1, 60)), np.cumsum(moves, 0)])
-    expected, threshold = brute_force(thetas.tolist(), 0.5, 0.25, 0.4)
+    expected, threshold = brute_force(thetas.tolist(), 0.5, 0.25, 0.1)
     freezing, found = Freezing.start(torch.zeros(60), 0.25), []
     for theta in thetas[1:]:
-        freezing.look(torch.tensor(theta, dtype=torch.float32), 0.5, 0.4, None)
+        freezing.look(torch.tensor(theta, dtype=torch.float32), 0.5, 0.1, None)
         found.append(freezing.active_N.tolist())
     assert found == expected
     assert freezing.threshold == threshold < 0.25
@@ -327,8 +327,9 @@ def test_a_quantised_update_is_near_and_right_in_the_mean(bits):
     D_N = torch.randn(505, generator=draws) * torch.cat([torch.ones(300), 1e-3 * torch.ones(200), torch.zeros(5)])
     s = 2 ** (bits - 1) - 1
     found = torch.stack([restored(quantised(D_N, layout, bits, draws), layout, bits) for _ in range(400)])
-    step_N = torch.cat(
-        [torch.full((n,), part.abs().max() / s) for n, part in zip((300, 200, 5), D_N.split([300, 200, 5]))]
+    largest = (part.abs().max() / s for part in D_N.split([300, 200, 5]))
+    step_N = torch.cat([torch.full((n,), step) for n, step in zip((300, 200, 5), largest, strict=True)])
+        [torch.full((n,), part.abs().max() / s) for n, part in zip((300, 200, 5), D_N.split([300, 200, 5]), strict=True)]
     )
     assert bool(((found - D_N).abs() <= step_N * (1 + 1e-5)).all())
     assert bool(((found.mean(0) - D_N).abs() <= 4.5 * step_N / 2 / 20 + 1e-12).all())  # 4.5 standard errors at the most
