@@ -404,15 +404,19 @@ class BaseConfig(Validated):
         return f"{self.problem}-s{self.seed}"
 
     @property
-    def row(self) -> tuple[str, str, str, str]:
-        """What makes a row of a table: model, data set, optimizer and federation by name."""
-        return self.model.name, self.dataset.name, self.optimizer.name, self.federation.name
+    def data(self) -> str:
+        """The data set as tables name it: with the federation that it is dealt to behind it, where there is one."""
+        return f"{self.dataset.name}-{self.federation.name}" if self.federation.clients > 0 else self.dataset.name
+
+    @property
+    def row(self) -> tuple[str, str, str]:
+        """What makes a row of a table: model, data and optimizer by name."""
+        return self.model.name, self.data, self.optimizer.name
 
     @property
     def problem(self) -> str:
-        """The label without the seed: `test_resnet-digits-sgd_momentum`, and `-iid_10` behind it with clients."""
-        federation = f"-{self.federation.name}" if self.federation.clients > 0 else ""
-        return f"{self.model.name}-{self.dataset.name}-{self.optimizer.name}{federation}"
+        """The label without the seed: `test_resnet-digits-sgd_momentum`."""
+        return "-".join(self.row)
 
 
 Save = Literal["none", "final"]

@@ -26,8 +26,8 @@ class Entry(NamedTuple):
 
     @property
     def problem(self) -> str:
-        """`test_resnet-digits-sgd_momentum`, and `-iid_10` behind it where there are clients."""
-        return "-".join([self.model, self.dataset, self.optimizer, *([self.federation] if self.clients else [])])
+        """As `BaseConfig.problem` has it."""
+        return "-".join([self.model, self.dataset, *([self.federation] if self.clients else []), self.optimizer])
 
     @property
     def clients(self) -> int:

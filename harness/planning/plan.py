@@ -253,7 +253,7 @@ def labels(base: BaseConfig) -> dict[str, Any]:
     """The coordinates of a base in tables."""
     return {
         "model": base.model.name,
-        "dataset": base.dataset.name,
+        "dataset": base.data,
         "optimizer": base.optimizer.name,
         "federation": base.federation.name,
         "seed": base.seed,

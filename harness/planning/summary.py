@@ -52,7 +52,8 @@ def plan_table(plan: Plan) -> FirstThatFits:
     rows: dict[tuple[str, ...], list[BasePlan]] = {}
     for base in plan.bases:
         config = base.config
-        rows.setdefault((*config.row, str(config.epochs), f"{base.N:,}"), []).append(base)
+        names = config.model.name, config.dataset.name, config.optimizer.name, config.federation.name
+        rows.setdefault((*names, str(config.epochs), f"{base.N:,}"), []).append(base)
     clients = any(base.config.federation.clients > 0 for base in plan.bases)
 
     def table(without: Collection[str]) -> Table:

@@ -47,11 +47,13 @@ def _row(cell: dict[str, Any], record: dict[str, Any] | None, history: pa.Table 
     """A cell of the plan with what its record holds, and of a kernel that was recorded by an earlier version what the
     last line of its history says."""
     row = {name: cell.get(name) for name in from_source("plan")} | {"parameters": _text(cell["parameters"])}
+    row["federation"] = row["federation"] or "none"  # a plan of an earlier version says nothing of it
     if record is None:
         return {**row, "status": "left"}
     row |= {name: record.get(name) for name in from_source("record")}
     row["versions"] = _text({"traindyn" if name == "cmdbench" else name: v for name, v in record["versions"].items()})
     row |= {name: record["summary"].get(name) for name in from_source("summary")}
+    row |= {name: record["communication"].get(name) for name in from_source("communication")}
     row |= {name: record["cost"].get(name) for name in from_source("cost")}
     load = (record.get("machine") or {}).get("load") or {}
     row |= {name: load.get(name) for name in from_source("load")}
@@ -305,12 +307,18 @@ def _views(results_dir: Path, name: str, plan: dict[str, Any]) -> tuple[pd.DataF
         frame, history = (read_parquet(folder / f"{kind}.parquet") for kind in ("frame", "history"))
         earlier = set(FRAME_COLUMNS) - set(frame.columns)
         if earlier <= set(ADDED):
-            frame = with_parameters(frame.reindex(columns=list(FRAME_COLUMNS)).astype(FRAME_COLUMNS))
+            frame = with_parameters(_whole(frame))
         validate(frame)
     except (OSError, ValueError):
         return None
     outdated = (bool(earlier) or (frame["status"] == "left").any()) and (results_dir / "cells").is_dir()
     return None if outdated or frame.attrs.get("plan") != _digest(plan) else (frame, history)
+
+
+def _whole(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame of an earlier version with all columns; there were no federations then."""
+    whole = frame.reindex(columns=list(FRAME_COLUMNS))
+    return whole.assign(federation=whole["federation"].fillna("none")).astype(FRAME_COLUMNS)
 
 
 def load_frame(results_dir: Path | str, name: str | None = None) -> pd.DataFrame:

@@ -27,6 +27,8 @@ from harness.training.evaluate import Evaluator
 from harness.training.out_of_memory import bounded_by
 
 Row = dict[str, Any]
+Own = tuple[Row, torch.Tensor | None, torch.Tensor | None]
+"""metrics of a base's own weights, which test images they get right, and how right its clients are"""
 RESERVED_COLUMNS = frozenset(
     {
         "cell_key",
@@ -77,6 +79,8 @@ class RunningCell:
     traceback: str | None = None
     test_correct: torch.Tensor | None = None
     """which test images it got right at last, (n,) bool"""
+    client_accuracy_K: torch.Tensor | None = None
+    """validation accuracy of every client of a federation at last, in percent"""
     probed: int = 0
     """images that passed through the model for its probe losses"""
 
@@ -194,7 +198,7 @@ class Audience:
         for entry, method in self.observers():
             if entry.cell.cadence == "epoch":
                 self._observe(entry, method, snapshot)
-        own: dict[str, tuple[Row, torch.Tensor | None]] = {}
+        own: dict[str, Own] = {}
         for entry, method in self.observers():
             with self._guarded(entry):
                 metrics = self._proposed(entry, method, snapshot, own) if snapshot.t in self.epochs else {}
@@ -202,9 +206,7 @@ class Audience:
                     scalars = method.scalars()
                 entry.add({**train, **metrics, **self._spent(entry, train)}, scalars)
 
-    def _proposed(
-        self, entry: RunningCell, method: Observer, snapshot: Snapshot, own: dict[str, tuple[Row, torch.Tensor | None]]
-    ) -> Row:
+    def _proposed(self, entry: RunningCell, method: Observer, snapshot: Snapshot, own: dict[str, Own]) -> Row:
         """Metrics of what a method proposes; `own` remembers those of the base's weights, by BatchNorm policy."""
         with self.clock.phase(f"method/{entry.key}"):
             proposal = method.propose()
@@ -212,9 +214,10 @@ class Audience:
             return self._evaluate(entry, snapshot, proposal)
         policy = entry.cell.method.batchnorm
         if policy not in own:
-            own[policy] = self._evaluate(entry, snapshot, None), entry.test_correct
-        metrics, correct = own[policy]
+            own[policy] = self._evaluate(entry, snapshot, None), entry.test_correct, entry.client_accuracy_K
+        metrics, correct, clients_K = own[policy]
         entry.test_correct = None if correct is None else correct.clone()  # a bundle holds no tensor twice
+        entry.client_accuracy_K = None if clients_K is None else clients_K.clone()
         return metrics
 
     def _spent(self, entry: RunningCell, train: Row) -> Row:
@@ -232,6 +235,7 @@ class Audience:
             metrics = self.evaluator.evaluate(snapshot, proposal, entry.cell.method.batchnorm, splits)
         if "test" in splits:
             entry.test_correct = self.evaluator.test_correct
+        entry.client_accuracy_K = self.evaluator.client_accuracy_K
         return metrics
 
     def reconstruct(self, train_rows: list[Row]) -> None:
@@ -286,6 +290,7 @@ class Audience:
                 "where": w.where,
                 "traceback": w.traceback,
                 "test_correct": w.test_correct,
+                "client_accuracy_K": w.client_accuracy_K,
                 "probed": w.probed,
             }
             for w in self.cells
@@ -309,6 +314,7 @@ class Audience:
                 entry.status, entry.reason, entry.traceback = saved["status"], saved["reason"], saved["traceback"]
                 entry.where = saved.get("where")  # an earlier version's bundle has none
             entry.test_correct = saved["test_correct"]
+            entry.client_accuracy_K = saved.get("client_accuracy_K")  # likewise
             entry.probed = saved.get("probed", 0)  # an earlier version's bundle has none
             if isinstance(entry.method, Observer) and saved["method"] is not None:
                 with self._guarded(entry):

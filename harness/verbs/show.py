@@ -96,7 +96,7 @@ def _without_controls(experiment: Experiment, request: Request) -> tuple[Values,
     composed, files = experiment.composed, available("method", request.config_dirs)
     built: dict[tuple[str, str, str, str, int], dict[str, MethodConfig]] = {}
     for base, fitted in experiment.bases:
-        key = (*base.row, base.epochs)
+        key = (base.model.name, base.dataset.name, base.optimizer.name, base.federation.name, base.epochs)
         built.setdefault(key, {method.name: method.config for method in fitted})
 
     def own(methods: Values, epochs: int, found: Mapping[str, MethodConfig]) -> Values:

@@ -329,8 +329,6 @@ def test_a_quantised_update_is_near_and_right_in_the_mean(bits):
     found = torch.stack([restored(quantised(D_N, layout, bits, draws), layout, bits) for _ in range(400)])
     largest = (part.abs().max() / s for part in D_N.split([300, 200, 5]))
     step_N = torch.cat([torch.full((n,), step) for n, step in zip((300, 200, 5), largest, strict=True)])
-        [torch.full((n,), part.abs().max() / s) for n, part in zip((300, 200, 5), D_N.split([300, 200, 5]), strict=True)]
-    )
     assert bool(((found - D_N).abs() <= step_N * (1 + 1e-5)).all())
     assert bool(((found.mean(0) - D_N).abs() <= 4.5 * step_N / 2 / 20 + 1e-12).all())  # 4.5 standard errors at the most
     assert bool((found[:, 500:] == 0).all())

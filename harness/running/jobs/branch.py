@@ -152,6 +152,7 @@ class BranchWorker(Worker):
         self.method.load_state_dict(bundle["method"])
         self.entry.rows = bundle["lists"]["rows"] if "lists" in bundle else bundle["rows"]
         self.entry.test_correct = bundle["test_correct"]
+        self.entry.client_accuracy_K = bundle.get("client_accuracy_K")
         self.entry.status, self.entry.reason = bundle["status"], bundle["reason"]
         self.session.last_row = bundle["train_row"]
         self.clock.seconds.update(bundle["seconds"])
@@ -182,6 +183,7 @@ class BranchWorker(Worker):
                 "trainer": self.trainer.state_dict(),
                 "method": self.method.state_dict(),
                 "test_correct": self.entry.test_correct,
+                "client_accuracy_K": self.entry.client_accuracy_K,
                 "train_row": self.session.last_row,
                 "status": self.entry.status,
                 "reason": self.entry.reason,
@@ -203,6 +205,7 @@ class BranchWorker(Worker):
                 metrics = self.evaluator.evaluate(trainer.snapshot(), proposal, policy, splits)
             if "test" in splits:
                 self.entry.test_correct = self.evaluator.test_correct
+            self.entry.client_accuracy_K = self.evaluator.client_accuracy_K
         row = {
             "epoch": trainer.t,
             **self.session.last_row,

@@ -123,6 +123,7 @@ def cell_record(job: Job, cell: CellPlan, status: str, base_digest: list[str], c
         "base_digest": base_digest,
         "rederived": False,
         "summary": {},
+        "communication": {},
         "test_correct": None,
         "cost": {},
         "kernel": {},

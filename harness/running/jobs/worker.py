@@ -61,6 +61,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+CLIENTS = "clients"
+"""the table of a cell that says which images every client of its federation has, and how right it is"""
+COMMUNICATION = (
+    *("upload_bytes", "download_bytes"),
+    *("client_accuracy", "client_accuracy_std", "client_accuracy_worst"),
+)
+"""what a record holds of a federation's last round"""
+
+
 class Worker(ABC):
     """Runs one job in this process."""
 
@@ -320,7 +329,7 @@ class Worker(ABC):
         if entry.status == "done":
             assert entry.method is not None
             try:
-                tables = entry.method.tables()
+                tables = {**entry.method.tables(), **self._clients(entry)}
                 self.store.write_tables(cell.key, tables)
                 kernel = self._kernel(cell, tables)
                 self._keep_fitted(entry.key, entry.method)
@@ -335,6 +344,7 @@ class Worker(ABC):
         last = entry.rows[-1] if entry.rows and entry.status == "done" else {}
         names = (f"{split}_{metric}" for split in ("val", "test") for metric in ("accuracy", "loss", "ece", "brier"))
         summary = {name: last[name] for name in names if name in last}
+        communication = {name: last[name] for name in COMMUNICATION if name in last}
         cost = {
             "method_seconds": self.clock.get(f"method/{cell.key}"),
             "eval_seconds": self.clock.get(f"eval/{cell.key}"),
@@ -349,7 +359,14 @@ class Worker(ABC):
             "weights": weights is not None,
         }
         record = cell_record(self.job, cell, entry.status, self.base_digest, entry.cause)
-        record |= {"summary": summary, "cost": cost, "holds": holds, "rederived": self.rederived, "kernel": kernel}
+        record |= {
+            "summary": summary,
+            "communication": communication,
+            "cost": cost,
+            "holds": holds,
+            "rederived": self.rederived,
+            "kernel": kernel,
+        }
         if "test_accuracy" in summary and entry.test_correct is not None:
             record["test_correct"] = packed(entry.test_correct)
         record["machine"]["load"] = {"cores": os.cpu_count(), "busy": self.load.busy()}
@@ -358,6 +375,14 @@ class Worker(ABC):
         self._ended.add(cell.key)
         self.cell_log(cell.key).lines([done_line(record)] if entry.cause is None else ending(entry.status, entry.cause))
         self.tell(ended(record))
+
+    def _clients(self, entry: RunningCell) -> dict[str, pd.DataFrame]:
+        """The table of a federation's clients; none without one."""
+        import pandas as pd
+
+        if entry.client_accuracy_K is None:
+            return {}
+        return {CLIENTS: pd.DataFrame(self.evaluator.client_table(entry.client_accuracy_K))}
 
     def _kernel(self, cell: CellPlan, tables: dict[str, pd.DataFrame]) -> dict[str, float]:
         """Age and effective number of the kernel among a method's tables; nothing, said in a line, where it is none."""
