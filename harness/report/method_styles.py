@@ -32,7 +32,7 @@ class MethodStyle:
         return POINTS[self.marker]
 
 
-PLAIN, AVERAGES, CMD, CONTROL, DMD, LOW, FROZEN, OTHERS = (
+PLAIN, AVERAGES, CMD, CONTROL, DMD, LOW, FROZEN, EXCHANGES, OTHERS = (
     "plain training",
     "averages",
     "CMD",
@@ -40,9 +40,10 @@ PLAIN, AVERAGES, CMD, CONTROL, DMD, LOW, FROZEN, OTHERS = (
     "DMD",
     "subspaces",
     "frozen weights",
+    "exchanges",
     "others",
 )
-FAMILIES = (PLAIN, AVERAGES, CMD, CONTROL, DMD, LOW, FROZEN, OTHERS)
+FAMILIES = (PLAIN, AVERAGES, CMD, CONTROL, DMD, LOW, FROZEN, EXCHANGES, OTHERS)
 """The families in the order of panels and legends."""
 
 KNOWN = {
@@ -90,6 +91,18 @@ KNOWN = {
     "p_bfgs_long": MethodStyle("P-BFGS (long budget)", LOW, "#00533C", "dashdot", "triangle-up"),
     "twa": MethodStyle("TWA", LOW, "#8F9B00", "longdash", "diamond"),
     "frozen_random": MethodStyle("Frozen at random", FROZEN, "#A6761D", "dash", "cross"),
+    "fed_cmd": MethodStyle("Federated CMD", EXCHANGES, "#D55E00", "solid", "circle"),
+    "fed_frozen_random": MethodStyle("Frozen at random, federated", EXCHANGES, "#A6761D", "dash", "cross"),
+    "fed_frozen_least_moved": MethodStyle("Frozen where least moved, federated", EXCHANGES, "#5E430F", "dot", "cross"),
+    "apf": MethodStyle("APF", EXCHANGES, "#0072B2", "solid", "square"),
+    "a_apf": MethodStyle("Aggressive APF", EXCHANGES, "#56B4E9", "dash", "square"),
+    "fed_half": MethodStyle("Half precision", EXCHANGES, "#767676", "dot", "diamond"),
+    "fedpaq": MethodStyle("FedPAQ", EXCHANGES, "#009E73", "solid", "triangle-up"),
+    "top_k": MethodStyle("Top-k", EXCHANGES, "#6BC6A4", "dashdot", "triangle-down"),
+    "fedprox": MethodStyle("FedProx", EXCHANGES, "#CC79A7", "dash", "diamond"),
+    "fedavgm": MethodStyle("FedAvgM", EXCHANGES, "#7B2D8B", "longdash", "triangle-up"),
+    "fedadam": MethodStyle("FedAdam", EXCHANGES, "#4B1D6B", "dashdot", "star"),
+    "scaffold": MethodStyle("SCAFFOLD", EXCHANGES, "#882255", "longdash", "star"),
     "frozen_least_moved": MethodStyle("Frozen where least moved", FROZEN, "#5E430F", "dot", "triangle-down"),
 }
 SPARE = ("#882255", "#44AA99", "#DDAA33", "#004488", "#BB5566", "#117733", "#AA3377", "#332288")

@@ -89,7 +89,7 @@ what to examine, as key=value pairs:
   free=true                        drop snapshots, states and files set aside that no plan keeps
 """
 
-LISTED = ("methods", "models", "data", "optimizers", "suites", "views", "engines", "trackers", "terms")
+LISTED = ("methods", "models", "data", "optimizers", "federations", "suites", "views", "engines", "trackers", "terms")
 LIST = """\
 what to list: methods, models, data, optimizers, suites, views, engines, trackers or terms; nothing: all of these
   results_dir=results              where views are looked for

@@ -36,7 +36,7 @@ def communicated(frame: pd.DataFrame, history: pd.DataFrame, reached: pd.DataFra
     if cells.empty or not {*MOVED, "val_accuracy"} <= set(history.columns):
         return pd.DataFrame(columns=NAMES)
     rows = history[history["cell_key"].isin(cells["cell_key"])]
-    curves = {key: _curve(own) for key, own in rows.groupby("cell_key", sort=False)}
+    curves = {str(key): _curve(own) for key, own in rows.groupby("cell_key", sort=False)}
     averaging = {
         (*line[: len(ROW)], line[-2]): line[-1]
         for line in cells.loc[cells["method"] == AVERAGING, [*ROW, "seed", "cell_key"]].itertuples(
@@ -49,7 +49,8 @@ def communicated(frame: pd.DataFrame, history: pd.DataFrame, reached: pd.DataFra
         own = curves[cell["cell_key"]]
         plain = curves.get(averaging.get((*(cell[name] for name in ROW), cell["seed"]), ""))
         goal = rounds.get(cell["cell_key"], math.nan)
-        lines.append({**cell, **_against(own, plain), "rounds_to_target": goal, "bytes_to_target": _at(own, goal)})
+        target = {"rounds_to_target": goal, "bytes_to_target": _at(own, goal)}
+        lines.append({**{str(name): value for name, value in cell.items()}, **_against(own, plain), **target})
     return pd.DataFrame(lines)[NAMES]
 
 

@@ -16,11 +16,11 @@ from harness.report.tables.printed import Printed
 from harness.results.columns import ROW
 
 CAPTION = (
-    "Federated averaging is the method base. Accuracies in percent: mean ± sample standard deviation over seeds, in the "
-    "last round; clients: mean, and worst client. Differences of validation accuracy to federated averaging in points, "
-    "paired by seed, with Student's 95 % interval over seeds: after equal rounds, and after equal bytes, where each "
-    "has the weights of its last evaluated round within what the cheaper of the two moved in all. Up and down: MB of "
-    "all clients, counted from what was handed over. Saved: of federated averaging's bytes. To the target: over the "
+    "Federated averaging is the method base. Accuracies in percent: mean ± sample standard deviation over seeds, in "
+    "the last round; clients: mean, and worst client. Differences of validation accuracy to federated averaging in "
+    "points, paired by seed, with Student's 95 % interval over seeds: after equal rounds, and after equal bytes, where "
+    "each has the weights of its last evaluated round within what the cheaper of the two moved in all. Up and down: MB "
+    "of all clients, counted from what was handed over. Saved: of federated averaging's bytes. To the target: over the "
     "seeds that reach it, with their number where others do not."
 )
 
