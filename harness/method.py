@@ -502,7 +502,7 @@ def weighted_mean(parts: Iterable[tuple[float, Tensor]]) -> Tensor:
     total: Tensor | None = None
     weights: float = 0
     for weight, values in parts:
-        total = values.double() * weight if total is None else total.add_(values.double() * weight)
+        total = values.double().mul_(weight) if total is None else total.add_(values, alpha=weight)
         weights += weight
     if total is None:
         raise ValueError("parts must be at least 1, got none")
