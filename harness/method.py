@@ -8,9 +8,9 @@ a bad one raises `ValueError("<parameter> must ..., got ...")` at construction. 
 An **Observer** watches a base, causally. `begin(run)` once, then `observe(snapshot)` once per snapshot in
 order, w(0) first: at epoch cadence the snapshots after each epoch, and `run.trajectory` already ends with
 the one being observed; at a cadence of k steps the states after every k-th optimizer step. A snapshot is
-valid during the call only, and is not written into: copy what you keep or change. `propose()` gives the weights the method stands for now, or
-None for the base's own; it changes nothing, however often it is called. `observe` and `propose` are timed
-as the method's, evaluation is not.
+valid during the call only, and is not written into: copy what you keep or change. `propose()` gives the
+weights the method stands for now, or None for the base's own; it changes nothing, however often it is called.
+`observe` and `propose` are timed as the method's, evaluation is not.
 
 A **Reconstruction** sees the whole run afterwards: `fit(run)` once, then `reconstruct(t)` for any epoch.
 

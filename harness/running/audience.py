@@ -95,7 +95,7 @@ class RunningCell:
 
 
 class Shown:
-    """A state as observers see it: a copy, so that what one of them does to it reaches neither the base nor the rest."""
+    """A state as observers see it: a copy, so that what one does to it reaches neither the base nor the others."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
