@@ -8,9 +8,9 @@ a bad one raises `ValueError("<parameter> must ..., got ...")` at construction. 
 An **Observer** watches a base, causally. `begin(run)` once, then `observe(snapshot)` once per snapshot in
 order, w(0) first: at epoch cadence the snapshots after each epoch, and `run.trajectory` already ends with
 the one being observed; at a cadence of k steps the states after every k-th optimizer step. A snapshot is
-valid during the call only: copy what you keep. `propose()` gives the weights the method stands for now, or
-None for the base's own; it changes nothing, however often it is called. `observe` and `propose` are timed
-as the method's, evaluation is not.
+valid during the call only, and is not written into: copy what you keep or change. `propose()` gives the
+weights the method stands for now, or None for the base's own; it changes nothing, however often it is called.
+`observe` and `propose` are timed as the method's, evaluation is not.
 
 A **Reconstruction** sees the whole run afterwards: `fit(run)` once, then `reconstruct(t)` for any epoch.
 
@@ -51,6 +51,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+
+from harness.averaging import weighted_mean as weighted_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -263,7 +265,7 @@ class Branch:
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
-            raise ValueError(f"epochs must leave a branch at least 1, got {self.epochs}")
+            raise ValueError(f"a branch must train at least 1 epoch, got {self.epochs}")
         if not 0 <= self.start <= self.prefix:
             raise ValueError(f"start must be between 0 and the prefix {self.prefix}, got {self.start}")
 
@@ -491,22 +493,6 @@ class Client(Protocol):
 
     def rng(self, purpose: str) -> torch.Generator:
         """A fresh CPU generator of the base's seed and the purpose alone, the same that the server's session gives."""
-
-
-def weighted_mean(parts: Iterable[tuple[float, Tensor]]) -> Tensor:
-    """sum_k weight_k x values_k / sum_k weight_k of tensors of one shape, float64: a running sum of one tensor's size.
-
-    Dividing at the end keeps the sum of float32 values times whole numbers exact but for those of very different size,
-    so that its order does not matter; shares such as 1/10 would be rounded before.
-    """
-    total: Tensor | None = None
-    weights: float = 0
-    for weight, values in parts:
-        total = values.double().mul_(weight) if total is None else total.add_(values, alpha=weight)
-        weights += weight
-    if total is None:
-        raise ValueError("parts must be at least 1, got none")
-    return total.div_(weights)
 
 
 class Exchange(Brancher):

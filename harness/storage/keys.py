@@ -23,8 +23,8 @@ from harness.storage.cache import remembered
 
 VERSION = 1
 NUMERIC_SOURCES = (
+    "averaging.py",
     "federated/*.py",
-    "method.py",
     "randomness.py",
     "snapshots.py",
     "training/evaluate.py",
