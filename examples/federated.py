@@ -16,10 +16,10 @@ from harness import load_history
 
 results = Path(tempfile.mkdtemp())
 command = [
-    Path(sys.executable).parent / "traindyn", "run", "model=lenet5", "dataset=digits", "dataset.digits.resize=16", "dataset.digits.train_size=600",
-    "optimizer=sgd_momentum", "batch_size=16", "federation=iid_10", "epochs=16", "evaluate.every=2", "seeds=[0,1,2]",
-    "method=[base,fed_cmd,fed_frozen_random,fed_half,fedpaq]", "method.fed_cmd.samples=300", "tracker=none",
-    f"results_dir={results}",
+    Path(sys.executable).parent / "traindyn", "run", "model=lenet5", "optimizer=sgd_momentum", "batch_size=16",
+    "dataset=digits", "dataset.digits.resize=16", "dataset.digits.train_size=600", "seeds=[0,1,2]", "tracker=none",
+    "federation=iid_10", "epochs=16", "evaluate.every=2", "method=[base,fed_cmd,fed_frozen_random,fed_half,fedpaq]",
+    "method.fed_cmd.samples=300", f"results_dir={results}",
 ]  # fmt: skip
 subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 

@@ -2,15 +2,18 @@
 
 import json
 import random
+import shutil
 import signal
 
 import pandas as pd
 import pytest
 from command import SECONDS, SHIM, assert_same, curves, here, numbers, start, traindyn, view_folder
 
+from harness.config import ENGINES, EngineConfig
 from harness.planning.compose import Request
 from harness.planning.plan import make_plan
 from harness.planning.resolve import resolve
+from harness.planning.slots import client_processes
 from harness.storage.store import Store
 from harness.storage.tensors import read_state
 
@@ -184,3 +187,40 @@ def test_streamed_images_are_not_dealt(tmp_path):
     folder = ("dataset=image_folder", f"dataset.image_folder.root={tmp_path / 'pictures'}", "fast=true")
     ended = here("plan", *folder, "federation=iid_10", "method=base", results=tmp_path / "results", code=2)
     assert "federation.iid_10.clients must be 0 for image_folder, whose images are streamed, got 10" in ended.stderr
+
+
+def test_a_base_that_is_dealt_otherwise_when_it_is_repeated_is_refused(finished, tmp_path, monkeypatch):
+    """As where another NumPy draws other shares: its record has another digest than what is dealt now."""
+    results = shutil.copytree(finished, tmp_path / "results")
+    store = Store(results)
+    (key,) = bases(results)
+    record = store.base(key)
+    assert record is not None
+    store.write_base({**record, "partition": "0" * 20}, store.base_history(key), store.base_folder(key))
+    again = [word for word in RUN if not word.startswith(("method", "name"))]
+    ended = here(*again, "method=[base,fed_half]", results=results, code=1)
+    said = "differs from the recorded one (00000000000000000000): redo=base trains it anew"
+    assert said in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("jobs", "given", "expected"),
+    [
+        (1, {}, 8),
+        (2, {}, 4),
+        (3, {}, 2),
+        (8, {}, 1),
+        (99, {}, 1),
+        (1, {"threads": 2}, 4),
+        (5, {"workers": 2}, 4),
+        (9, {"clients": 3}, 3),
+    ],
+)
+def test_clients_have_the_cores_that_other_jobs_leave(monkeypatch, jobs, given, expected):
+    monkeypatch.setattr("harness.planning.slots.cores", lambda: 8)
+    assert client_processes(EngineConfig("local", **given), "cpu", jobs) == expected
+
+
+def test_elsewhere_a_job_has_its_own_core_alone():
+    assert client_processes(ENGINES["ray"]("ray"), "cpu", 1) == 1
+    assert client_processes(EngineConfig("local"), "cuda", 1) == 1
