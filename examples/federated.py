@@ -34,6 +34,7 @@ history = load_history(results)
 history = history[history["val_accuracy"].notna()]
 history["MB"] = (history["upload_bytes"] + history["download_bytes"]) / 1e6
 means = history.groupby(["method", "epoch"])[["MB", "val_accuracy"]].mean().reset_index()
+print(means.groupby("method").last().round(1).to_string())
 figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
 for method, own in means.groupby("method"):
     if method != "base_recalibrated":
