@@ -326,7 +326,8 @@ def _views(results_dir: Path, name: str, plan: dict[str, Any]) -> tuple[pd.DataF
 def _whole(frame: pd.DataFrame) -> pd.DataFrame:
     """A frame of an earlier version with all columns; there were no federations then."""
     whole = frame.reindex(columns=list(FRAME_COLUMNS))
-    return whole.assign(federation=whole["federation"].fillna("none")).astype(FRAME_COLUMNS)
+    federation = whole["federation"].astype("object")
+    return whole.assign(federation=federation.where(federation.notna(), "none")).astype(FRAME_COLUMNS)
 
 
 def load_frame(results_dir: Path | str, name: str | None = None) -> pd.DataFrame:
