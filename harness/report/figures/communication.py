@@ -49,14 +49,13 @@ def transmitted_data(found: Results, row: Row) -> pd.DataFrame:
 
 def draw_bytes(table: pd.DataFrame, labels: Labels) -> Figure:
     """Validation accuracy against the bytes of all clients so far, on a logarithmic axis."""
-    return _lines(
-        table, labels, "bytes", "MB of all clients, up and down", "validation accuracy (%)", "bytes", log=True
-    )
+    names = "MB of all clients, up and down", "validation accuracy (%)"
+    return _lines(table, labels, "bytes", *names, "Accuracy against bytes", log=True)
 
 
 def draw_transmitted(table: pd.DataFrame, labels: Labels) -> Figure:
     """The share of federated averaging's bytes that a round moves."""
-    return _lines(table, labels, "epoch", "round", "share of the bytes", "Bytes of a round")
+    return _lines(table, labels, "epoch", "round", "of federated averaging's bytes", "Bytes of a round")
 
 
 def _lines(
