@@ -87,10 +87,8 @@ class Followed:
         """Update what watches steps: one with a `cadence` of its own at every step, others at every so many."""
         self.steps += 1
         for live in self.live.values():
-            own = getattr(live, "cadence", None)
-            if own is None and self.every != "epoch" and self.steps % self.every == 0:
-                live.update()
-            elif own is not None and own != "epoch":
+            counts_itself = hasattr(live, "cadence")
+            if self._cadence(live) != "epoch" and (counts_itself or self.steps % self._cadence(live) == 0):
                 live.update()
 
     def after_epoch(self) -> None:
@@ -99,9 +97,9 @@ class Followed:
             if self._cadence(live) == "epoch":
                 live.update()
 
-    def in_turn(self, model: nn.Module) -> Iterator[str]:
-        """The names of the methods that propose weights, the model having those of each while it is dealt with."""
-        for name, live in self.live.items():
-            with undisturbed(model), live.applied(model) as ready:
-                if ready is not False:
-                    yield name
+    @contextlib.contextmanager
+    def applied(self, name: str, model: nn.Module) -> Iterator[bool]:
+        """A block in which the model has a method's weights, if it proposes any, as the block is told; random streams
+        and modes are afterwards what they were."""
+        with undisturbed(model), self.live[name].applied(model) as ready:
+            yield ready is not False

@@ -113,7 +113,9 @@ class LiveCallback(Callback):  # type: ignore[misc]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._state is None and trainer.global_step > 0:
-            warnings.warn(f"the checkpoint has no state of the methods: they begin at step {trainer.global_step}")
+            if self.live and self._step == trainer.global_step:
+                return  # fit was called again, to train for longer
+            warnings.warn(f"no state of the methods is known: they begin at step {trainer.global_step}", stacklevel=2)
         batches, most = trainer.num_training_batches, trainer.max_epochs
         steps = math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else None
         epochs = None if most is None or most < 0 or self._state is not None else most - trainer.current_epoch
@@ -142,10 +144,11 @@ class LiveCallback(Callback):  # type: ignore[misc]
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.evaluate is None or not trainer.is_last_batch:
             return
-        for name in self.followed.in_turn(pl_module):
-            self._recalibrate(pl_module)
-            with torch.no_grad():
-                found = self.evaluate(pl_module.eval())
+        for name in self.live:
+            with self.followed.applied(name, pl_module) as ready, torch.no_grad():
+                if ready:
+                    self._recalibrate(pl_module)
+                found = self.evaluate(pl_module.eval()) if ready else {}
             for metric, value in found.items():
                 pl_module.log(f"{name}/{metric}", float(value))
 
