@@ -22,6 +22,7 @@ from harness.method import Buffers, Layout, Observer, Proposal, Run, Snapshot
 from harness.randomness import generator
 from harness.snapshots import layout_of, weights_of
 from harness.storage.trajectory import StoredTrajectory, read_snapshot, write_snapshot
+from harness.validation import shown
 from harness.weights import kept, load_weights, undisturbed
 
 
@@ -52,8 +53,10 @@ class Watch:
         check_whole_number("epochs", epochs, 1)
         check_whole_number("steps_per_epoch", steps_per_epoch, 1)
         check_whole_number("seed", seed, 0)
-        if getattr(method, "kind", None) != "observer":
-            raise ValueError(f"method must be an observer, got {getattr(method, 'kind', 'a')} {type(method).__name__}")
+        if isinstance(method, type) or not hasattr(method, "kind"):
+            raise ValueError(f"method must be an observer that was made, got {shown(method)}")
+        if method.kind != "observer":
+            raise ValueError(f"method must be an observer, got {method.kind} {type(method).__name__}")
         if method.needs_probe and probe_loss is None:
             raise ValueError(f"probe_loss must be given where the method asks for it, as {type(method).__name__} does")
         self.model = unwrapped(model)
@@ -187,13 +190,14 @@ class Watch:
         self.trajectory.rewind(-1)
         probes = {} if self._probe_loss is None else {"probe_loss": self._loss_at}
         first, last = (0, -1) if self.needs is None else self.needs
+        seed = self.seed  # and no cycle of references to this Watch, with which its temporary folder goes
         run = Run(
             layout=self.layout,
             trajectory=self.trajectory.window(first, last),
             epochs=self.epochs,
             steps_per_epoch=self.steps_per_epoch,
             device=device,
-            rng=lambda purpose: generator(self.seed, f"method/{purpose}"),
+            rng=lambda purpose: generator(seed, f"method/{purpose}"),
             **probes,
         )
         self.method.begin(run)
