@@ -227,7 +227,7 @@ def test_a_file_in_place_of_the_folder(model, tmp_path):
 def test_parameters_that_change_half_way(model, tmp_path):
     recorder = Recorder(model, tmp_path)
     model.frozen.requires_grad_(True)
-    with pytest.raises(ValueError, match="model must have nothing more, got frozen.weight"):
+    with pytest.raises(ValueError, match=r"model must have nothing more, got frozen\.weight"):
         recorder.record(1)
 
 

@@ -271,5 +271,5 @@ def test_a_state_of_another_length():
     state = Watch(network(), TimeMean(), epochs=2).state_dict()
     with pytest.raises(ValueError, match="epochs must be 2, as in the state, got 3"):
         Watch(network(), TimeMean(), epochs=3).load_state_dict(state)
-    with pytest.raises(ValueError, match="model must have 0.weight"):
+    with pytest.raises(ValueError, match=r"model must have 0\.weight"):
         Watch(nn.Linear(2, 2), TimeMean(), epochs=2).load_state_dict(state)
