@@ -21,7 +21,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
 
 from harness.live.lightning import LiveCallback, SnapshotCallback  # noqa: E402
 
-pytestmark = [pytest.mark.live, pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")]
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"),
+]
 EPOCHS, STEPS = 5, 3
 METHODS = {
     "cmd": lambda model: OnlineCMD(model, modes=2, samples=20, warmup=3),
