@@ -50,8 +50,8 @@ def language_model():
 def trainer_of(folder, callbacks=(), kind=transformers.Trainer, model=None, train=None, evaluated=None, **options):
     arguments = {
         "num_train_epochs": EPOCHS, "per_device_train_batch_size": 4, "eval_strategy": "epoch",
-        "save_strategy": "epoch", "learning_rate": 0.01, "use_cpu": True, "report_to": "none", "disable_tqdm": True, "seed": 5,
-        "logging_strategy": "epoch", "lr_scheduler_type": "constant", **options,
+        "save_strategy": "epoch", "learning_rate": 0.01, "use_cpu": True, "report_to": "none", "disable_tqdm": True,
+        "seed": 5, "logging_strategy": "epoch", "lr_scheduler_type": "constant", **options,
     }  # fmt: skip
     return kind(
         language_model() if model is None else model,
