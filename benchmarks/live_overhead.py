@@ -1,4 +1,4 @@
-"""An epoch of training with and without what follows it live, in a plain loop and in Lightning, side by side in one run.
+"""An epoch of training with and without what follows it live, in a plain loop and in Lightning, side by side.
 
 The same small timm model on random images. In a plain loop: `Recorder`, a `Watch` of the exponential average over steps
 and one of online CMD over epochs. In Lightning: the same as callbacks, beside Lightning alone (only where Lightning is
@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
 
 from baselines.cmd_online import CMDOnline
 from baselines.ema import EMA
@@ -67,11 +70,8 @@ def data(images: int) -> list[tuple[Tensor, Tensor]]:
 
 def make(name: str) -> nn.Module:
     torch.manual_seed(0)
-    model: nn.Module = (
-        timm.create_model(name, num_classes=CLASSES, img_size=SIZE)
-        if "vit" in name
-        else (timm.create_model(name, num_classes=CLASSES))
-    )
+    size = {"img_size": SIZE} if "vit" in name else {}
+    model: nn.Module = timm.create_model(name, num_classes=CLASSES, **size)
     return model.train()
 
 
@@ -92,27 +92,38 @@ def plain(name: str, batches: list[tuple[Tensor, Tensor]], follow: Follow | None
     return epoch
 
 
-class Stopwatch:
-    """Lightning owns its loop: an epoch of it is trained whenever the next of these is asked for, in a generator's
-    stead by a thread that waits at every epoch's end."""
+class Turns:
+    """Epochs of a loop that is Lightning's own, one at a time: it runs in a thread, which waits before every epoch."""
 
-    def __init__(self, fit: Callable[[Any], None]) -> None:
-        import threading
+    def __init__(self, fit: Callable[[Turns], None]) -> None:
+        self._go, self._waits = threading.Semaphore(0), threading.Semaphore(0)
+        self._failed: BaseException | None = None
+        self._threads = torch.get_num_threads()
+        threading.Thread(target=self._run, args=(fit,), daemon=True).start()
+        self._until_it_waits()
 
-        self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
-        self._thread = threading.Thread(target=fit, args=(self,), daemon=True)
-        self._thread.start()
-        self._done.acquire()
+    def _run(self, fit: Callable[[Turns], None]) -> None:
+        torch.set_num_threads(self._threads)
+        try:
+            fit(self)
+        except BaseException as error:
+            self._failed = error
+            self._waits.release()
 
-    def wait(self) -> None:
-        """Called by the trainer before an epoch."""
-        self._done.release()
+    def _until_it_waits(self) -> None:
+        self._waits.acquire()
+        if self._failed is not None:
+            raise self._failed
+
+    def before_epoch(self) -> None:
+        """What the trainer calls."""
+        self._waits.release()
         self._go.acquire()
 
     def epoch(self) -> None:
-        """One epoch, from one call of `wait` to the next."""
+        """Train one epoch, up to where the next one waits."""
         self._go.release()
-        self._done.acquire()
+        self._until_it_waits()
 
 
 def lightning(name: str, batches: list[tuple[Tensor, Tensor]], callbacks: Callable[[], list[Any]]) -> Epoch:
@@ -131,41 +142,49 @@ def lightning(name: str, batches: list[tuple[Tensor, Tensor]], callbacks: Callab
             return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
 
     class Waits(pl.Callback):  # type: ignore[misc]
-        def __init__(self, stopwatch: Stopwatch) -> None:
-            self.stopwatch = stopwatch
+        def __init__(self, turns: Turns) -> None:
+            self.turns = turns
 
         def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-            self.stopwatch.wait()
+            self.turns.before_epoch()
 
-    def fit(stopwatch: Stopwatch) -> None:
+    def fit(turns: Turns) -> None:
         quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        found = [*callbacks(), Waits(stopwatch)]
+        found = [*callbacks(), Waits(turns)]
         trainer = pl.Trainer(max_epochs=MANY, accelerator="cpu", callbacks=found, enable_model_summary=False, **quiet)
-        trainer.fit(Module(), batches)
+        trainer.fit(Module(), DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
 
-    return Stopwatch(fit).epoch
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    return Turns(fit).epoch
 
 
-def in_turns(contenders: dict[str, Epoch], rounds: int) -> dict[str, list[float]]:
-    """Seconds of an epoch of each contender in each round; the epochs of the warm-up come before them, untimed."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+def in_turns(contenders: dict[str, Epoch], rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Seconds of an epoch of each contender in each round, by the clock and of CPU; the epochs of the warm-up come
+    before them, untimed."""
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for round_ in range(-WARMUP - 1, rounds):
         for name, epoch in contenders.items():
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.process_time()
             epoch()
             if round_ >= 0:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append((time.perf_counter() - began, time.process_time() - busy))
     return seconds
 
 
-def report(title: str, seconds: dict[str, list[float]]) -> Iterator[str]:
+def report(title: str, seconds: dict[str, list[tuple[float, float]]]) -> Iterator[str]:
     """Lines of one loop, whose first contender is the loop alone."""
     alone = next(iter(seconds))
-    yield f"{title}: an epoch takes {statistics.median(seconds[alone]):.2f} s alone"
+    yield f"{title}: an epoch takes {statistics.median(clock for clock, _ in seconds[alone]):.2f} s alone"
     for name, taken in seconds.items():
         if name != alone:
-            ratios = [mine / its for mine, its in zip(taken, seconds[alone], strict=True)]
-            yield f"  {name:28s} {statistics.median(ratios):.3f} times as long ({min(ratios):.3f} to {max(ratios):.3f})"
+            rounds = list(zip(taken, seconds[alone], strict=True))
+            clock, cpu = (sorted(mine[kind] / its[kind] for mine, its in rounds) for kind in (0, 1))
+            yield f"  {name:28s} {_ratios(clock)} as long, {_ratios(cpu)} as much CPU"
+
+
+def _ratios(found: list[float]) -> str:
+    """The median, and in brackets the ends, of sorted ratios."""
+    return f"{statistics.median(found):.3f} ({found[0]:.3f} to {found[-1]:.3f})"
 
 
 def main() -> None:
@@ -201,7 +220,9 @@ def main() -> None:
                 name, batches, lambda: [LiveCallback({"ema": lambda model: Watch(model, EMA(), MANY, steps)})]
             ),
             "LiveCallback of CMD": lightning(
-                name, batches, lambda: [LiveCallback({"cmd": lambda model: Watch(model, CMDOnline(warmup=2), MANY)})]
+                name,
+                batches,
+                lambda: [LiveCallback({"cmd": lambda model: Watch(model, CMDOnline(warmup=WARMUP), MANY)})],
             ),
         }
         print(*report("Lightning", in_turns(loops, arguments.rounds)), sep="\n", flush=True)
