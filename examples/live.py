@@ -36,9 +36,9 @@ def loss_of(model: nn.Module) -> float:
 # %% [markdown]
 # ## Training
 #
-# The rate is constant and weights decay, so that the trained weights never come to rest. Inside `applied` the model has the
-# proposed weights, whose running statistics `recalibrate` takes from training data; afterwards it is as it was, and so
-# are the random streams. The loop trains as it would alone.
+# The rate is constant and weights decay, so that the trained weights never come to rest. Inside `applied` the model has
+# the proposed weights, whose running statistics `recalibrate` takes from training data; afterwards it is as it was, and
+# so are the random streams. The loop trains as it would alone.
 
 # %%
 model = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10))
