@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from torch import nn
 
 from harness.live.checks import check_every
+from harness.live.models import check_whole
 from harness.weights import undisturbed
 
 
@@ -58,8 +59,10 @@ class Followed:
         """Make the methods, and have them go on from a state where there is one.
 
         ValueError where one was made for fewer epochs than are trained, or watches steps and was made for epochs of
-        another number of them, None being unknown; and where the state is of other methods.
+        another number of them, None being unknown; where the state is of other methods; and where parameters are
+        sharded over processes.
         """
+        check_whole(model)
         self.live, self.steps = {name: make(model) for name, make in self._make.items()}, 0
         for name, live in self.live.items():
             planned = getattr(live, "epochs", None)

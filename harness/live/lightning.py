@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 
 from harness.live.checks import check_every, check_whole_number
 from harness.live.followed import Followed, Live, MakeLive
@@ -24,6 +23,11 @@ from harness.live.models import sharding
 from harness.live.recorder import Recorder
 from harness.validation import shown
 from harness.weights import random_streams, recalibrate
+
+try:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+except ModuleNotFoundError:
+    raise ImportError("harness.live.lightning needs the package lightning: pip install 'traindyn[live]'") from None
 
 
 class SnapshotCallback(Callback):  # type: ignore[misc]  # known where Lightning is installed
@@ -85,7 +89,8 @@ class LiveCallback(Callback):  # type: ignore[misc]
     sees in place of the trained ones; checkpoints have the trained ones and the methods' states. `evaluate(module)` is
     called after every epoch for every method that proposes weights, with these in the module; the numbers that it gives
     are logged as `<method>/<name>`. `recalibration`, batches such as a DataLoader of training data, sets BatchNorm's
-    statistics before either. Training is the same to the last bit with and without it, and after a resume.
+    statistics before either. Training is the same to the last bit with and without it, and what follows a training that
+    goes on from a checkpoint is what followed it before.
 
     `live` has the methods by name. ValueError before training where a method does not fit it.
     """
@@ -163,7 +168,7 @@ class LiveCallback(Callback):  # type: ignore[misc]
         return self.followed.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._state = state_dict
+        self._state = state_dict if state_dict["methods"] else None
 
     def _apply(self, pl_module: LightningModule) -> None:
         assert self.swap is not None

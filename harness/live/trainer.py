@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from harness.live.checks import check_every, check_whole_number
 from harness.live.followed import Followed, Live, MakeLive
@@ -23,6 +22,11 @@ from harness.live.models import is_main_process, sharding
 from harness.live.recorder import Recorder
 from harness.storage.tensors import read_state, write_state
 from harness.weights import recalibrate
+
+try:
+    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+except ModuleNotFoundError:
+    raise ImportError("harness.live.trainer needs the package transformers: pip install 'traindyn[live]'") from None
 
 STATE = "traindyn_live.safetensors"
 """the methods' states in a checkpoint's folder"""

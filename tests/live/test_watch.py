@@ -1,6 +1,8 @@
 """Any observer in anyone's loop: what it proposes is what the harness's own cells of it propose."""
 
+import importlib
 import io
+import sys
 
 import pytest
 import torch
@@ -273,3 +275,13 @@ def test_a_state_of_another_length():
         Watch(network(), TimeMean(), epochs=3).load_state_dict(state)
     with pytest.raises(ValueError, match=r"model must have 0\.weight"):
         Watch(nn.Linear(2, 2), TimeMean(), epochs=2).load_state_dict(state)
+
+
+@pytest.mark.parametrize(("module", "package"), [("lightning", "lightning"), ("trainer", "transformers")])
+def test_a_library_that_is_not_there(monkeypatch, module, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, f"{package}.pytorch", None)
+    monkeypatch.delitem(sys.modules, f"harness.live.{module}", raising=False)
+    said = rf"harness\.live\.{module} needs the package {package}: pip install 'traindyn\[live\]'"
+    with pytest.raises(ImportError, match=said):
+        importlib.import_module(f"harness.live.{module}")
