@@ -15,8 +15,9 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -93,8 +94,13 @@ class Composition:
 
 def available(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, Path]:
     """Presets of a group by name: the project's own, and those in folders given by --config-dir."""
-    folders = [CONF, *config_dirs]
-    return {p.stem: p for folder in folders for p in sorted((folder / group).glob("*.yaml"))}
+    own = {p.stem: p for folder in config_dirs for p in sorted((folder / group).glob("*.yaml"))}
+    return {**_shipped(group), **own}
+
+
+@cache
+def _shipped(group: str) -> Mapping[str, Path]:
+    return MappingProxyType({p.stem: p for p in sorted((CONF / group).glob("*.yaml"))})
 
 
 def load_yaml(path: Path) -> Values:

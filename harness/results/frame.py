@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,8 @@ LABELS = [*ROW_METHOD, "seed"]
 """The columns of the frame that a history has too."""
 MARGIN = 0.5
 """The points of accuracy within which methods count as equivalent, where the plan does not say."""
+SAID = ("created", "command", "commands")
+"""What a plan says of the commands that asked for it, which no view shows: a frame stays of it where these change."""
 STATUSES = (*RECORDED, "left")
 CAUSE = ("reason", "where", "log")
 """What the record of a cell that did not end well says of it; `where` and `log` are of no earlier version."""
@@ -286,13 +289,18 @@ def load_correct(results_dir: Path | str, name: str | None = None) -> pd.DataFra
     return gather(Store(Path(results_dir)), plan).correct
 
 
-def _digest(plan: dict[str, Any]) -> str:
-    return hashlib.sha256(_text(plan).encode()).hexdigest()
+def _digest(plan: dict[str, Any], without: Sequence[str] = SAID) -> str:
+    return hashlib.sha256(_text({k: v for k, v in plan.items() if k not in without}).encode()).hexdigest()
+
+
+def _names(frame: pd.DataFrame, plan: dict[str, Any]) -> bool:
+    """Whether a stored frame says that it is of this plan; earlier versions took SAID into its digest."""
+    return frame.attrs.get("plan") in (_digest(plan), _digest(plan, ()))
 
 
 def is_of(frame: pd.DataFrame, plan: dict[str, Any]) -> bool:
     """Whether a stored frame is of this plan, with nothing left."""
-    return bool(frame.attrs.get("plan") == _digest(plan) and not (frame["status"] == "left").any())
+    return _names(frame, plan) and not (frame["status"] == "left").any()
 
 
 def _views(results_dir: Path, name: str, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame] | None:
@@ -310,7 +318,7 @@ def _views(results_dir: Path, name: str, plan: dict[str, Any]) -> tuple[pd.DataF
     except (OSError, ValueError):
         return None
     outdated = (bool(earlier) or (frame["status"] == "left").any()) and (results_dir / "cells").is_dir()
-    return None if outdated or frame.attrs.get("plan") != _digest(plan) else (frame, history)
+    return None if outdated or not _names(frame, plan) else (frame, history)
 
 
 def load_frame(results_dir: Path | str, name: str | None = None) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from pages import ROOT, blocks, commands, files, name, pages
 from PIL import Image
 from torch import nn
 
+from harness import kernel
 from harness.arguments import PublishArguments, SyncArguments, read_arguments
 from harness.cli import main
 from harness.report.command import Options
@@ -293,9 +294,22 @@ def test_power_in_python():
     assert float(said.getvalue()) == pytest.approx(1.0, abs=0.05)  # as the page says of 6 seeds
 
 
+def test_kernels(smoke, monkeypatch):
+    """The numbers of the example are those of the page's formulas: (0.5 + 0) epochs, and 1 / (0.25 + 0.25)."""
+    monkeypatch.chdir(smoke.results.parent)
+    in_frame, own = python_of("docs/kernels.md")
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(in_frame.replace('"quick"', '"smoke"'), {})
+    assert {"age", "n_eff", "cmd_posthoc"} <= set(said.getvalue().split())
+    space = {}
+    exec(own, space)
+    assert kernel.numbers(kernel.checked(space["tables"](None)["kernel"]), 10) == {"age": 0.5, "n_eff": 2.0}
+
+
 def test_every_python_block_is_run_by_a_test_above():
-    run = {"README.md", "docs/own-loop.md", "docs/live.md", "docs/results-folder.md", "docs/report.md"}
-    assert {name(page) for page in pages() if python_of(name(page))} == run
+    own = {"docs/own-loop.md", "docs/live.md", "docs/results-folder.md", "docs/report.md", "docs/kernels.md"}
+    assert {name(page) for page in pages() if python_of(name(page))} == {"README.md", *own}
 
 
 def test_completion_is_installed():

@@ -1,5 +1,6 @@
 """The frame of a suite: one row per cell of the plan, from records in a temporary results folder."""
 
+import hashlib
 import json
 import math
 import subprocess
@@ -209,10 +210,27 @@ def test_views_are_written_where_a_record_or_the_plan_changed_or_one_is_gone(sto
     finish(store, planned, accuracy=82.0)
     write_views(store, "quick")
     assert "82.00" in (folder / "tables" / "main.md").read_text()
-    write_plan(store, [planned], created="tuesday")
-    written = state(folder)
+    written = state(folder, "frame.parquet")
+    write_plan(store, [planned], created="tuesday")  # the same command once more
     write_views(store, "quick")
-    assert state(folder, "frame.parquet") != {"frame.parquet": written["frame.parquet"]}
+    assert state(folder, "frame.parquet") == written
+    write_plan(store, [planned | {"control": None}])
+    write_views(store, "quick")
+    assert state(folder, "frame.parquet") != written
+
+
+def test_a_view_whose_digest_is_that_of_an_earlier_version_is_read(store, tmp_path_factory):
+    """It was of the whole plan, the time and the command that made it among it."""
+    finish(store, cell("base", 0), accuracy=81.0)
+    plan = write_plan(store, [cell("base", 0)])
+    write_views(store, "quick")
+    view = store.suite_folder("quick") / "frame.parquet"
+    earlier = pd.read_parquet(view)
+    earlier.attrs["plan"] = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+    earlier.to_parquet(view, index=False)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (store.root / "suites").rename(elsewhere / "suites")
+    assert list(load_frame(elsewhere, "quick")["test_accuracy"]) == [81.0]
 
 
 def test_loading_prefers_records_to_views_of_an_older_plan_or_of_unfinished_cells(store):
