@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 
-from harness.live.checks import check_every, check_whole_number
+from harness.live.checks import as_metrics, check_again, check_every, check_whole_number
 from harness.live.followed import Followed, Live, MakeLive
 from harness.live.models import sharding
 from harness.live.recorder import Recorder
@@ -106,6 +106,7 @@ class LiveCallback(Callback):  # type: ignore[misc]
         self.followed = Followed(methods, every)
         if swap is not None and swap not in methods:
             raise ValueError(f"swap must be one of {', '.join(methods)}, got {shown(swap)}")
+        check_again("recalibration", recalibration)
         self.swap, self.evaluate, self.recalibration = swap, evaluate, recalibration
         self._state: dict[str, Any] | None = None
         self._step = self._epoch_step = 0
@@ -154,8 +155,8 @@ class LiveCallback(Callback):  # type: ignore[misc]
                 if ready:
                     self._recalibrate(pl_module)
                 found = self.evaluate(pl_module.eval()) if ready else {}
-            for metric, value in found.items():
-                pl_module.log(f"{name}/{metric}", float(value))
+            for metric, value in as_metrics("evaluate", found).items():
+                pl_module.log(f"{name}/{metric}", value)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._swapped is not None:

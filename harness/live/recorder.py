@@ -10,6 +10,7 @@ further names to the name under which such a tensor stands; `metrics`, numbers b
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -58,7 +59,7 @@ class Recorder:
         seed: int = 0,
     ) -> None:
         check_every(every)
-        check_whole_number("seed", seed, 0)
+        seed = check_whole_number("seed", seed, 0)
         if dtype is not None and dtype not in FLOATING:
             raise ValueError(f"dtype must be one of {', '.join(map(str, FLOATING))}, got {shown(dtype)}")
         self.model = unwrapped(model)
@@ -83,8 +84,8 @@ class Recorder:
         `metrics` are numbers by name, of any evaluation of these weights. ValueError where an argument is none of
         these, the step lies before one already recorded, or the model's parameters are no longer those it began with.
         """
-        check_whole_number("step", step, 0)
-        epoch, numbers = as_epoch(epoch), as_metrics(metrics)
+        step = check_whole_number("step", step, 0)
+        epoch, numbers = as_epoch(epoch), as_metrics("metrics", metrics)
         if self.step is not None and step < self.step:
             raise ValueError(f"step must be at least {self.step}, the last one recorded, got {step}")
         if self.every != "epoch" and step % self.every != 0:
@@ -105,14 +106,15 @@ class Recorder:
         names = {path: path.stem.removeprefix("step-") for path in self.folder.glob("step-*.safetensors")}
         return dict(sorted((int(digits), path) for path, digits in names.items() if digits.isdecimal()))
 
-    def _write(self, step: int, epoch: float | None, metrics: Mapping[str, float | None]) -> None:
+    def _write(self, step: int, epoch: float | None, metrics: Mapping[str, float]) -> None:
         from safetensors.torch import save_file
 
         tensors, known = _state(self.model)
         stored = {
             name: _stored_tensor(tensor, self.dtype if name in known["order"] else None) for name, tensor in tensors
         }
-        said = {"step": step, "epoch": epoch, "seed": self.seed, **known, "metrics": dict(metrics)}
+        numbers = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        said = {"step": step, "epoch": epoch, "seed": self.seed, **known, "metrics": numbers}
         with replacing(self._path(step)) as temporary:
             save_file(stored, temporary, {"format": "pt", KEY: json.dumps(said)})
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from harness.live.checks import check_every, check_whole_number
+from harness.live.checks import check_again, check_every, check_whole_number
 from harness.live.followed import Followed, Live, MakeLive
 from harness.live.models import is_main_process, sharding
 from harness.live.recorder import Recorder
@@ -157,6 +157,7 @@ class LiveCallback(_Epochs):
     ) -> None:
         super().__init__()
         self.followed = Followed(methods, every)
+        check_again("recalibration", recalibration)
         self.recalibration = recalibration
 
     @property

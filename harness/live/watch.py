@@ -50,9 +50,9 @@ class Watch:
         folder: Path | str | None = None,
         probe_loss: Callable[[nn.Module], float] | None = None,
     ) -> None:
-        check_whole_number("epochs", epochs, 1)
-        check_whole_number("steps_per_epoch", steps_per_epoch, 1)
-        check_whole_number("seed", seed, 0)
+        epochs = check_whole_number("epochs", epochs, 1)
+        steps_per_epoch = check_whole_number("steps_per_epoch", steps_per_epoch, 1)
+        seed = check_whole_number("seed", seed, 0)
         if isinstance(method, type) or not hasattr(method, "kind"):
             raise ValueError(f"method must be an observer that was made, got {shown(method)}")
         if method.kind != "observer":
@@ -93,7 +93,7 @@ class Watch:
         by_epoch = self.method.cadence == "epoch"
         if step is None:
             step = (self.t + 1) * self.steps_per_epoch if by_epoch else self.step + 1
-        check_whole_number("step", step, self.step + 1)
+        step = check_whole_number("step", step, self.step + 1)
         # an epoch is over when it has been shown, so that its last step is still within it
         t = self.t + 1 if by_epoch else (step - 1) // self.steps_per_epoch
         if t > (self.epochs if by_epoch else self.epochs - 1):

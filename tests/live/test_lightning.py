@@ -126,6 +126,13 @@ def test_snapshots_of_steps(tmp_path):
     assert steps == [2, 4, 6, 8, 10]  # of two to an epoch
 
 
+def test_epochs_of_a_part_of_the_data(tmp_path):
+    live = LiveCallback({"mean": METHODS["mean"]})
+    fit(tmp_path, [live, SnapshotCallback(tmp_path / "run")], limit_train_batches=2)
+    assert live.live["mean"].t == EPOCHS
+    assert len(list((tmp_path / "run").iterdir())) == EPOCHS + 1
+
+
 def test_validation_sees_the_swapped_weights_and_checkpoints_do_not(tmp_path):
     """The first validation, before training, sees the model's own."""
     means, live = [], LiveCallback({"mean": UniformMean}, swap="mean")
@@ -254,6 +261,7 @@ def test_sharded_parameters_are_saved_by_lightning(tmp_path, monkeypatch):
         ({"methods": {"ema": 3}}, "methods must map names to functions of the model, got 'ema': 3"),
         ({"methods": METHODS, "swap": "swa"}, "swap must be one of cmd, ema, mean, got 'swa'"),
         ({"methods": METHODS, "every": 0}, "every must be at least 1, got 0"),
+        ({"methods": METHODS, "recalibration": iter([1])}, "recalibration must give its batches every time anew"),
     ],
 )
 def test_bad_arguments(given, said):
@@ -271,3 +279,9 @@ def test_bad_arguments(given, said):
 def test_methods_that_do_not_fit_are_refused_before_training(tmp_path, make, said):
     with pytest.raises(ValueError, match=said):
         fit(tmp_path, [LiveCallback({"it": make})])
+
+
+def test_an_evaluation_that_gives_no_names(tmp_path):
+    live = LiveCallback({"mean": UniformMean}, evaluate=lambda module: 0.5)
+    with pytest.raises(ValueError, match=r"evaluate must map names to numbers, got 0\.5"):
+        fit(tmp_path, [live])

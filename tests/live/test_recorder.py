@@ -3,6 +3,7 @@
 import json
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -101,6 +102,11 @@ def test_every_so_many_steps(model, tmp_path):
     recorder = Recorder(model, tmp_path, every=3, initial=False)
     assert [recorder.record(done) is not None for done in range(1, 8)] == [False, False, True] * 2 + [False]
     assert stored(tmp_path) == ["step-00000003.safetensors", "step-00000006.safetensors"]
+
+
+def test_numbers_of_numpy(model, tmp_path):
+    path = Recorder(model, tmp_path, initial=False).record(np.int64(4), np.float64(1.5), {"loss": np.float32(0.5)})
+    assert (said(path)["step"], said(path)["epoch"], said(path)["metrics"]) == (4, 1.5, {"loss": 0.5})
 
 
 def test_the_same_step_again_has_metrics(model, tmp_path):
@@ -206,8 +212,9 @@ def test_bad_arguments(model, tmp_path, given, said):
         ({"step": -1}, "step must be at least 0, got -1"),
         ({"step": 3}, "step must be at least 4, the last one recorded, got 3"),
         ({"step": 5, "epoch": float("inf")}, "epoch must be a finite number of at least 0, got inf"),
-        ({"step": 5, "metrics": {"loss": "low"}}, "metrics must be numbers, got loss = 'low'"),
-        ({"step": 5, "metrics": {"loss": torch.ones(2)}}, "metrics must be numbers, got loss = tensor"),
+        ({"step": 5, "metrics": {"loss": "low"}}, "metrics must map names to numbers, got loss = 'low'"),
+        ({"step": 5, "metrics": 0.5}, "metrics must map names to numbers, got 0.5"),
+        ({"step": 5, "metrics": {"loss": torch.ones(2)}}, "metrics must map names to numbers, got loss = tensor"),
     ],
 )
 def test_bad_records(model, tmp_path, given, said):
