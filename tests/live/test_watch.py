@@ -17,9 +17,10 @@ from baselines.lawa import LAWA
 from baselines.time_mean import TimeMean
 from baselines.two_tailed import TwoTailed
 from harness.conformance.clauses import proposal_bits
+from harness.conformance.pretended_gpu import pretended_gpu
 from harness.conformance.shown_again import Showing
 from harness.conformance.tiny import as_in_a_job, find_class, find_subject, recorded
-from harness.live import Watch, recalibrate
+from harness.live import Recorder, Watch, recalibrate
 from harness.method import Observer
 from harness.planning.compose import available
 from harness.snapshots import weights_of
@@ -285,3 +286,35 @@ def test_a_library_that_is_not_there(monkeypatch, module, package):
     said = rf"harness\.live\.{module} needs the package {package}: pip install 'traindyn\[live\]'"
     with pytest.raises(ImportError, match=said):
         importlib.import_module(f"harness.live.{module}")
+
+
+def on_device(device, folder):
+    """A training there, of numbers drawn on the CPU: the averaged weights, and the statistics that fit them."""
+    model, draw = network().to(device), torch.Generator().manual_seed(1)
+    model[3].p = 0.0
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    methods = CMDOnline(modes=2, samples=20, warmup=2), TimeMean()
+    watches, recorder = [Watch(model, method, epochs=4) for method in methods], Recorder(model, folder)
+    for epoch in range(1, 5):
+        optimizer.zero_grad()
+        model(torch.randn(16, 4, generator=draw).to(device)).square().mean().backward()
+        optimizer.step()
+        recorder.record(epoch)
+        for watch in watches:
+            watch.update()
+    images = torch.randn(16, 4, generator=draw)
+    for watch in watches:
+        watch.load_state_dict(watch.state_dict())
+        with watch.applied(model):
+            recalibrate(model, [images])
+            yield weights_of(model).cpu()
+            yield model[1].running_var.clone().cpu()
+
+
+def test_on_a_gpu_that_is_pretended(tmp_path):
+    expected = list(on_device("cpu", tmp_path / "cpu"))
+    with pretended_gpu():
+        found = list(on_device("cuda", tmp_path / "gpu"))
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    last = "step-00000004.safetensors"
+    assert (tmp_path / "cpu" / last).read_bytes() == (tmp_path / "gpu" / last).read_bytes()
