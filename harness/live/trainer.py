@@ -185,7 +185,7 @@ class LiveCallback(_Epochs):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         folder = _checkpoint(args, state)
         if folder.is_dir() and is_main_process():
-            write_state(folder / STATE, self.followed.state_dict())
+            write_state(folder / STATE, {"global_step": state.global_step, **self.followed.state_dict()})
 
 
 def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
@@ -198,7 +198,9 @@ def _stored(args: TrainingArguments, state: TrainerState) -> dict[str, Any] | No
     places = [*([Path(named)] if isinstance(named, str) else []), _checkpoint(args, state)]
     for place in places:
         if (place / STATE).is_file():
-            return read_state(place / STATE)
+            found = read_state(place / STATE)
+            if found["global_step"] == state.global_step:
+                return found
     where = " or ".join(map(str, places))
     warnings.warn(f"no state of the methods in {where}: they begin at step {state.global_step}", stacklevel=2)
     return None

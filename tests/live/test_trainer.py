@@ -186,6 +186,15 @@ def test_a_checkpoint_without_states_is_said(tmp_path):
     assert (tmp_path / f"checkpoint-{3 * STEPS}" / STATE).is_file()
 
 
+def test_states_are_those_of_the_checkpoint_that_is_gone_on_from(tmp_path):
+    """Though the arguments name another one."""
+    run(tmp_path, [LiveCallback({"mean": METHODS["mean"]})], num_train_epochs=3)
+    live = LiveCallback({"mean": METHODS["mean"]})
+    named = str(tmp_path / f"checkpoint-{STEPS}")
+    run(tmp_path, [live], resume=tmp_path / f"checkpoint-{2 * STEPS}", resume_from_checkpoint=named)
+    assert live.live["mean"].t == EPOCHS
+
+
 def test_an_epoch_that_is_broken_off_is_none(tmp_path):
     live = LiveCallback({"mean": METHODS["mean"]})
     run(tmp_path / "out", [live, SnapshotCallback(tmp_path / "run")], max_steps=2 * STEPS + 1)
