@@ -317,7 +317,7 @@ def test_an_unreadable_plan_is_one_line_naming_the_file(store, content):
         (lambda f: f[[*f.columns[1:], f.columns[0]]], "order"),
         (lambda f: f.astype({"seed": "float64"}), "frame.seed must be of dtype int64, got float64"),
         (lambda f: f.assign(cell_key="same"), "must not repeat, got same twice"),
-        (lambda f: f.assign(status="stale"), "got 'stale' in cell net-base-0"),
+        (lambda f: f.assign(status="old"), "got 'old' in cell net-base-0"),
         (lambda f: f.assign(test_accuracy=100.5), "within 0..100 percent, got 100.5"),
         (lambda f: f.assign(val_accuracy=-0.1), "val_accuracy must be within"),
     ],
