@@ -10,7 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, Field
 
-from harness.config import FilePath, Number, Text, TrackerConfig
+from harness.config import FilePath, Name, Number, Text, TrackerConfig
+from harness.planning.vocabulary import Seeds
 from harness.results.columns import METRICS
 from harness.validation import ConfigError, Faults, Validated, as_given, field_types, nearest, shown, validated
 
@@ -55,6 +56,36 @@ class MergeArguments(Arguments):
 
     spelled: ClassVar[dict[str, str]] = {"other": "from"}
     other: FilePath
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdoptArguments(Arguments):
+    """Which checkpoints are adopted, and how they are read."""
+
+    spelled: ClassVar[dict[str, str]] = {"source": "from"}
+    source: Text | list[Text]
+    """a folder, a pattern, a file, a CSV, or a list of these; `{seed}` stands for each of `seeds`"""
+    seeds: Seeds | None = None
+    entry: Text = "auto"
+    """auto, raw, ema, or a dotted key of what a checkpoint holds"""
+    steps: Text | None = None
+    """first:last:every, of those found"""
+    initial: FilePath | None = None
+    """a checkpoint of w(0)"""
+    weights: list[Text] = field(default_factory=list)
+    buffers: list[Text] = field(default_factory=list)
+    """patterns of names that decide what a tensor is"""
+    keep: Literal["link", "hardlink", "copy"] = "link"
+    model: Text | None = None
+    dataset: Text | None = None
+    """of a classifier that this project knows, which it then evaluates itself"""
+
+    def check(self) -> None:
+        if (self.model is None) != (self.dataset is None):
+            lacks = "model" if self.model is None else "dataset"
+            raise ConfigError(f"{lacks} must be given where the other of model and dataset is, got null")
+        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"seeds must all be different, got {shown(self.seeds)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,10 +172,19 @@ def read_arguments(cls: type[Given], verb: str, texts: Sequence[str]) -> Given:
         values["tracker"] = tracker
     given = {text.partition("=")[0] for text in texts}
     for key, (name, _) in kinds.items():
-        if key not in given and cls.__dataclass_fields__[name].default is MISSING:
+        own = cls.__dataclass_fields__[name]
+        if key not in given and own.default is MISSING and own.default_factory is MISSING:
             faults.lines.append(f"{key} must be given")
     faults.check()
     return cls(**values)
+
+
+def name_and_rest(verb: str, texts: Sequence[str]) -> tuple[str, list[str]]:
+    """The name that a verb is given beside its `key=value` texts, and these; ConfigError where it is not one name."""
+    words = [text for text in texts if "=" not in text]
+    if len(words) != 1:
+        raise ConfigError(f"{verb} takes one name and key=value pairs, got {', '.join(map(shown, words)) or 'no name'}")
+    return validated("name", Name, words[0]), [text for text in texts if "=" in text]
 
 
 def _read(key: str, kind: Any, text: str) -> Any:

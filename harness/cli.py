@@ -112,6 +112,7 @@ def _code(arguments: Sequence[str] | None) -> int:
         "plan": _plan,
         "run": _run,
         "tune": _tune,
+        "adopt": _adopt,
         "report": _report,
         "publish": _publish,
         "sync": _sync,
@@ -524,6 +525,19 @@ def _sync(parsed: argparse.Namespace, command: str) -> int:
 
     with interrupt.gently():
         return sync(given, _console_line())
+
+
+def _adopt(parsed: argparse.Namespace, command: str) -> int:
+    from harness.arguments import AdoptArguments, name_and_rest, read_arguments
+
+    name, rest = name_and_rest("adopt", parsed.overrides)
+    given = read_arguments(AdoptArguments, "adopt", rest)
+    with _saying("reading checkpoints"):
+        from harness.adopted.adopt import adopt
+
+    with interrupt.gently():
+        adopt(name, given, _console_line())
+    return 0
 
 
 def _doctor(parsed: argparse.Namespace, command: str) -> int:
