@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, Field
 
-from harness.config import FilePath, Name, Number, Text, TrackerConfig
+from harness.config import Count, FilePath, Name, Number, Text, TrackerConfig
 from harness.planning.vocabulary import Seeds
 from harness.results.columns import METRICS
 from harness.validation import ConfigError, Faults, Validated, as_given, field_types, nearest, shown, validated
@@ -86,6 +86,16 @@ class AdoptArguments(Arguments):
             raise ConfigError(f"{lacks} must be given where the other of model and dataset is, got null")
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds must all be different, got {shown(self.seeds)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalyseArguments(Arguments):
+    """How the dynamics of an adopted run are modelled and shown."""
+
+    modes: Count = 10
+    samples: Count = 1000
+    """of post-hoc CMD"""
+    figures: Literal["all", "none"] = "all"
 
 
 @dataclass(frozen=True, kw_only=True)

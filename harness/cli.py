@@ -113,6 +113,7 @@ def _code(arguments: Sequence[str] | None) -> int:
         "run": _run,
         "tune": _tune,
         "adopt": _adopt,
+        "analyse": _analyse,
         "report": _report,
         "publish": _publish,
         "sync": _sync,
@@ -537,6 +538,20 @@ def _adopt(parsed: argparse.Namespace, command: str) -> int:
 
     with interrupt.gently():
         adopt(name, given, _console_line())
+    return 0
+
+
+def _analyse(parsed: argparse.Namespace, command: str) -> int:
+    from harness.arguments import AnalyseArguments, name_and_rest, read_arguments
+
+    name, rest = name_and_rest("analyse", parsed.overrides)
+    given = read_arguments(AnalyseArguments, "analyse", rest)
+    with _saying("reading snapshots"):
+        from harness.adopted.analyse import analyse
+    say = _console_line()
+    with interrupt.gently():
+        page = analyse(name, given, say)
+    say(f"analysis: {page}")
     return 0
 
 

@@ -249,10 +249,11 @@ def _tensors(
 def _doubts(run: AdoptedRun, facts: Sequence[Facts]) -> Iterator[str]:
     """What a person should know of the run, one line each."""
     optimized = next((one.optimized for one in facts if one.optimized is not None), None)
-    trained = sum(own.role == WEIGHT or (own.role == FIXED and "float" in own.dtype) for own in run.tensors)
-    if optimized is not None and optimized != trained and optimized != len(run.weights):
+    beside = sum(own.role == TIED or (own.role == FIXED and "float" in own.dtype) for own in run.tensors)
+    taken = len(run.weights)
+    if optimized is not None and not taken <= optimized <= taken + beside:
         yield (
-            f"the optimizer has {optimized} tensors, {len(run.weights)} were taken for weights: weights= and buffers= "
+            f"the optimizer has {optimized} tensors, {taken} were taken for weights: weights= and buffers= "
             "(patterns of names) decide where that is wrong"
         )
     if not run.is_even:

@@ -42,6 +42,13 @@ a name, and which checkpoints, as key=value pairs:
   results_dir=results              where the run is registered
 """
 
+ANALYSE = """\
+a name that was adopted, and how, as key=value pairs:
+  modes=10 samples=1000            of post-hoc CMD
+  figures=none                     all | none: tables and page alone
+  results_dir=results              where the run is registered
+"""
+
 REPORT = """\
 what to report on, as key=value pairs:
   name=quick                       a view, finished or not (suite=quick is the same); otherwise the latest
@@ -79,6 +86,7 @@ EXAMPLES = {
     "  traindyn show suite=quick seeds=[0] > mine/suite/mine.yaml && traindyn run --config-dir mine suite=mine",
     "adopt": "traindyn adopt gpt2 from='runs/checkpoint-*'\n"
     "  traindyn adopt resnet from='runs/s{seed}/*.ckpt' seeds=[0,1,2] initial=runs/s0/init.ckpt",
+    "analyse": "traindyn analyse gpt2\n  traindyn analyse gpt2 modes=20 figures=none",
     "report": "traindyn report suite=quick\n  traindyn report suite=quick tables.columns=[base,swa,cmd_online] --open",
     "publish": "traindyn publish suite=quick\n  traindyn publish suite=quick tracker=csv\n"
     "  traindyn publish suite=quick tracker.mode=online tracker.project=mine tracker.artifacts=all",
@@ -92,6 +100,7 @@ SUMMARIES = {
     "plan": "say how long it will take, which bases and cells are done, and what is left",
     "run": "do what is left of a plan, and print the table",
     "adopt": "make checkpoints of your own training a base, read where they lie and never written to",
+    "analyse": "show how the weights of an adopted run moved, without its model's code: figures, tables, page",
     "tune": "search the parameters of methods by validation data, the same budget for each",
     "report": "rebuild a view's frame, tables, figures and page from the records, and print the table",
     "publish": "give a tracker (W&B, or tracker=csv) what it lacks of a view, from the records",
@@ -121,6 +130,7 @@ what to merge, as key=value pairs:
 NO_CONFIGURATION = {
     "list": LIST,
     "adopt": ADOPT,
+    "analyse": ANALYSE,
     "report": REPORT,
     "publish": TRACKER_OVERRIDES,
     "sync": TRACKER_OVERRIDES,

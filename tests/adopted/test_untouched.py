@@ -19,6 +19,7 @@ def damage(folder):
 
 COMMANDS = (
     ("adopt", "mine", "from={folder}"),
+    ("analyse", "mine", "figures=none", "modes=2", "samples=20"),
     ("list",),
     ("doctor",),
     ("doctor", "repair=true"),
