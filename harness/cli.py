@@ -269,7 +269,8 @@ def _power(plan: Plan) -> str:
 
     statistics = plan.experiment.statistics
     added = {*plan.experiment.added}
-    asked = statistics.comparisons(cell.method.name for _, cell in plan.cells if cell.method.name not in added)
+    chosen_methods = [cell.method.name for _, cell in plan.cells if cell.method.name not in added]
+    asked = statistics.comparisons(chosen_methods, plan.experiment.plain)
     rows: dict[tuple[str, str, str], set[int]] = {}
     for base in plan.bases:
         config = base.config
@@ -319,6 +320,11 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
             warm_up()
             plan = _with_data(plan, lambda: _make_plan(parsed, command), console)
             check_room(plan, estimate(plan))
+            if plan.experiment.evaluate.is_own:
+                from harness.running.own_trial import measured_names
+
+                with _saying("trying the evaluation on the last snapshot"):
+                    plan.measured = measured_names(plan)
         write_joined(plan.store, plan.as_record())
         if "left" in plan.statuses.values():
             return _execute(plan, tuple(str(folder.resolve()) for folder in parsed.config_dir), console)
@@ -341,7 +347,7 @@ def _with_data(plan: Plan, again: Callable[[], Plan], console: Console) -> Plan:
         if config.model.pretrained is True:
             _say(console, f"pretrained weights of {config.model.name}: looking for them")
         obtain_weights(config.model, config.dataset)
-    datasets = {base.config.dataset.name: base.config.dataset for base in plan.bases}
+    datasets = {base.config.dataset.name: base.config.dataset for base in plan.bases if base.shows_images}
     messages = [message for message in (obtain(dataset) for dataset in datasets.values()) if message is not None]
     for message in messages:
         _say(console, message)

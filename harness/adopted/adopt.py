@@ -73,7 +73,7 @@ def _model(given: AdoptArguments) -> nn.Module | None:
     """The classifier that is named, None where none is; ConfigError where it is not known."""
     if given.model is None or given.dataset is None:
         return None
-    from harness.planning.adopted import classifier
+    from harness.planning.classifier import classifier
     from harness.problem.models import build_model
 
     base = classifier(given.model, given.dataset)

@@ -184,6 +184,7 @@ class Audience:
         for entry, method in self.observers():
             if entry.cell.cadence == "epoch":
                 self._observe(entry, method, snapshot)
+        self._ready(snapshot)
         own: dict[str, tuple[Row, torch.Tensor | None]] = {}
         for entry, method in self.observers():
             with self._guarded(entry):
@@ -191,6 +192,9 @@ class Audience:
                 with self.clock.phase(f"method/{entry.key}"):
                     scalars = method.scalars()
                 entry.add({**train, **metrics, **self._spent(entry, train)}, scalars)
+
+    def _ready(self, snapshot: Snapshot) -> None:
+        """All observers have seen the snapshot, and what they propose is asked for next."""
 
     def _proposed(
         self, entry: RunningCell, method: Observer, snapshot: Snapshot, own: dict[str, tuple[Row, torch.Tensor | None]]
