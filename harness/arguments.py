@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -10,9 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, Field
 
-from harness.config import Count, FilePath, Name, Number, Text, TrackerConfig
+from harness.config import Count, FilePath, Name, Number, Seed, Text, TrackerConfig
 from harness.planning.vocabulary import Seeds
-from harness.results.columns import METRICS
+from harness.results.columns import METRICS, OWN_NAME
 from harness.validation import ConfigError, Faults, Validated, as_given, field_types, nearest, shown, validated
 
 GRID = 61
@@ -26,7 +27,8 @@ def _grid_points(points: int) -> int:
 
 
 def _metric(name: str) -> str:
-    if name not in METRICS:
+    """One that is known, or a name that a view's own evaluation may have, which is checked against it later."""
+    if name not in METRICS and not re.fullmatch(f"(val|test)_{OWN_NAME}", name):
         raise ValueError(f"one of {', '.join(METRICS)}")
     return name
 
@@ -99,6 +101,19 @@ class AnalyseArguments(Arguments):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GiveArguments(Arguments):
+    """Which weights are given, and where they go."""
+
+    method: Name
+    to: FilePath
+    """a new path, or a new folder where it ends with a slash"""
+    t: Count | None = None
+    """a snapshot; None: the last"""
+    seed: Seed | None = None
+    dtype: Literal["source", "float32"] = "source"
+
+
+@dataclass(frozen=True, kw_only=True)
 class SyncArguments(Arguments):
     """A results folder, and what the command line says of the tracker."""
 
@@ -138,7 +153,8 @@ class ReportArguments(OfView):
         "title": "figures.title",
     }
     columns: str = ""
-    metric: Annotated[str, AfterValidator(_metric)] = "test_accuracy"
+    metric: Annotated[str, AfterValidator(_metric)] | None = None
+    """None: what the view compares by"""
     target: Annotated[Number, Field(gt=0, le=100)] | None = None
     """percent of validation accuracy"""
     budget: str = ""
@@ -197,12 +213,33 @@ def name_and_rest(verb: str, texts: Sequence[str]) -> tuple[str, list[str]]:
     return validated("name", Name, words[0]), [text for text in texts if "=" in text]
 
 
+def values_of_method(texts: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The values of `method.NAME.parameter=` among texts, of the method that `method=` names, and the other texts;
+    ConfigError for those of another."""
+    chosen = next((text.partition("=")[2] for text in reversed(texts) if text.startswith("method=")), "")
+    values, rest = {}, []
+    for text in texts:
+        key, _, value = text.partition("=")
+        parts = key.split(".")
+        if parts[0] != "method" or len(parts) == 1:
+            rest.append(text)
+        elif len(parts) != 3 or parts[1] != chosen:
+            raise ConfigError(f"{key} must be method.{chosen}.PARAMETER, of the method that is given")
+        else:
+            values[parts[2]] = _as_yaml(value)
+    return values, rest
+
+
 def _read(key: str, kind: Any, text: str) -> Any:
     """The value that a text stands for where a type is asked for."""
     with contextlib.suppress(ConfigError):
         return as_given(key, kind, text)
+    return validated(key, kind, _as_yaml(text))
+
+
+def _as_yaml(text: str) -> Any:
+    """The value that YAML reads in a text; the text where it reads none."""
     try:
-        value = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
-        value = text
-    return validated(key, kind, value)
+        return text

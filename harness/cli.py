@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
             one.add_argument(
                 "--details", action="store_true", help="also every base, operations, and what methods hold"
             )
-        if verb in ("report", "list") or verb not in NO_CONFIGURATION:
+        if verb in ("report", "list", "give") or verb not in NO_CONFIGURATION:
             one.add_argument(
                 "--config-dir",
                 action="append",
@@ -114,6 +114,7 @@ def _code(arguments: Sequence[str] | None) -> int:
         "tune": _tune,
         "adopt": _adopt,
         "analyse": _analyse,
+        "give": _give,
         "report": _report,
         "publish": _publish,
         "sync": _sync,
@@ -558,6 +559,23 @@ def _analyse(parsed: argparse.Namespace, command: str) -> int:
     with interrupt.gently():
         page = analyse(name, given, say)
     say(f"analysis: {page}")
+    return 0
+
+
+def _give(parsed: argparse.Namespace, command: str) -> int:
+    from harness.arguments import GiveArguments, name_and_rest, read_arguments, values_of_method
+
+    name, rest = name_and_rest("give", parsed.overrides)
+    values, rest = values_of_method(rest)
+    given = read_arguments(GiveArguments, "give", rest)
+    with _saying("reading snapshots"):
+        from harness.adopted.give import give_weights
+        from harness.planning.methods import make_importable
+    make_importable(parsed.config_dir)
+    say = _console_line()
+    with interrupt.gently():
+        path = give_weights(name, given, values, parsed.config_dir, say)
+    say(f"checkpoint: {path}")
     return 0
 
 

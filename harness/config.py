@@ -361,9 +361,7 @@ class StatisticsConfig(Validated):
         stands for plain training."""
         if self.primary is None:
             return [(name, plain) for name in dict.fromkeys(methods) if name not in ("base", RECALIBRATED)]
-        pairs = [
-            (entry, plain) if isinstance(entry, str) else next(iter(entry.items())) for entry in self.primary
-        ]
+        pairs = [(entry, plain) if isinstance(entry, str) else next(iter(entry.items())) for entry in self.primary]
         return list(dict.fromkeys(pairs))
 
 

@@ -261,7 +261,7 @@ def _distributed(found: Checkpoint, weights: _Weights, to: Path) -> tuple[str, .
         states = {name: states}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that one process writes alone
-        dcp.save(states, checkpoint_id=str(to))
+        dcp.save(states, checkpoint_id=str(to))  # type: ignore[attr-defined]
     return ()
 
 

@@ -90,7 +90,9 @@ def adopted_seeds(named: Named, asked: Sequence[int] | None) -> list[int]:
     known = sorted(named.keys)
     for seed in asked or ():
         if seed not in named.keys:
-            raise ConfigError(f"seeds must be among those adopted as {named.name} ({', '.join(map(str, known))}), got {seed}")
+            raise ConfigError(
+                f"seeds must be among those adopted as {named.name} ({', '.join(map(str, known))}), got {seed}"
+            )
     return known if asked is None else list(asked)
 
 
@@ -109,7 +111,7 @@ def adopted_base(named: Named, run: AdoptedRun, device: Literal["cpu", "cuda"]) 
         known = classifier(named.model, named.dataset)
         about = {name: getattr(known, name) for name in ("batch_size", "precision", "memory_format", "deterministic")}
         model = replace(known.model, name=named.name)
-        more = {"batches_per_epoch": None, "compile": False, "is_known": True}
+        more: dict[str, Any] = {"batches_per_epoch": None, "compile": False, "is_known": True}
         return AdoptedConfig(model=model, dataset=known.dataset, **about, **more, **common)
     data = DatasetConfig(
         name=OWN, source=OWN, digest=None, channels=1, size=1, classes=1, mean=[0], std=[1], val_size=1
@@ -176,10 +178,12 @@ def check_replays(method: FittedMethod, run: AdoptedRun) -> None:
 
 @cache
 def evaluation_key(evaluate: EvaluateConfig) -> str:
-    """What identifies an evaluation by somebody's own code: the text of its commands with digests of the files that they
-    name, or the class's source."""
+    """What identifies an evaluation by somebody's own code: the text of its commands with digests of the files that
+    they name, or the class's source."""
     commands = {name: getattr(evaluate, name) for name in ("command", "test_command", "recalibrate_command")}
-    said: dict[str, Any] = {name: [text, _named_files(name, text)] for name, text in commands.items() if text is not None}
+    said: dict[str, Any] = {
+        name: [text, _named_files(name, text)] for name, text in commands.items() if text is not None
+    }
     if evaluate.callable is not None:
         said["callable"] = [evaluate.callable, source_digest(evaluate.callable.partition(":")[0])]
     said["dtype"] = evaluate.dtype
@@ -221,7 +225,7 @@ def own_cell_key(base: str, method: MethodConfig, evaluate: EvaluateConfig, sour
 
 
 def check_callable(evaluate: EvaluateConfig, folders: Iterable[Path]) -> None:
-    """ConfigError where the class that evaluates is none in a folder given by --config-dir, or commands are no words."""
+    """ConfigError where the class that evaluates is in no folder given by --config-dir, or commands are no words."""
     for name in ("command", "test_command", "recalibrate_command"):
         if getattr(evaluate, name) is not None:
             split_command(f"evaluate.{name}", getattr(evaluate, name))

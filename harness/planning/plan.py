@@ -261,7 +261,8 @@ class Plan:
             return {}
         metric = own_metric(evaluate, self.measured or self._recorded_names())
         test = "test" if evaluate.test_command is not None else "val"
-        return {"metric": f"{test}_{metric}", "better": {metric: evaluate.better or BETTER.get(metric, "higher")}}
+        measured = {"metric": f"{test}_{metric}", "better": {metric: evaluate.better or BETTER.get(metric, "higher")}}
+        return measured | ({"plain": "base"} if self.experiment.plain == "base" else {})
 
     def _recorded_names(self) -> tuple[str, ...]:
         """The names of what finished cells measured."""

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import yaml
 
+from harness.checkpoints.registry import OWN, Named
+from harness.checkpoints.runs import AdoptedRun
 from harness.config import (
     ENGINES,
     MOST_EPOCHS,
@@ -33,8 +35,6 @@ from harness.config import (
     TrajectoryConfig,
     TuneConfig,
 )
-from harness.checkpoints.registry import OWN, Named
-from harness.checkpoints.runs import AdoptedRun
 from harness.packages import CONF
 from harness.planning.adopted import (
     adopted_base,
@@ -513,7 +513,11 @@ def _adopted_bases(
         bases.append((adopted_base(named, run, device or "cpu"), tuple(methods)))
     faults.lines = list(dict.fromkeys(faults.lines))
     faults.check()
-    if evaluate.is_own and evaluate.buffers == "last" and any("running_var" in own.name for run in found for own in run.buffers):
+    if (
+        evaluate.is_own
+        and evaluate.buffers == "last"
+        and any("running_var" in own.name for run in found for own in run.buffers)
+    ):
         notes.append("running statistics are the last snapshot's own: evaluate.buffers=recalibrate takes them anew")
     return bases
 

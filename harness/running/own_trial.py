@@ -1,4 +1,4 @@
-"""Somebody's own evaluation, tried once before anything runs: a fault of it is bad input, and its numbers have names."""
+"""Somebody's own evaluation, tried once before anything runs: a fault of it is bad input, and its numbers are named."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Evaluation by somebody's own command or class: weights are written as a checkpoint like those that came in, and what
 measures them says numbers.
 
-Numbers of the same weights are taken once, and kept with the base: equal proposals, and an interrupted run, cost nothing
-again. A command is run without a shell; `{checkpoint}`, `{method}`, `{t}` and `{seed}` in its words stand for the
-weights' path and for what they are.
+Numbers of the same weights are taken once, and kept with the base: equal proposals, and an interrupted run, cost
+nothing again. A command is run without a shell; `{checkpoint}`, `{method}`, `{t}` and `{seed}` in its words stand for
+the weights' path and for what they are.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ class OwnEvaluator:
     def evaluate(
         self, snapshot: Snapshot, proposal: Proposal | None, policy: str, splits: tuple[str, ...]
     ) -> dict[str, float]:
-        """`<split>_<metric>` for every number that is measured; NaN for a loss where weights are not finite. NotMeasured
-        where nothing is."""
+        """`<split>_<metric>` for every number that is measured; NaN for a loss where weights are not finite.
+        NotMeasured where nothing is."""
         task = self._task(snapshot, proposal, policy, self.method)
         if not bool(task.theta_N.isfinite().all()):
             return {f"{split}_loss": math.nan for split in splits}
@@ -224,7 +224,9 @@ class OwnEvaluator:
                 self._problem = getattr(importlib.import_module(module), name)()
                 self._model = self._problem.model().to(self.device)
         model, run = self._model, self.run
-        values: dict[str, Tensor] = self.prepare(task.snapshot, Proposal(task.theta_N), "as_is").tensors | dict(task.buffers)
+        values: dict[str, Tensor] = self.prepare(task.snapshot, Proposal(task.theta_N), "as_is").tensors | dict(
+            task.buffers
+        )
         values |= {own.name: values[own.of] for own in run.tensors if own.role == TIED and own.of in values}
         rest = tuple(own.name for own in run.tensors if own.name not in values)
         values |= read_named(run, run.ts.index(task.snapshot.t), rest)
@@ -238,7 +240,9 @@ class OwnEvaluator:
         with torch.no_grad():
             for name, tensor in state.items():
                 if tensor.shape != values[name].shape:
-                    raise NotMeasured(f"{key}: tensor {name} has shape {tuple(tensor.shape)}, not {tuple(values[name].shape)}")
+                    raise NotMeasured(
+                        f"{key}: tensor {name} has shape {tuple(tensor.shape)}, not {tuple(values[name].shape)}"
+                    )
                 tensor.copy_(values[name])
         return model
 

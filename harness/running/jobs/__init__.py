@@ -22,9 +22,9 @@ from harness.running.jobs.worker import Worker
 
 __all__ = ["WORKERS", "Job", "Worker", "ended", "note_loss", "record_end", "record_failure", "run_job"]
 
-WORKERS: dict[str, type[Worker]] = {one.kind: one for one in (TrainWorker, ReplayWorker, ShadowWorker, BranchWorker)} | {
-    "adopted": AdoptedWorker
-}
+WORKERS: dict[str, type[Worker]] = {
+    one.kind: one for one in (TrainWorker, ReplayWorker, ShadowWorker, BranchWorker)
+} | {"adopted": AdoptedWorker}
 """what runs the jobs of a suite, by kind"""
 
 
