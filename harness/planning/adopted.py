@@ -11,7 +11,6 @@ import json
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -176,7 +175,6 @@ def check_replays(method: FittedMethod, run: AdoptedRun) -> None:
         raise ConfigError(f"{key} must have snapshots at equal distances, got {low:g} to {high:g} {run.unit}s apart")
 
 
-@cache
 def evaluation_key(evaluate: EvaluateConfig) -> str:
     """What identifies an evaluation by somebody's own code: the text of its commands with digests of the files that
     they name, or the class's source."""
@@ -212,14 +210,14 @@ def split_command(key: str, command: str) -> list[str]:
     return words
 
 
-def own_cell_key(base: str, method: MethodConfig, evaluate: EvaluateConfig, source: str) -> str:
-    """20 hex digits for a cell of an adopted run that somebody's own code evaluates."""
+def own_cell_key(base: str, method: MethodConfig, evaluation: str, source: str) -> str:
+    """20 hex digits for a cell of an adopted run that somebody's own code evaluates, see `evaluation_key`."""
     fields = {
         "adopted": KEY_VERSION,
         "base": base,
         "method": [method.name, method.target, method.params, method.batchnorm],
         "source": source,
-        "evaluation": evaluation_key(evaluate),
+        "evaluation": evaluation,
     }
     return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()[:20]
 

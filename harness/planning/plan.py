@@ -14,7 +14,7 @@ from typing import Any
 from harness.checkpoints.registry import read_run
 from harness.config import BETTER, AdoptedConfig, BaseConfig, EvaluateConfig, MethodConfig
 from harness.method import Branch
-from harness.planning.adopted import own_cell_key, own_metric
+from harness.planning.adopted import evaluation_key, own_cell_key, own_metric
 from harness.planning.experiment import Experiment
 from harness.planning.methods import FittedMethod
 from harness.planning.model_cost import model_facts, pretrained_digest
@@ -75,6 +75,8 @@ class BasePlan:
     cells: tuple[CellPlan, ...]
     settings: str
     """its key but for the seed"""
+    evaluation: str = ""
+    """what identifies somebody's own evaluation of it, when it was planned"""
 
     @property
     def is_adopted(self) -> bool:
@@ -304,7 +306,7 @@ def plan_cell(
     config = method.config
     if isinstance(base, AdoptedConfig) and (evaluate.is_own or not base.is_known):
         source = source_digest(config.target.rpartition(".")[0])
-        return _cell(own_cell_key(key, config, evaluate, source), key, method, source, N or 0)
+        return _cell(own_cell_key(key, config, evaluation_key(evaluate), source), key, method, source, N or 0)
     check_own_batch_size(base.dataset, method, train_images(base.dataset))
     facts = model_facts(base.model, base.dataset)
     check_method(base, method, evaluate, facts)
@@ -398,7 +400,8 @@ def _adopted(
         cells += [] if cell is None else [cell]
         notes += [f"controls not added: {line}" for line in tried.lines] if added else []
     settings = hashlib.sha256(" ".join(run.layout.names).encode()).hexdigest()[:20]
-    return BasePlan(run.key, config, run.N, run.buffer_floats, tuple(cells), settings)
+    evaluation = evaluation_key(experiment.evaluate) if experiment.evaluate.is_own else ""
+    return BasePlan(run.key, config, run.N, run.buffer_floats, tuple(cells), settings, evaluation)
 
 
 def _pretrained(config: BaseConfig) -> tuple[str | None]:

@@ -7,7 +7,7 @@ import torch
 from harness.checkpoints.registry import read_run
 from harness.checkpoints.trajectory import AdoptedTrajectory
 from harness.config import ConfigError
-from harness.planning.adopted import evaluation_key, own_metric
+from harness.planning.adopted import own_metric
 from harness.planning.plan import Plan
 from harness.training.own_evaluation import NotMeasured, OwnEvaluator
 
@@ -20,7 +20,7 @@ def measured_names(plan: Plan) -> tuple[str, ...]:
         return ()
     run, device = read_run(plan.store, base.key), torch.device(base.config.device)
     trajectory = AdoptedTrajectory(run, device)
-    evaluator = OwnEvaluator(run, evaluate, plan.store, device, evaluation_key(evaluate))
+    evaluator = OwnEvaluator(run, evaluate, plan.store, device, base.evaluation)
     snapshot = trajectory[len(trajectory) - 1]
     try:
         found = evaluator.evaluate(snapshot, None, "as_is", ("val",))

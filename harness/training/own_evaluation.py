@@ -234,11 +234,14 @@ class OwnEvaluator:
             kinds = {own.name: own.dtype.removeprefix("torch.") for own in run.weights}
             values |= {name: values[name].to(getattr(torch, kind)) for name, kind in kinds.items()}
         state = model.state_dict()
-        lacking = sorted(set(state) - set(values))
+        shared = {tensor.data_ptr() for name, tensor in state.items() if name in values}
+        lacking = sorted(name for name in set(state) - set(values) if state[name].data_ptr() not in shared)
         if lacking:
             raise NotMeasured(f"{key}: its model has a tensor that the run has not: {lacking[0]}")
         with torch.no_grad():
             for name, tensor in state.items():
+                if name not in values:
+                    continue
                 if tensor.shape != values[name].shape:
                     raise NotMeasured(
                         f"{key}: tensor {name} has shape {tuple(tensor.shape)}, not {tuple(values[name].shape)}"

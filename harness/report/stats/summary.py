@@ -145,7 +145,7 @@ def summary(found: Results) -> pd.DataFrame:
 
 
 def _lines(frame: pd.DataFrame) -> list[dict[str, object]]:
-    by_metric = {metric: entries(frame, metric) for metric in METRICS}
+    by_metric = {metric: entries(frame, metric) for metric in METRICS if metric in frame}
     lines = []
     for row, methods in by_metric["test_accuracy"].items():
         for method, entry in methods.items():

@@ -10,7 +10,6 @@ from harness.checkpoints.runs import AdoptedRun
 from harness.checkpoints.trajectory import AdoptedTrajectory
 from harness.config import AdoptedConfig
 from harness.method import Proposal, Snapshot
-from harness.planning.adopted import evaluation_key
 from harness.running.audience import Audience, RunningCell
 from harness.running.jobs.job import Refused
 from harness.running.jobs.observing import ObservingWorker
@@ -50,8 +49,7 @@ class AdoptedWorker(ObservingWorker):
         base = self.base
         assert isinstance(base, AdoptedConfig)
         if self.job.evaluate.is_own or not base.is_known:
-            own = self.job.evaluate
-            return OwnEvaluator(self.run_read, own, self.store, self.device, evaluation_key(own))
+            return OwnEvaluator(self.run_read, self.job.evaluate, self.store, self.device, self.job.base.evaluation)
         return Evaluator(base, self.job.evaluate, self.images, self.device)
 
     def work(self) -> None:
