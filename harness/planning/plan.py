@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints.registry import read_run
+from harness.checkpoints.registry import read_name, read_run
 from harness.config import BETTER, AdoptedConfig, BaseConfig, EvaluateConfig, MethodConfig
 from harness.method import Branch
 from harness.planning.adopted import evaluation_key, own_cell_key, own_metric
@@ -77,6 +78,12 @@ class BasePlan:
     """its key but for the seed"""
     evaluation: str = ""
     """what identifies somebody's own evaluation of it, when it was planned"""
+
+    def settings_of(self, cell: CellPlan, evaluate: EvaluateConfig) -> str:
+        """A cell's key but for the seed."""
+        if self.evaluation:
+            return own_cell_key(self.settings, cell.method, self.evaluation, cell.source)
+        return cell_key(self.settings, cell.method, evaluate, self.config.dataset.test_size, cell.source)
 
     @property
     def is_adopted(self) -> bool:
@@ -237,9 +244,7 @@ class Plan:
                 {
                     "cell_key": cell.key,
                     "base_key": base.key,
-                    "settings": cell_key(
-                        base.settings, cell.method, experiment.evaluate, base.config.dataset.test_size, cell.source
-                    ),
+                    "settings": base.settings_of(cell, experiment.evaluate),
                     **labels(base.config),
                     "method": cell.method.name,
                     "kind": cell.kind,
@@ -399,7 +404,8 @@ def _adopted(
         cell = tried.tried(plan_cell, config, run.key, method, experiment.evaluate, run.N)
         cells += [] if cell is None else [cell]
         notes += [f"controls not added: {line}" for line in tried.lines] if added else []
-    settings = hashlib.sha256(" ".join(run.layout.names).encode()).hexdigest()[:20]
+    named = sorted(read_name(store.root, config.model.name).keys.items())  # all seeds of a name are one setting
+    settings = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:20]
     evaluation = evaluation_key(experiment.evaluate) if experiment.evaluate.is_own else ""
     return BasePlan(run.key, config, run.N, run.buffer_floats, tuple(cells), settings, evaluation)
 

@@ -139,8 +139,8 @@ OWN_NAME = r"[A-Za-z][A-Za-z0-9_]{0,59}"
 
 def declare(better: object) -> tuple[str, ...]:
     """Make metrics known that somebody's own evaluation measures, `better` saying of each whether higher or lower is,
-    in the place of those of another view; the names of their columns, those that are known anyway aside. What is no such
-    mapping is passed over."""
+    in the place of those of another view; the names of their columns, those that are known anyway aside. What is no
+    such mapping is passed over."""
     for key in [key for key in METRICS if key not in FRAME_COLUMNS]:
         del COLUMNS[key], METRICS[key]
     names = []

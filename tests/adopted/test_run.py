@@ -130,10 +130,10 @@ BAD = {
     f"{MEASURE} --say nothing": "the last line of evaluate.command must be a JSON object of numbers, got nothing",
     f"{MEASURE} --say [1]": "the last line of evaluate.command must be a JSON object of numbers, got [1]",
     f"{MEASURE} --fail base": "evaluate.command ended with 3: it does not like this method",
-    "no-such-program {checkpoint}": "evaluate.command could not be started: No such file or directory: 'no-such-program'",
+    "no-such-program {checkpoint}": "evaluate.command could not be started: No such file or directory",
     "python eval.py": "evaluate.command must have {checkpoint} among its words, got 'python eval.py'",
     "python '{checkpoint}": "evaluate.command must be words as a shell parts them",
-    f"{MEASURE} --say '{{\"perplexity\": 3}}'": "evaluate.metric must be given where neither accuracy nor loss is measured",
+    f"{MEASURE} --say '{{\"perplexity\": 3}}'": "evaluate.metric must be given where neither",
 }
 
 
