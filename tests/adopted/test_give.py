@@ -107,13 +107,13 @@ def test_optimizer_and_averages_are_not_given(tmp_path):
 
 
 def test_rounding_is_told_and_float32_keeps_it(tmp_path):
-    """Each of four blocks of weights is a spacing of bfloat16 away once in five snapshots, which their mean rounds to
-    nothing, and one is away in three of them."""
+    """Four blocks of weights are a spacing of bfloat16 away from the last snapshot in one of five, which a mean rounds
+    to nothing, and one weight is away in four of five, which it rounds to all of it."""
     base, results = torch.linspace(1, 1.9, 200).bfloat16(), tmp_path / "results"
     for t in range(1, 6):
         values = base.clone()
         values[t * 40 : (t + 1) * 40] += 2**-7
-        values[:40] += 2**-7 if t <= 3 else 0
+        values[0] += 2**-7 if t < 5 else 0
         save_file({"w": values}, tmp_path / f"step_{t}.safetensors")
     here("adopt", "low", f"from={tmp_path}/*.safetensors", results=results)
     low, high = (tmp_path / f"{name}.safetensors" for name in ("low", "high"))
