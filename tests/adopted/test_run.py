@@ -23,7 +23,7 @@ from harness.storage.trajectory import read_snapshot
 from harness.training.flat_model import FlatModel
 
 HERE = Path(__file__).parent
-MEASURE = f"{sys.executable} {HERE / 'measure.py'} {{checkpoint}} --method {{method}}"
+MEASURE = f"{sys.executable} -I -S {HERE / 'measure.py'} {{checkpoint}} --method {{method}}"
 MINE = ("--config-dir", str(HERE / "mine"))
 RUNS = [trained(6, seed) for seed in (0, 1, 2)]
 CPU = torch.device("cpu")

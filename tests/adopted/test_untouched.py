@@ -1,10 +1,14 @@
 """No command writes, renames, removes or touches anybody's checkpoints, also where one of them is damaged."""
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 from command import here
 from layouts import LAYOUTS, listing, written
+
+TRUE = Path(__file__).parent / "answers.py"
 
 
 def damage(folder):
@@ -17,9 +21,18 @@ def damage(folder):
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
+EVALUATED = (
+    "method=[base,swa]",
+    "tracker=none",
+    "evaluate.every=9",
+    f"evaluate.command={sys.executable} -I -S {TRUE} {{{{checkpoint}}}}",
+)
 COMMANDS = (
     ("adopt", "mine", "from={folder}"),
     ("analyse", "mine", "figures=none", "modes=2", "samples=20"),
+    ("run", "adopted=mine", *EVALUATED),
+    ("report", "name=mine", "figures=none"),
+    ("give", "mine", "method=swa", "to={folder}.given"),
     ("list",),
     ("doctor",),
     ("doctor", "repair=true"),
