@@ -177,6 +177,8 @@ class Method(ABC):
     """whether its proposals carry buffers, so that `batchnorm: averaged` is possible"""
     needs_probe: ClassVar[bool] = False
     """whether an observer or a reconstruction calls `run.probe_loss`; it may follow from the parameters"""
+    needs_even_steps: ClassVar[bool] = False
+    """whether it takes snapshots to lie at equal distances in time, which those of somebody's own training may not"""
 
     def needs(self, epochs: int) -> tuple[int, int] | None:
         """First and last t of the stored snapshots that this method reads in a base of `epochs` epochs.

@@ -47,7 +47,7 @@ class EpochsLeft(NamedTuple):
 
 def epochs_to_train(plan: Plan, base: BasePlan, left: list[CellPlan]) -> EpochsLeft:
     """What a base's open cells `left` take in epochs of training."""
-    if not left:
+    if not left or base.is_adopted:
         return EpochsLeft(0, 0, 0, 0)
     epochs, folder = base.config.epochs, plan.store.base_folder(base.key)
     branch = sum(cell.branch.epochs for cell in left if cell.branch is not None)
