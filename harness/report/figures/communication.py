@@ -101,7 +101,7 @@ def draw_clients(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
         above.plot([own.mean()] * 2, [place - 0.35, place + 0.35], color=style.colour, lw=1.2)
     above.set_yticks(range(len(methods)), names)
     above.invert_yaxis()
-    above.set_xlabel("validation accuracy of clients (%), and their mean")
+    above.set_xlabel("accuracy of clients (%)")
     dealt = table[table["method"] == methods[0]]
     base = np.zeros(len(dealt))
     for place, name in enumerate(classes):
