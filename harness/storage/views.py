@@ -6,6 +6,7 @@ plan's cells. A run adds its cells to the view and takes out only those that sta
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -130,6 +131,17 @@ def write_joined(store: Store, plan: Record) -> None:
     with inside.lock(store.root / ".store.lock"):
         whole = join(store, plan).plan
         store.write_plan({**whole, "named": _named(store, whole)})
+
+
+def resting_on(store: Store, bases: set[str], planned: set[str]) -> dict[str, int]:
+    """How many cells of each view have a record, stand on one of `bases`, and are not among the cells `planned`."""
+    found: dict[str, int] = {}
+    for path in plan_files(store.root) if bases else ():
+        with contextlib.suppress(OSError, CorruptFile):  # a view that cannot be read shows none
+            cells = {c["cell_key"] for c in read_plan_file(path)["cells"] if c["base_key"] in bases} - planned
+            if count := sum(inside.is_file(store.cell_folder(key) / "record.json") for key in cells):
+                found[path.parent.name] = count
+    return found
 
 
 def _named(store: Store, plan: Record) -> Record | None:
