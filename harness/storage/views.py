@@ -244,13 +244,24 @@ def _line(stored: Record, plan: Record, gone: list[Cell], others: list[Cell]) ->
     if not gone:
         return f"view {name}: {stay} beside these" if others else None
     changes = list(_changes(_leaves(stored.get("config") or {}), _leaves(plan["config"])))
-    because = _listed(changes) if changes else "in another version of a method or of the data"
+    because = f"with other settings ({_listed(changes)})" if changes else _otherwise(stored, plan, gone)
     beside = f"; {stay}" if others else ""
     return (
-        f"view {name}: {len(gone)} of its {_cells(len(stored['cells']))} will be taken out, made with other settings "
-        f"({because}): {_listed(dict.fromkeys(cell['method'] for cell in gone))}{beside}; "
+        f"view {name}: {len(gone)} of its {_cells(len(stored['cells']))} will be taken out, made {because}: "
+        f"{_listed(dict.fromkeys(cell['method'] for cell in gone))}{beside}; "
         "another name=... makes a view beside this one, and their records stay in any case"
     )
+
+
+def _otherwise(stored: Record, plan: Record, gone: list[Cell]) -> str:
+    """How the cells `gone` were made where no setting differs: what else their keys hold is data and sources."""
+    settings = {base["base_key"]: base.get("settings") for base in stored["bases"]}
+    own = {settings[cell["base_key"]] for cell in gone}
+    if None in own:
+        return "in another version of a method or of the data"
+    if own <= {base["settings"] for base in plan["bases"]}:
+        return "by other sources of these methods than now"
+    return "from other data or pretrained weights than now"
 
 
 def _cells(count: int) -> str:
