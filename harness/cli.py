@@ -269,13 +269,17 @@ def _power(plan: Plan) -> str:
     added = {*plan.experiment.added}
     asked = statistics.comparisons(cell.method.name for _, cell in plan.cells if cell.method.name not in added)
     rows: dict[tuple[str, str, str], set[int]] = {}
+    methods: dict[tuple[str, str, str], set[str]] = {}
     for base in plan.bases:
         config = base.config
-        rows.setdefault((config.model.name, config.dataset.name, config.optimizer.name), set()).add(config.seed)
+        row = config.model.name, config.dataset.name, config.optimizer.name
+        rows.setdefault(row, set()).add(config.seed)
+        methods.setdefault(row, set()).update(cell.method.name for cell in base.cells)
     chosen = {cell.method.name for _, cell in plan.cells}
     if not any({*pair} <= chosen for pair in asked):
         return "decides nothing: no primary comparison is among the chosen methods (statistics.primary)"
-    tests = len(asked) * len(rows)
+    # as the report counts them: the rows that have both methods, every row where none has
+    tests = sum(sum({*pair} <= own for own in methods.values()) or len(rows) for pair in asked)
     std, suites = earlier_std(plan.store.root, {row[:2] for row in rows})
     known = f"the median over methods in {', '.join(suites)}" if suites else "which is assumed"
     models: dict[int, dict[str, None]] = {}

@@ -323,6 +323,9 @@ def make_plan(experiment: Experiment, store: Store) -> Plan:
         elif declared is not None and here.sha256 != declared:
             notes.append(f"dataset {name} differs from the genuine one: it gets keys of its own")
         notes += [f"dataset {name}: {note}" for note in here.notes] if here is not None else []
+        if config.dataset.label_noise > 0:
+            share = f"{100 * config.dataset.label_noise:.3g} %"
+            notes.append(f"dataset {name}: labels of {share} of the training images are changed (label_noise)")
         digests = here.sha256 if here is not None else declared or "undeclared", *weights
         key, settings = base_key(config, *digests), base_key(replace(config, seed=0), *digests)
         cells: list[CellPlan] = []

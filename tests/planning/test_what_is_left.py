@@ -1,8 +1,10 @@
-"""What a plan says of cells that are stale, failed, or need their base once more, on records of made-up runs."""
+"""What a plan says of cells that are stale, failed, or need their base once more, on records of made-up runs, and of
+what a run will be."""
 
 import pytest
 from fake_work import FAKE_WORKERS, TINY, Ran, plan_of, write_base, write_cell
 
+from harness.cli import _power
 from harness.planning.compose import Request
 from harness.planning.estimate import estimate
 from harness.planning.plan import make_plan
@@ -12,6 +14,7 @@ from harness.running import scheduler
 from harness.running.scheduler import epochs_left
 from harness.storage.paths import snapshot_path
 from harness.storage.store import Store
+from harness.validation import ConfigError
 
 
 @pytest.fixture
@@ -78,3 +81,20 @@ def test_what_rests_on_a_base_that_is_trained_anew_is_counted(done):
         "1 base will be trained anew: cells of views that rest on the present weights and are not among these "
         f"(3 of {plan.experiment.settings.view}) are stale where the weights change"
     )
+
+
+def test_comparisons_are_counted_in_the_rows_that_have_both_methods(tmp_path):
+    """quick leaves cooldown out of its two annealed rows of four: 2 comparisons and 4 of post-hoc CMD."""
+    asked = Request(("suite=quick", "statistics.primary=[cooldown,cmd_posthoc]", f"results_dir={tmp_path}"))
+    assert ": 6 comparisons, " in _power(make_plan(resolve(asked, "a test"), Store(tmp_path)))
+
+
+def test_changed_labels_are_said(tmp_path):
+    plan = plan_of(tmp_path, "dataset.digits.label_noise=0.2")
+    assert "dataset digits: labels of 20 % of the training images are changed (label_noise)" in said(plan)
+    assert not any("label" in line for line in said(plan_of(tmp_path)))
+
+
+def test_a_share_in_percent_is_told_from_one(tmp_path):
+    with pytest.raises(ConfigError, match=r"^dataset.digits.label_noise must be a share below 1, got 20$"):
+        plan_of(tmp_path, "dataset.digits.label_noise=20")
