@@ -119,6 +119,7 @@ def _code(arguments: Sequence[str] | None) -> int:
         "merge": _merge,
     }
     verb = verbs[parsed.verb]
+    interrupt.goes_on_from(None)
     try:
         with interrupt.sigterm_too():
             return verb(parsed, " ".join(["traindyn", *map(shlex.quote, given)]))
@@ -310,6 +311,9 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
         from harness.storage.views import write_joined
 
         left = "left" in plan.statuses.values()
+        cost = estimate(plan)
+        if not cost.base_epochs + cost.branch_epochs + cost.shadow_epochs + cost.rederived_epochs:
+            interrupt.goes_on_from("finished cell")
     console = _console()
     _say_view(plan, console)
     with interrupt.gently():
