@@ -8,9 +8,9 @@ a bad one raises `ValueError("<parameter> must ..., got ...")` at construction. 
 An **Observer** watches a base, causally. `begin(run)` once, then `observe(snapshot)` once per snapshot in
 order, w(0) first: at epoch cadence the snapshots after each epoch, and `run.trajectory` already ends with
 the one being observed; at a cadence of k steps the states after every k-th optimizer step. A snapshot is
-valid during the call only, and is not written into: copy what you keep or change. `propose()` gives the weights the
-method stands for now, or None for the base's own; it changes nothing, however often it is called. `observe` and
-`propose` are timed as the method's, evaluation is not.
+valid during the call only, and is not written into: copy what you keep or change. `propose()` gives the
+weights the method stands for now, or None for the base's own; it changes nothing, however often it is called.
+`observe` and `propose` are timed as the method's, evaluation is not.
 
 A **Reconstruction** sees the whole run afterwards: `fit(run)` once, then `reconstruct(t)` for any epoch.
 
@@ -166,6 +166,8 @@ class Method(ABC):
     """whether its proposals carry buffers, so that `batchnorm: averaged` is possible"""
     needs_probe: ClassVar[bool] = False
     """whether an observer or a reconstruction calls `run.probe_loss`; it may follow from the parameters"""
+    needs_even_steps: ClassVar[bool] = False
+    """whether it takes snapshots to lie at equal distances in time, which those of somebody's own training may not"""
 
     def needs(self, epochs: int) -> tuple[int, int] | None:
         """First and last t of the stored snapshots that this method reads in a base of `epochs` epochs.

@@ -47,7 +47,7 @@ class EpochsLeft(NamedTuple):
 
 def epochs_to_train(plan: Plan, base: BasePlan, left: list[CellPlan]) -> EpochsLeft:
     """What a base's open cells `left` take in epochs of training."""
-    if not left:
+    if not left or base.is_adopted:
         return EpochsLeft(0, 0, 0, 0)
     epochs, folder = base.config.epochs, plan.store.base_folder(base.key)
     branch = sum(cell.branch.epochs for cell in left if cell.branch is not None)
@@ -60,7 +60,7 @@ def epochs_to_train(plan: Plan, base: BasePlan, left: list[CellPlan]) -> EpochsL
 
 def shadowed(plan: Plan, base: BasePlan, left: list[CellPlan]) -> list[CellPlan]:
     """Those of a base's open cells `left` for which it is run again in a shadow run."""
-    if plan.base_status(base) != "done" or plan.retrains(base):
+    if base.is_adopted or plan.base_status(base) != "done" or plan.retrains(base):
         return []
     folder = plan.store.base_folder(base.key) / "trajectory"
     return [cell for cell in left if cell.kind != "brancher" and needs_shadow(base, [cell], folder)]

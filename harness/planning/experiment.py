@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.config import BaseConfig, EvaluateConfig, Settings, StatisticsConfig, TuneConfig
+from harness.config import RECALIBRATED, BaseConfig, EvaluateConfig, Settings, StatisticsConfig, TuneConfig
 from harness.planning.methods import FittedMethod
 
 
@@ -29,3 +29,5 @@ class Experiment:
     """by such a control the parameters that the suite or the command line state; all others follow its method's"""
     entries: tuple[tuple[str, str, str, dict[str, Any]], ...] = ()
     """model, dataset and optimizer of every base but its seed, and its values with all laid over them"""
+    plain: str = RECALIBRATED
+    """the method that stands for plain training"""

@@ -12,9 +12,12 @@ from typing import Any, Literal
 
 import yaml
 
+from harness.checkpoints.registry import OWN, Named
+from harness.checkpoints.runs import AdoptedRun
 from harness.config import (
     ENGINES,
     MOST_EPOCHS,
+    RECALIBRATED,
     BaseConfig,
     DatasetConfig,
     EngineConfig,
@@ -33,8 +36,20 @@ from harness.config import (
     TuneConfig,
 )
 from harness.packages import CONF
+from harness.planning.adopted import (
+    adopted_base,
+    adopted_runs,
+    check_callable,
+    check_evaluation,
+    check_given,
+    check_replays,
+    plain_control,
+    with_defaults,
+    with_policy,
+)
 from harness.planning.compose import (
     LIST_GROUPS,
+    NO_SUITE,
     Composition,
     KeyPath,
     Request,
@@ -171,9 +186,15 @@ def _entries(composed: Composition, config_dirs: Iterable[Path], controls: Contr
             for optimizer in values["optimizer"]
         ]
 
+    selects = faults.tried(_selecting, values, overridden)
+    if selects is None:
+        return []
+
     def named(entry: Values, group: str) -> list[str]:
-        """What an entry names, or the choice of its suite or the command line."""
+        """What an entry names, or the choice of its suite or the command line; nothing where that is another entry."""
         name, _ = entry_choice(entry, group)
+        if name is not None and group in selects:
+            return [name] if name in values[group] else []
         if name is not None and (group,) not in overridden:
             if name not in values[group]:
                 raise ConfigError(f"bases: {group} must be a preset that {group}= chooses, got {name!r}")
@@ -199,11 +220,40 @@ def _entries(composed: Composition, config_dirs: Iterable[Path], controls: Contr
                         _overlay_fast(own, fast, overridden)
                     for name in without(entry, ("method",) in overridden, controls):
                         own["method"].pop(name, None)
-                    made.append((model, dataset, optimizer, own))
+                    _add(made, (model, dataset, optimizer, own))
     if not found and not faults:
         known = ", ".join(str(entry_choice(entry, "model")[0]) for entry in values["bases"])
         faults.lines.append(f"model must be among the suite's bases ({known}), got {', '.join(values['model'])}")
     return made
+
+
+def _selecting(values: Values, overridden: set[KeyPath]) -> set[str]:
+    """The groups in which the command line names what entries of `bases` name, and so chooses among them; ConfigError
+    where it names something else beside."""
+    entries = [entry for entry in values["bases"] if entry_choice(entry, "model")[0] in values["model"]]
+    found = set()
+    for group in ("dataset", "optimizer"):
+        named = dict.fromkeys(entry_choice(entry, group)[0] for entry in entries)
+        others = [name for name in values[group] if name not in named]
+        if (group,) in overridden and len(others) < len(values[group]):
+            if others and None not in named:
+                known = ", ".join(map(str, named))
+                raise ConfigError(f"{group} must be among the suite's bases ({known}), got {', '.join(others)}")
+            found.add(group)
+    return found
+
+
+def _add(made: list[Entry], entry: Entry) -> None:
+    """Add an entry, or to one that differs in nothing but methods those that it lacks: where the command line names
+    what no entry does, several may come to one."""
+    *names, own = entry
+    for *others, known in made:
+        if others == names and all(known[key] == own[key] for key in own if key != "method"):
+            known["method"].update(
+                {name: values for name, values in own["method"].items() if name not in known["method"]}
+            )
+            return
+    made.append(entry)
 
 
 def _device(asked: Literal["auto", "cpu", "cuda"], engine: EngineConfig) -> Literal["cpu", "cuda"]:
@@ -357,7 +407,7 @@ def resolve(request: Request, command: str, compares: bool = True) -> Experiment
     `compares`: whether methods are compared, so that their controls are there too.
     """
     make_importable(request.config_dirs)
-    faults = Faults()
+    faults, request = Faults(), replace(request, overrides=with_defaults(request.overrides))
     composed = faults.tried(compose_values, request, faults)
     experiment = None if composed is None else faults.tried(validate, composed, request.config_dirs, command, compares)
     faults.check()
@@ -393,25 +443,32 @@ def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str,
     values, faults = composed.values, Faults()
     refused = composed.refused | _check_top_level(values, faults)
     statistics = faults.tried(_statistics, values["statistics"], config_dirs)
-    controls = Controls()
+    controls, runs, plain = Controls(), None, RECALIBRATED
+    if values["adopted"] is not None:
+        runs = _adopted(composed, config_dirs, faults)
+        plain = plain_control(from_mapping(EvaluateConfig, "evaluate", values["evaluate"]), runs[0])
     with faults.gathered():
         if compares and statistics is not None:
-            controls = add_controls(composed, statistics, config_dirs)
+            controls = add_controls(composed, statistics, config_dirs, plain)
         _drop_unchosen(composed, config_dirs)
     if any(key not in preset for group, key in LIST_GROUPS.items() for preset in values[group].values()):
         faults.check()
-    settings = faults.tried(_settings, values, composed.suite, composed.view)
+    suite = composed.suite if runs is None or composed.suite != NO_SUITE else runs[0].name
+    settings = faults.tried(_settings, values, suite, composed.view)
     tune = faults.tried(from_mapping, TuneConfig, "tune", values["tune"], trials=values["trials"])
     evaluate = faults.tried(from_mapping, EvaluateConfig, "evaluate", values["evaluate"])
     device = None if settings is None else faults.tried(_device, values["device"], settings.engine)
-    entries = _entries(composed, config_dirs, controls, faults)
+    entries = _entries(composed, config_dirs, controls, faults) if runs is None else [_own_entry(composed, runs)]
     notes: list[str] = []
     if values["tuned"] and settings is not None and tune is not None and not refused:
         notes += faults.tried(overlay_tuned, entries, settings, tune, composed.overridden, controls.names) or []
     bases: list[tuple[BaseConfig, tuple[FittedMethod, ...]]] = []
     for entry in entries:
         with faults.gathered():
-            bases += _bases(entry, device, refused, composed.overridden, config_dirs, controls, notes)
+            if runs is None:
+                bases += _bases(entry, device, refused, composed.overridden, config_dirs, controls, notes)
+            else:
+                bases += _adopted_bases(entry, device, runs, config_dirs, controls, notes)
         evaluate = faults.tried(from_mapping, EvaluateConfig, "evaluate", entry[3]["evaluate"])
     faults.lines += [
         line for line in too_long(values) if not any(f.split()[0] == line.split()[0] for f in faults.lines)
@@ -434,7 +491,70 @@ def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str,
         controls.names,
         controls.stated,
         tuple(entries),
+        plain,
     )
+
+
+Runs = tuple[Named, list[AdoptedRun]]
+
+
+def _adopted(composed: Composition, config_dirs: tuple[Path, ...], faults: Faults) -> Runs:
+    """The runs of the name that is asked for; ConfigError where there is none, or keys do not go with it."""
+    values = composed.values
+    faults.lines += check_given(composed.overridden)
+    asked = values["seeds"] if ("seeds",) in composed.overridden and not values["tuned"] else None
+    faults.check()
+    runs = adopted_runs(values["results_dir"], values["adopted"], asked)
+    evaluate = faults.tried(from_mapping, EvaluateConfig, "evaluate", values["evaluate"])
+    if evaluate is not None:
+        faults.tried(check_evaluation, evaluate, runs[0])
+        faults.tried(check_callable, evaluate, config_dirs)
+    faults.check()
+    return runs
+
+
+def _own_entry(composed: Composition, runs: Runs) -> Entry:
+    """What an entry of `bases` would be for an adopted run."""
+    named, own = runs[0], copy.deepcopy(composed.values)
+    own |= {"epochs": runs[1][0].epochs, "seeds": [run.seed for run in runs[1]]}
+    return named.name, OWN if named.dataset is None else named.dataset, OWN, own
+
+
+def _adopted_bases(
+    entry: Entry,
+    device: Literal["cpu", "cuda"] | None,
+    runs: Runs,
+    config_dirs: tuple[Path, ...],
+    controls: Controls,
+    notes: list[str],
+) -> list[tuple[BaseConfig, tuple[FittedMethod, ...]]]:
+    """An adopted run's bases, one of each seed, with the methods that can follow it."""
+    named, found = runs
+    own, faults = entry[3], Faults()
+    evaluate = from_mapping(EvaluateConfig, "evaluate", own["evaluate"])
+    bases: list[tuple[BaseConfig, tuple[FittedMethod, ...]]] = []
+    for run in [run for run in found if run.seed in own["seeds"]]:
+        methods = []
+        for method in _methods(own, run.epochs, config_dirs, controls, notes, faults):
+            added, tried = method.name in controls.names, Faults()
+            kept = tried.tried(with_policy, method, evaluate)
+            if kept is not None:
+                tried.tried(check_replays, kept, run)
+            if added:
+                notes += [f"controls not added: {line}" for line in tried.lines]
+            else:
+                faults.lines += tried.lines
+            methods += [kept] if kept is not None and not tried.lines else []
+        bases.append((adopted_base(named, run, device or "cpu"), tuple(methods)))
+    faults.lines = list(dict.fromkeys(faults.lines))
+    faults.check()
+    if (
+        evaluate.is_own
+        and evaluate.buffers == "last"
+        and any("running_var" in own.name for run in found for own in run.buffers)
+    ):
+        notes.append("running statistics are the last snapshot's own: evaluate.buffers=recalibrate takes them anew")
+    return bases
 
 
 def _bases(

@@ -112,7 +112,9 @@ def _held(plan: Plan) -> str:
 def _dead_weights(plan: Plan) -> Iterator[str]:
     """Per model that has weights which meet nothing but padding, how many they are."""
     for (model, data, pixels), base in {
-        (b.config.model.name, b.config.dataset.name, b.config.dataset.image_size): b for b in plan.bases
+        (b.config.model.name, b.config.dataset.name, b.config.dataset.image_size): b
+        for b in plan.bases
+        if not b.is_adopted
     }.items():
         share = image_cost(base.config.model, base.config.dataset).unreached / base.N
         if share > 0.01:
@@ -125,7 +127,8 @@ def _dead_weights(plan: Plan) -> Iterator[str]:
 def _image_bytes(plan: Plan) -> int:
     """Of the largest data set that a job holds in memory."""
     found = [0]
-    for config in {base.config.dataset.name: base.config.dataset for base in plan.bases}.values():
+    trained = [base.config.dataset for base in plan.bases if not base.is_adopted]
+    for config in {dataset.name: dataset for dataset in trained}.values():
         if not find_source(config).streams:
             found.append(sum(check_sizes(config)) * config.channels * config.size**2)
     return max(found)

@@ -20,6 +20,7 @@ from harness.config import (
     FilePath,
     MethodConfig,
     ModelConfig,
+    Name,
     Number,
     Options,
     Save,
@@ -56,6 +57,7 @@ class TopLevel(Validated):
     tune: dict[str, Any]
     statistics: dict[str, Any]
     name: ViewName | None
+    adopted: Name | None
     bases: Annotated[list[dict[str, Any]], Field(min_length=1)] | None
     seeds: Seeds
     epochs: Epochs

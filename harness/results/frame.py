@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from harness.results.columns import ADDED, FRAME_COLUMNS, METRICS, PARAMETER, ROW_METHOD, from_source
+from harness.results.columns import ADDED, FRAME_COLUMNS, METRICS, PARAMETER, ROW_METHOD, declare, from_source
 from harness.results.correct import Correct, correct_of, correct_table
 from harness.storage.checked import STATUSES as RECORDED
 from harness.storage.files import CorruptFile
@@ -33,12 +33,14 @@ MARGIN = 0.5
 """The points of accuracy within which methods count as equivalent, where the plan does not say."""
 SAID = ("created", "command", "commands")
 """What a plan says of the commands that asked for it, which no view shows: a frame stays of it where these change."""
-STATUSES = (*RECORDED, "left")
+STATUSES = (*RECORDED, "stale", "left")
+"""What became of a cell: `stale` where its base has other weights now than those that its numbers are of."""
 CAUSE = ("reason", "where", "log")
 """What the record of a cell that did not end well says of it; `where` and `log` are of no earlier version."""
 TOGETHER = 500
 """The histories that are read before they become one table."""
-UNFINISHED = ("failed", "diverged", "skipped", "left")
+STALE = "its base was trained anew since, to other weights; redo=stale runs it again"
+UNFINISHED = ("failed", "diverged", "skipped", "stale", "left")
 """The statuses without numbers, the gravest first."""
 
 
@@ -50,11 +52,11 @@ def _row(cell: dict[str, Any], record: dict[str, Any] | None, history: pa.Table 
     """A cell of the plan with what its record holds, and of a kernel that was recorded by an earlier version what the
     last line of its history says."""
     row = {name: cell.get(name) for name in from_source("plan")} | {"parameters": _text(cell["parameters"])}
-    if record is None:
-        return {**row, "status": "left"}
+    if record is None or record["status"] == "stale":
+        return {**row, "status": "left" if record is None else "stale"}
     row |= {name: record.get(name) for name in from_source("record")}
     row["versions"] = _text({"traindyn" if name == "cmdbench" else name: v for name, v in record["versions"].items()})
-    row |= {name: record["summary"].get(name) for name in from_source("summary")}
+    row |= {name: record["summary"].get(name) for name in METRICS}
     row |= {name: record["cost"].get(name) for name in from_source("cost")}
     load = (record.get("machine") or {}).get("load") or {}
     row |= {name: load.get(name) for name in from_source("load")}
@@ -76,9 +78,10 @@ def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
     the parameters that differ between cells are columns too, see `with_parameters`. `frame.attrs["causes"]` has CAUSE
     of the cells that did not end well, by their keys. ConfigError as in `validate`.
     """
+    declare(plan.get("better"))
     rows = _Rows()
-    for cell in plan["cells"]:
-        rows.add(cell, *_read(store, cell))
+    for cell, record, table in _cells(store, plan):
+        rows.add(cell, record, table)
     return rows.frame(plan)
 
 
@@ -94,12 +97,12 @@ def gather(store: Store, plan: dict[str, Any]) -> Gathered:
     """Frame and history of a plan as `build_frame` and `build_history` give them, and the test images that every cell
     got right as `correct.correct_table` does; each record is read once.
     """
+    declare(plan.get("better"))
     rows = _Rows()
     parts: list[pa.Table] = []
     whole: list[pa.Table] = []
     correct: dict[str, Correct] = {}
-    for cell in plan["cells"]:
-        record, table = _read(store, cell)
+    for cell, record, table in _cells(store, plan):
         rows.add(cell, record, table)
         if record is None or table is None:
             continue
@@ -115,11 +118,27 @@ def gather(store: Store, plan: dict[str, Any]) -> Gathered:
     return Gathered(frame, _history(whole), correct_table(correct))
 
 
-def _read(store: Store, cell: dict[str, Any]) -> tuple[dict[str, Any] | None, pa.Table | None]:
-    """The record of a cell with its history; neither where one of them is not there or damaged."""
-    found = store.cell(cell["cell_key"])
-    table = None if found is None else _table(store, cell["cell_key"], found[1])
-    return (None, None) if found is None or table is None else (found[0], table)
+def _cells(
+    store: Store, plan: dict[str, Any]
+) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None, pa.Table | None]]:
+    """The cells of a plan, each with its record and history: neither where one of them is not there or damaged, and no
+    history where the cell is stale, as its record then says in place of done."""
+    weights: dict[str, list[str]] = {}
+    for cell in plan["cells"]:
+        found = store.cell(cell["cell_key"])
+        table = None if found is None else _table(store, cell["cell_key"], found[1])
+        if found is None or table is None:
+            yield cell, None, None
+            continue
+        record, key = found[0], cell["base_key"]
+        if key not in weights:
+            base = store.base(key)
+            weights[key] = [] if base is None else base["digests"][-1:]
+        made_of = record["base_digest"]
+        if record["status"] == "done" and made_of and weights[key] and made_of != weights[key]:
+            yield cell, {**record, "status": "stale", "reason": STALE}, None
+        else:
+            yield cell, record, table
 
 
 class _Rows:
@@ -162,14 +181,30 @@ def _table(store: Store, cell_key: str, content: bytes) -> pa.Table | None:
 
 
 def _frame(rows: list[dict[str, Any]], plan: dict[str, Any]) -> pd.DataFrame:
-    frame = with_parameters(pd.DataFrame(rows, columns=list(FRAME_COLUMNS)).astype(FRAME_COLUMNS))
+    kinds = FRAME_COLUMNS | dict.fromkeys(declare(plan.get("better")), "float64")
+    frame = with_parameters(pd.DataFrame(rows, columns=list(kinds)).astype(kinds))
     frame.attrs["plan"] = _digest(plan)
     frame.attrs["fast"] = is_fast(plan)
     frame.attrs["reconstructions"] = reconstructions(plan)
     frame.attrs["kinds"] = all("kind" in cell for cell in plan["cells"])
-    frame.attrs |= _tested(plan)
+    frame.attrs |= _tested(plan) | _own(plan)
     validate(frame)
     return frame
+
+
+def _own(plan: dict[str, Any]) -> dict[str, Any]:
+    """Of a view with somebody's own evaluation `metric`, what methods are compared by, and `plain`, the method that
+    stands for plain training where it is not the recalibrated base; ConfigError for anything else."""
+    found: dict[str, Any] = {}
+    if plan.get("metric") is not None:
+        if plan["metric"] not in METRICS:
+            raise ConfigError(f"plan.metric must be one of {', '.join(METRICS)}, got {shown(plan['metric'])}")
+        found["metric"] = plan["metric"]
+    if plan.get("plain") is not None:
+        if plan["plain"] != "base":
+            raise ConfigError(f"plan.plain must be base, got {shown(plan['plain'])}")
+        found["plain"] = "base"
+    return found
 
 
 def with_parameters(frame: pd.DataFrame) -> pd.DataFrame:
@@ -229,7 +264,11 @@ def reconstructions(plan: dict[str, Any]) -> list[str]:
 
 def validate(frame: pd.DataFrame) -> None:
     """ConfigError of one line where a frame has other columns, dtypes, statuses or ranges, or a cell twice."""
-    own = [name for name in frame.columns if not str(name).startswith(PARAMETER)]
+    own = [
+        name
+        for name in frame.columns
+        if not str(name).startswith(PARAMETER) and (name in FRAME_COLUMNS or name not in METRICS)
+    ]
     if own != list(FRAME_COLUMNS):
         differing = sorted(set(own) ^ set(FRAME_COLUMNS)) or "their order"
         raise ConfigError(f"frame columns must be those of FRAME_COLUMNS, got a difference in {differing}")
@@ -311,9 +350,11 @@ def _views(results_dir: Path, name: str, plan: dict[str, Any]) -> tuple[pd.DataF
     folder = results_dir / "suites" / name
     try:
         frame, history = (read_parquet(folder / f"{kind}.parquet") for kind in ("frame", "history"))
+        declare(plan.get("better"))
         earlier = set(FRAME_COLUMNS) - set(frame.columns)
         if earlier <= set(ADDED):
-            frame = with_parameters(frame.reindex(columns=list(FRAME_COLUMNS)).astype(FRAME_COLUMNS))
+            whole = [*FRAME_COLUMNS, *(name for name in frame.columns if name in METRICS and name not in FRAME_COLUMNS)]
+            frame = with_parameters(frame.reindex(columns=whole).astype(FRAME_COLUMNS))
         validate(frame)
     except (OSError, ValueError):
         return None

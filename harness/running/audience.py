@@ -95,7 +95,7 @@ class RunningCell:
 
 
 class Shown:
-    """A state as observers see it: a copy, so that what one of them does to it reaches neither the base nor the rest."""
+    """A state as observers see it: a copy, so that what one does to it reaches neither the base nor the others."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -224,6 +224,7 @@ class Audience:
     def epoch(self, snapshot: Snapshot, train: Row) -> None:
         """Feed the state after an epoch, add everyone's row, evaluated where due. `train` is the base's row."""
         self._show([one for one in self.observers() if one[0].cell.cadence == "epoch"], snapshot)
+        self._ready(snapshot)
         own: dict[str, tuple[Row, torch.Tensor | None]] = {}
         for entry, method in self.observers():
             with self._guarded(entry):
@@ -234,6 +235,9 @@ class Audience:
 
     def _checked(self, method: Method, call: str, given: object) -> Proposal | None:
         return checked_proposal(method, call, given, self.evaluator.flat.layout.N)
+
+    def _ready(self, snapshot: Snapshot) -> None:
+        """All observers have seen the snapshot, and what they propose is asked for next."""
 
     def _proposed(
         self, entry: RunningCell, method: Observer, snapshot: Snapshot, own: dict[str, tuple[Row, torch.Tensor | None]]

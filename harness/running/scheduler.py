@@ -182,7 +182,9 @@ class Scheduler:
         if known is None or (known["status"] == "failed" and first):
             if active or elsewhere:
                 return
-            if self._may(base, "train"):
+            if base.is_adopted:
+                self._give_up(base, cells, "failed", Cause("its base.json is gone: adopt it again"))
+            elif self._may(base, "train"):
                 yield self._job("train", base, followers)
             else:
                 self._give_up(base, cells, "failed", Cause("its base could not be trained"), base_log(base.key))
@@ -241,7 +243,7 @@ class Scheduler:
         served = tuple(c for c in followers if diverged or not needs_shadow(base, [c], folder))
         rest = tuple(c for c in followers if c not in served)
         if served and self._may(base, "replay"):
-            yield self._job("replay", base, served)
+            yield self._job("adopted" if base.is_adopted else "replay", base, served)
         elif rest and self._may(base, "shadow"):
             yield self._job("shadow", base, rest)
         else:

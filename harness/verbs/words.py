@@ -28,6 +28,37 @@ what and where, as key=value pairs:
   tracker.project=, .entity=, .base_url=, .tags=, .notes=, .artifacts=none|tables|models|all
 """
 
+ADOPT = """\
+a name, and which checkpoints, as key=value pairs:
+  from=runs/                       a folder, a pattern, a file, a CSV (path, step, epoch, metrics), or a list of these;
+                                   {seed} stands for each of the seeds
+  seeds=[0,1,2]                    of several runs
+  entry=ema                        auto | raw | ema, or a dotted key of what a checkpoint holds
+  steps=0:10000:500                first:last:every, of those found
+  initial=FILE                     a checkpoint of w(0)
+  weights=[*.bias] buffers=[*.ema] patterns of names that decide where names do not tell weights from buffers
+  keep=hardlink                    link | hardlink | copy: read them where they are, survive their removal, copy them
+  model=resnet18 dataset=cifar10   a classifier that is known here, which run then evaluates itself
+  results_dir=results              where the run is registered
+"""
+
+ANALYSE = """\
+a name that was adopted, and how, as key=value pairs:
+  modes=10 samples=1000            of post-hoc CMD
+  figures=none                     all | none: tables and page alone
+  results_dir=results              where the run is registered
+"""
+
+GIVE = """\
+a name that was adopted, and which weights of it, as key=value pairs:
+  method=cmd_posthoc               a method that follows snapshots; method.cmd_posthoc.modes=20 sets a value of it
+  to=out/                          a new file or folder; ending with a slash, a new folder with a file in it
+  t=5                              after which snapshot; otherwise the last
+  seed=0                           of which run, where several were adopted
+  dtype=float32                    source | float32: the checkpoint's own type, or all digits
+  results_dir=results              where the run is registered
+"""
+
 REPORT = """\
 what to report on, as key=value pairs:
   name=quick                       a view, finished or not (suite=quick is the same); otherwise the latest
@@ -76,6 +107,11 @@ EXAMPLES = {
     "list": "traindyn list methods\n  traindyn list views results_dir=results",
     "show": "traindyn show suite=quick seeds=[0]\n"
     "  traindyn show suite=quick seeds=[0] > mine/suite/mine.yaml && traindyn run --config-dir mine suite=mine",
+    "adopt": "traindyn adopt gpt2 from='runs/checkpoint-*'\n"
+    "  traindyn adopt resnet from='runs/s{seed}/*.ckpt' seeds=[0,1,2] initial=runs/s0/init.ckpt",
+    "analyse": "traindyn analyse gpt2\n  traindyn analyse gpt2 modes=20 figures=none",
+    "give": "traindyn give gpt2 method=cmd_posthoc to=out/\n"
+    "  traindyn give gpt2 method=swa method.swa.start=0.5 dtype=float32 to=swa.safetensors",
     "report": "traindyn report suite=quick\n  traindyn report suite=quick tables.columns=[base,swa,cmd_online] --open",
     "publish": "traindyn publish suite=quick\n  traindyn publish suite=quick tracker=csv\n"
     "  traindyn publish suite=quick tracker.mode=online tracker.project=mine tracker.artifacts=all",
@@ -88,6 +124,9 @@ SUMMARIES = {
     "show": "print the resolved configuration as YAML, a suite of your own to give back",
     "plan": "say how long it will take, which bases and cells are done, and what is left",
     "run": "do what is left of a plan, and print the table",
+    "adopt": "make checkpoints of your own training a base, read where they lie and never written to",
+    "analyse": "show how the weights of an adopted run moved, without its model's code: figures, tables, page",
+    "give": "write a method's weights on an adopted run as a checkpoint in the format that came in",
     "tune": "search the parameters of methods by validation data, the same budget for each",
     "report": "rebuild a view's frame, tables, figures and page from the records, and print the table",
     "publish": "give a tracker (W&B, or tracker=csv) what it lacks of a view, from the records",
@@ -116,6 +155,9 @@ what to merge, as key=value pairs:
 
 NO_CONFIGURATION = {
     "list": LIST,
+    "adopt": ADOPT,
+    "analyse": ANALYSE,
+    "give": GIVE,
     "report": REPORT,
     "publish": TRACKER_OVERRIDES,
     "sync": TRACKER_OVERRIDES,

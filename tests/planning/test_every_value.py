@@ -87,8 +87,8 @@ COMPOSITIONS = {
     **{f"method={name}": ((f"method={name}", "epochs=120"), of_method(name)) for name in METHODS.values()},
     **{f"engine={name}": ((f"engine={name}",), lambda path: path[0] == "engine") for name in presets("engine")},
 }
-"""what is composed, and which of its keys are replaced: every preset; of models, whose keys are the same in all, two; of
-methods one of every class"""
+"""what is composed, and which of its keys are replaced: every preset; of models, whose keys are the same in all, two;
+of methods one of every class"""
 
 ANYTHING = ("kwargs", "width", "choices")
 """keys that take any value YAML has, or any list: a timm model's own options and the choices of a search"""

@@ -12,6 +12,7 @@ import sys
 import torch
 
 from harness.running.events import Tell
+from harness.running.jobs.adopted import AdoptedWorker
 from harness.running.jobs.branch import BranchWorker
 from harness.running.jobs.job import Job, ended, note_loss, record_end, record_failure
 from harness.running.jobs.replay import ReplayWorker
@@ -21,7 +22,9 @@ from harness.running.jobs.worker import Worker
 
 __all__ = ["WORKERS", "Job", "Worker", "ended", "note_loss", "record_end", "record_failure", "run_job"]
 
-WORKERS: dict[str, type[Worker]] = {one.kind: one for one in (TrainWorker, ReplayWorker, ShadowWorker, BranchWorker)}
+WORKERS: dict[str, type[Worker]] = {
+    one.kind: one for one in (TrainWorker, ReplayWorker, ShadowWorker, BranchWorker)
+} | {"adopted": AdoptedWorker}
 """what runs the jobs of a suite, by kind"""
 
 

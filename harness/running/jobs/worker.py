@@ -312,6 +312,7 @@ class Worker(ABC):
         last = entry.rows[-1] if entry.rows and entry.status == "done" else {}
         names = (f"{split}_{metric}" for split in ("val", "test") for metric in ("accuracy", "loss", "ece", "brier"))
         summary = {name: last[name] for name in names if name in last}
+        summary |= {name: last[name] for name in last if name.startswith(("val_", "test_"))}
         cost = {
             "method_seconds": self.clock.get(f"method/{cell.key}"),
             "eval_seconds": self.clock.get(f"eval/{cell.key}"),
@@ -321,8 +322,8 @@ class Worker(ABC):
             **cost,
         }
         holds = {
-            "epochs": [row["epoch"] for row in entry.rows if "val_accuracy" in row],
-            "test_epochs": [row["epoch"] for row in entry.rows if "test_accuracy" in row],
+            "epochs": [row["epoch"] for row in entry.rows if _measures(row, "val_")],
+            "test_epochs": [row["epoch"] for row in entry.rows if _measures(row, "test_")],
             "weights": weights is not None,
         }
         record = cell_record(self.job, cell, entry.status, self.base_digest, entry.cause)
@@ -351,3 +352,8 @@ class Worker(ABC):
         fitted = method.fitted() if self.job.settings.save == "final" else {}
         if fitted:
             write_state(self.store.cell_folder(key) / "fitted.safetensors", fitted)
+
+
+def _measures(row: dict[str, Any], split: str) -> bool:
+    """Whether a row has a metric of a split, `val_` or `test_`."""
+    return any(name.startswith(split) for name in row)
