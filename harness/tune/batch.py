@@ -86,8 +86,10 @@ class Batch:
 
     def take(self, job: TrialJob, cell_key: str, result: Result) -> None:
         """What a job told of one of its cells."""
-        base = job.base
+        base, metric = job.base, self.search.config.metric
         place = self.search.problem.bases.index(base)
+        if result["status"] == "done" and result[f"val_{metric}"] is None:
+            result = result | {"status": "failed", "reason": f"tune.metric {metric} is not measured"}
         for candidate in self.candidates:
             if candidate.cells[place].key != cell_key:
                 continue
@@ -123,7 +125,7 @@ class Batch:
         """Its folder is named by what it works on, so that the same job goes on after a kill."""
         digest = hashlib.sha256(" ".join(sorted(cell.key for cell in cells)).encode()).hexdigest()[:16]
         return TrialJob(
-            worker=TRIAL_WORKERS[kind],
+            worker=TRIAL_WORKERS["adopted" if base.is_adopted and kind == "replay" else kind],
             base=base,
             cells=tuple(cells),
             snapshots=frozenset(),
