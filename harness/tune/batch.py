@@ -86,10 +86,8 @@ class Batch:
 
     def take(self, job: TrialJob, cell_key: str, result: Result) -> None:
         """What a job told of one of its cells."""
-        base, metric = job.base, self.search.config.metric
+        base = job.base
         place = self.search.problem.bases.index(base)
-        if result["status"] == "done" and result[f"val_{metric}"] is None:
-            result = result | {"status": "failed", "reason": f"tune.metric {metric} is not measured"}
         for candidate in self.candidates:
             if candidate.cells[place].key != cell_key:
                 continue

@@ -278,9 +278,9 @@ def test_a_search_replays_and_its_best_is_run_on_other_seeds(words):
     assert "uniform_soup on words-own-own" in printed
     (best,) = (words / "results" / "tuning" / "words" / "uniform_soup").rglob("best.yaml")
     first = yaml.safe_load(best.read_text())["parameters"]["first"]
-    trials = pd.read_csv(best.with_name("trials.csv"))
-    of_soups = {k: float(torch.stack([RUNS[0][t][0]["wte.weight"].double() for t in range(k, 7)]).mean(0).square().sum())
-                for k in range(1, 7)}  # fmt: skip
+    trials = pd.read_parquet(best.with_name("trials.parquet"))
+    weights = [states["wte.weight"].double() for states, _ in RUNS[0]]
+    of_soups = {first: float(torch.stack(weights[first:]).mean(0).square().sum()) for first in range(1, 7)}
     tried = trials.loc[trials["val_loss"].notna()]
     assert len(tried) >= 3
     assert of_soups[first] == pytest.approx(tried["val_loss"].min(), rel=1e-5)
@@ -288,8 +288,8 @@ def test_a_search_replays_and_its_best_is_run_on_other_seeds(words):
     frame = load_frame(words / "results", "best").set_index(["method", "seed"])
     assert set(frame.index.get_level_values("seed")) == {1, 2}
     no = here("tune", "adopted=words", *own[:1], *own[2:], "trials=2", "seeds=[0]", "tune.name=none",
-              results=words / "results", code=1).stdout  # fmt: skip
-    assert "tune.metric accuracy is not measured" in no
+              results=words / "results", code=2).stderr  # fmt: skip
+    assert "tune.metric must be among what is measured (loss, spread, mean), got accuracy" in no
 
 
 OWN = ("base", "base_recalibrated", "swa", "lawa", "time_mean", "cmd_online", "cmd_posthoc", "dmd")
