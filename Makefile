@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark test test-recovery slurm-daemons test-slurm test-ray test-nightly check tune report sync docs pictures examples captures
+.PHONY: help setup benchmark test test-recovery slurm-daemons test-slurm test-ray test-live test-nightly check tune report sync docs pictures examples captures
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -51,8 +51,12 @@ test-ray: $(VENV)/ready ## Run on a Ray of this machine
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
 	@$(BIN)/python -m pytest -m ray -n 0 tests/cluster $(ARGS)
 
-test-nightly: $(VENV)/ready slurm-daemons ## Run every test there is, those of the three targets above too (an hour)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[slurm,ray]'
+test-live: $(VENV)/ready ## Follow trainings of Lightning and of Hugging Face's Trainer (two minutes)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[live]'
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m live -n 0 tests/live $(ARGS)
+
+test-nightly: $(VENV)/ready slurm-daemons ## Run every test there is, those of the four targets above too (an hour)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[slurm,ray,live]'
 	@$(BIN)/python -m pytest -n 4 -m 'not slurm and not ray' $(ARGS); others=$$?; \
 	$(BIN)/python -m pytest -n 0 -m 'slurm or ray' tests/cluster $(ARGS) && exit $$others
 

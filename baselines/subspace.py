@@ -43,7 +43,8 @@ class Subspace:
         dimensions: int,
         max_bytes: int = BLOCK_BYTES,
     ) -> Subspace:
-        """The first `dimensions` principal components of centred snapshots: an array (T, N), or a trajectory.
+        """The first `dimensions` principal components of centred snapshots: an array (T, N), a list of (N,), or a
+        trajectory.
 
         Reads the snapshots twice, in blocks of `max_bytes`; holds D N floats. ValueError where `dimensions` is below 1,
         above T - 1 or above the rank that the snapshots have beyond rounding, or where a snapshot is not finite.

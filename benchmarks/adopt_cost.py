@@ -4,8 +4,8 @@ Snapshots of a model of GPT-2's shape, walking from random weights, are written 
 into a temporary folder. Each piece of work runs in a process of its own: reading all bytes with their SHA-256, `adopt`
 (recognition, digests, roles), one pass over the trajectory, the pass of `analyse` (inner products and motion of every
 tensor), a fit of post-hoc CMD, and writing the last weights back. Seconds are wall and CPU seconds of the process,
-the ratio is that of CPU seconds to reading and hashing; memory is the peak anonymous resident size above what the
-process had after its imports. Files are read once before, so that all find them in the page cache where they fit.
+ratios are of CPU seconds, to reading and hashing; memory is the peak anonymous resident size above what the process
+had after its imports. Files are read once before, so that all find them in the page cache where they fit.
 
     python benchmarks/adopt_cost.py [--weights 1e7] [--snapshots 12] [--dtype float32] [--folder DIR]
 """

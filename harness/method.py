@@ -8,9 +8,9 @@ a bad one raises `ValueError("<parameter> must ..., got ...")` at construction. 
 An **Observer** watches a base, causally. `begin(run)` once, then `observe(snapshot)` once per snapshot in
 order, w(0) first: at epoch cadence the snapshots after each epoch, and `run.trajectory` already ends with
 the one being observed; at a cadence of k steps the states after every k-th optimizer step. A snapshot is
-valid during the call only: copy what you keep. `propose()` gives the weights the method stands for now, or
-None for the base's own; it changes nothing, however often it is called. `observe` and `propose` are timed
-as the method's, evaluation is not.
+valid during the call only, and is not written into: copy what you keep or change. `propose()` gives the
+weights the method stands for now, or None for the base's own; it changes nothing, however often it is called.
+`observe` and `propose` are timed as the method's, evaluation is not.
 
 A **Reconstruction** sees the whole run afterwards: `fit(run)` once, then `reconstruct(t)` for any epoch.
 
@@ -256,7 +256,7 @@ class Branch:
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
-            raise ValueError(f"epochs must leave a branch at least 1, got {self.epochs}")
+            raise ValueError(f"a branch must train at least 1 epoch, got {self.epochs}")
         if not 0 <= self.start <= self.prefix:
             raise ValueError(f"start must be between 0 and the prefix {self.prefix}, got {self.start}")
 

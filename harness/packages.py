@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 HOME = Path(__file__).parent.parent
 """The folder in which `harness`, `baselines` and `conf` lie."""
 CONF = HOME / "conf"
 METHODS = "baselines"
+
+
+@cache
+def installed(name: str) -> str:
+    """The version of an installed package, which is read once; PackageNotFoundError where there is none."""
+    return version(name)
 
 
 def pin_methods() -> None:

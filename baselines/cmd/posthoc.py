@@ -98,7 +98,8 @@ class CMD:
         seed: int = 0,
         max_bytes: int = BLOCK_BYTES,
     ) -> CMD:
-        """CMD of all snapshots: a floating-point tensor or array (T, N), or a trajectory in memory or in files.
+        """CMD of all snapshots: a floating-point tensor or array (T, N), a list of (N,), or a trajectory in memory or
+        in files.
 
         `samples` weights that move are drawn by `seed`, stratified by tensor where a `layout` is given, and clustered
         into at most `modes` modes; `sample_K` gives their indices instead. `max_bytes` bounds what is held beside the

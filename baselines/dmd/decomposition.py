@@ -52,7 +52,8 @@ class DMD:
         layout: Layout | None = None,
         max_bytes: int = BLOCK_BYTES,
     ) -> DMD:
-        """DMD of all snapshots: a floating-point tensor or array (T, N), or a trajectory in memory or in files.
+        """DMD of all snapshots: a floating-point tensor or array (T, N), a list of (N,), or a trajectory in memory or
+        in files.
 
         `rank` is a number of directions, `energy` for as many as carry that share of the squared motion, or
         `gavish_donoho`; it is cut where float64 inner products no longer carry it (`dynamics.rank`). `offset` is

@@ -11,6 +11,10 @@ ROOT = Path(__file__).parents[2]
 OF_HARNESS = {
     "harness.method": "The contract between the harness and a method.",
     "harness.snapshots": "A model's weights as one vector, and trajectories of such vectors.",
+    "harness.weights": "Weights put into a model, for good or for a while, and statistics made to fit them.",
+    "harness.live": "Snapshots of a training of your own, and any observer of ours in it.",
+    "harness.live.lightning": "Callbacks of Lightning.",
+    "harness.live.trainer": "Callbacks of Hugging Face's Trainer.",
     "harness.conformance": "What holds a method of yours to the contract.",
     "harness.report.stats.power": "What a comparison can find.",
 }
@@ -64,8 +68,8 @@ def _index(pages: list[str]) -> str:
     return f"""# API
 
 What stands here is public: it changes with a line in the [changelog](../changelog.md) alone. Everything else in
-`harness` is internal. `baselines` needs nothing of the harness but `harness.method` and
-`harness.snapshots`, which need torch and numpy alone.
+`harness` is internal. `baselines` needs nothing of the harness but `harness.method`, `harness.snapshots` and
+`harness.weights`, which need torch and numpy alone.
 
 Arrays carry their shape in their name: `theta_N` has shape (N,), `snapshots_TN` (T, N). N are weights, T snapshots,
 K sampled weights, M modes, D dimensions of a subspace, B a block or a mini-batch.

@@ -38,7 +38,7 @@ class Clause(StrEnum):
     READ = "its last weights follow from what was seen by then"
     READ_ONLY = "Recorded snapshots in order of t, read-only, never beyond the present"
     WATCHES = "An **Observer** watches a base, causally"
-    COPY = "A snapshot is valid during the call only: copy what you keep"
+    COPY = "valid during the call only, and is not written into: copy what you keep or change"
     PURE = "it changes nothing, however often it is called"
     REPLAYED = "the base's seed and the purpose alone: the same live, replayed, on any device"
     STATE = "holds only what `begin` cannot recompute"

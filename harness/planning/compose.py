@@ -15,8 +15,9 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -93,8 +94,26 @@ class Composition:
 
 def available(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, Path]:
     """Presets of a group by name: the project's own, and those in folders given by --config-dir."""
-    folders = [CONF, *config_dirs]
-    return {p.stem: p for folder in folders for p in sorted((folder / group).glob("*.yaml"))}
+    own = {p.stem: p for folder in config_dirs for p in sorted((folder / group).glob("*.yaml"))}
+    return {**_shipped(group), **own}
+
+
+@cache
+def _shipped(group: str) -> Mapping[str, Path]:
+    return MappingProxyType({p.stem: p for p in sorted((CONF / group).glob("*.yaml"))})
+
+
+def _named_twice(config_dirs: Iterable[Path]) -> list[str]:
+    """A line per preset whose name two folders have, of which one would be taken for the other."""
+    lines = []
+    for group in (*LIST_GROUPS, *SINGLE_GROUPS):
+        known = dict(_shipped(group))
+        for path in (path for folder in config_dirs for path in sorted((folder / group).glob("*.yaml"))):
+            other = known.setdefault(path.stem, path)
+            if other != path:
+                where = "the project" if other.is_relative_to(CONF) else other
+                lines.append(f"{group}: preset {path.stem!r} of {path} must have another name, {where} has one of it")
+    return lines
 
 
 def load_yaml(path: Path) -> Values:
@@ -375,9 +394,12 @@ def _as_folder(group: str, name: str) -> str:
     return f"; a folder of pictures is dataset=image_folder dataset.image_folder.root={shlex.quote(name)}"
 
 
-def _register_one(store: ConfigStore, group: str, name: str, presets: Iterable[str]) -> bool:
+def _register_one(store: ConfigStore, group: str, name: str, presets: Mapping[str, Path]) -> bool:
     """True where a preset of a group may have that name, which is made known to Hydra; ConfigError elsewhere."""
-    if name in presets or name == "all":
+    if name in presets:
+        _check_inner_name(group, name, presets[name])
+        return True
+    if name == "all":
         return True
     if group != "model":
         raise ConfigError(f"{group}: no preset named {name!r}{nearest(name, presets)}{_as_folder(group, name)}")
@@ -391,6 +413,15 @@ def _register_one(store: ConfigStore, group: str, name: str, presets: Iterable[s
     values = {k: v for k, v in vars(blank).items() if k != "name"}
     store.store(group="model", name=name, node={blank.name: values})
     return True
+
+
+def _check_inner_name(group: str, name: str, path: Path) -> None:
+    """ConfigError where a preset's file holds values of another name than its own."""
+    if path.is_relative_to(CONF):
+        return
+    held = load_yaml(path)
+    if held and not held.keys() & {name, group, "defaults"}:
+        raise ConfigError(f"{group}: {path} must hold the key {name}, as it is called, got {', '.join(map(str, held))}")
 
 
 def _keys(values: Mapping[str, Any], path: KeyPath = ()) -> Iterator[str]:
@@ -513,6 +544,7 @@ def compose_values(request: Request, faults: Faults | None = None) -> Compositio
     nothing can be composed, it is raised as a ConfigError: presets and keys that are none, values of another type.
     """
     found, refused = Faults() if faults is None else faults, set[str]()
+    found.lines += _named_twice(request.config_dirs)
     parsed = _parse(request.overrides, found, refused)
     single = [o for o in parsed if o.key_or_group in SINGLE_GROUPS and not o.is_delete() and o.value() is not None]
     for override in list(single):

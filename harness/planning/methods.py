@@ -124,6 +124,9 @@ def _method_class(name: str, target: str) -> type[Method]:
     found = load_class(key, target)
     if not issubclass(found, Observer | Reconstruction | Brancher):
         raise ConfigError(f"{key} must be an Observer, Reconstruction or Brancher, got {target!r}")
+    missing = sorted(getattr(found, "__abstractmethods__", ()))
+    if missing:
+        raise ConfigError(f"{key} must be a class that defines {' and '.join(missing)}, got {target!r}")
     return found
 
 
@@ -239,6 +242,8 @@ def fit_method(config: MethodConfig, epochs: int) -> FittedMethod:
         branch = made.branch(epochs) if isinstance(made, Brancher) else None
     except (ValueError, ArithmeticError) as error:
         line = one_line(error)
+        if line.startswith("a branch "):
+            raise ConfigError(f"{key}: {line}, on a base of {epochs} epochs") from error
         if line.startswith("epochs ") and "epochs" not in config.params:  # the base's
             raise ConfigError(f"{line} (method {config.name})") from error
         raise ConfigError(f"{key}.{line}") from error

@@ -11,10 +11,10 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from harness.config import DatasetConfig, ModelConfig
+from harness.packages import installed
 from harness.storage.cache import remembered
 from harness.storage.keys import source_digest
 from harness.validation import validated
@@ -97,7 +97,7 @@ def _remembered(kind: type[Fact], find: Find[Fact], config: ModelConfig, dataset
 @functools.cache
 def _code() -> tuple[str, ...]:
     """What identifies the code that builds and measures models."""
-    versions = version("torch"), version("timm")
+    versions = installed("torch"), installed("timm")
     return *versions, *(source_digest(module) for module in ("harness.problem.models", "harness.planning.model_cost"))
 
 

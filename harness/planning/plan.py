@@ -382,8 +382,12 @@ def make_plan(experiment: Experiment, store: Store) -> Plan:
     faults.check()
     for key, count in Counter(base.key for base in bases).items():
         if count > 1:
-            twins = [base.config.label for base in bases if base.key == key]
-            raise ConfigError(f"bases must differ in more than their name, got {' and '.join(twins)}")
+            twins = dict.fromkeys(base.config.label for base in bases if base.key == key)
+            said = " and ".join(twins) if len(twins) > 1 else f"{next(iter(twins))} {count} times"
+            raise ConfigError(f"bases must differ in more than their name, got {said}")
+    for label, count in Counter(base.config.label for base in bases).items():
+        if count > 1:  # they would be one row of a table
+            raise ConfigError(f"bases with other settings must have other names, got {label} {count} times")
     return Plan(experiment, tuple(bases), store, list(dict.fromkeys(notes)))
 
 

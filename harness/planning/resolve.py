@@ -189,9 +189,15 @@ def _entries(composed: Composition, config_dirs: Iterable[Path], controls: Contr
             for optimizer in values["optimizer"]
         ]
 
+    selects = faults.tried(_selecting, values, overridden)
+    if selects is None:
+        return []
+
     def named(entry: Values, group: str) -> list[str]:
-        """What an entry names, or the choice of its suite or the command line."""
+        """What an entry names, or the choice of its suite or the command line; nothing where that is another entry."""
         name, _ = entry_choice(entry, group)
+        if name is not None and group in selects:
+            return [name] if name in values[group] else []
         if name is not None and (group,) not in overridden:
             if name not in values[group]:
                 raise ConfigError(f"bases: {group} must be a preset that {group}= chooses, got {name!r}")
@@ -217,11 +223,40 @@ def _entries(composed: Composition, config_dirs: Iterable[Path], controls: Contr
                         _overlay_fast(own, fast, overridden)
                     for name in without(entry, ("method",) in overridden, controls):
                         own["method"].pop(name, None)
-                    made.append((model, dataset, optimizer, own))
+                    _add(made, (model, dataset, optimizer, own))
     if not found and not faults:
         known = ", ".join(str(entry_choice(entry, "model")[0]) for entry in values["bases"])
         faults.lines.append(f"model must be among the suite's bases ({known}), got {', '.join(values['model'])}")
     return made
+
+
+def _selecting(values: Values, overridden: set[KeyPath]) -> set[str]:
+    """The groups in which the command line names what entries of `bases` name, and so chooses among them; ConfigError
+    where it names something else beside."""
+    entries = [entry for entry in values["bases"] if entry_choice(entry, "model")[0] in values["model"]]
+    found = set()
+    for group in ("dataset", "optimizer"):
+        named = dict.fromkeys(entry_choice(entry, group)[0] for entry in entries)
+        others = [name for name in values[group] if name not in named]
+        if (group,) in overridden and len(others) < len(values[group]):
+            if others and None not in named:
+                known = ", ".join(map(str, named))
+                raise ConfigError(f"{group} must be among the suite's bases ({known}), got {', '.join(others)}")
+            found.add(group)
+    return found
+
+
+def _add(made: list[Entry], entry: Entry) -> None:
+    """Add an entry, or to one that differs in nothing but methods those that it lacks: where the command line names
+    what no entry does, several may come to one."""
+    *names, own = entry
+    for *others, known in made:
+        if others == names and all(known[key] == own[key] for key in own if key != "method"):
+            known["method"].update(
+                {name: values for name, values in own["method"].items() if name not in known["method"]}
+            )
+            return
+    made.append(entry)
 
 
 def _device(asked: Literal["auto", "cpu", "cuda"], engine: EngineConfig) -> Literal["cpu", "cuda"]:

@@ -13,12 +13,12 @@ import platform
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 from harness.config import BaseConfig
+from harness.packages import installed
 from harness.planning.model_cost import image_cost
 from harness.storage.cache import remembered
 
@@ -91,7 +91,7 @@ def speed(config: BaseConfig, threads: int, recorded: dict[str, Speed]) -> Speed
     known = recorded.get(_kind(asdict(config), threads))
     if known is not None or config.device != "cpu" or config.compile:
         return known
-    follows_from = [_kind(asdict(config), threads), config.batch_size, machine(), platform.node(), version("torch")]
+    follows_from = [_kind(asdict(config), threads), config.batch_size, machine(), platform.node(), installed("torch")]
     key = hashlib.sha256(json.dumps(follows_from, default=str).encode()).hexdigest()
     try:
         return Speed(remembered("speed", key, lambda: _probe(config, threads), plain=float, read=float), None, 0)

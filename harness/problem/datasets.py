@@ -57,10 +57,9 @@ def completed(key: str, values: Mapping[str, Any], bounded: Iterable[str] = ()) 
     for name in bounded:
         if isinstance(found.get(name), int):
             found[name] = min(found[name], most[name])
-    names = f" ({picture_files.some(picture_files.listed(place, f'{key}.root').classes)})"
-    told = ", ".join(
-        f"{name} {found[name]}{names if name == 'classes' else ''}" for name in lacking if name not in ("mean", "std")
-    )
+    classes = picture_files.some(picture_files.listed(place, f"{key}.root").classes)
+    beside = {"classes": f" ({classes})", "size": " (the pictures' median side, a multiple of 16 from there on)"}
+    told = ", ".join(f"{name} {found[name]}{beside.get(name, '')}" for name in lacking if name not in ("mean", "std"))
     return found, [f"{told}: from the files in {printable(place)}"] if told else []
 
 

@@ -8,11 +8,11 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from harness.config import OptimizerConfig, ScheduleConfig
 from harness.method import Schedule
+from harness.packages import installed
 from harness.storage.cache import remembered
 from harness.storage.keys import source_digest
 from harness.validation import ConfigError, Faults, check_names, check_parameter, nearest, parameter_types, reason
@@ -62,7 +62,7 @@ def check_optimizer(config: OptimizerConfig) -> None:
     if not config.target.startswith("torch.optim."):
         _try_out(config)
         return
-    follows_from = [config.target, config.params, version("torch"), source_digest("harness.problem.optimizers")]
+    follows_from = [config.target, config.params, installed("torch"), source_digest("harness.problem.optimizers")]
     key = hashlib.sha256(json.dumps(follows_from, sort_keys=True, default=repr).encode()).hexdigest()
     remembered("optimizers", key, lambda: _try_out(config), plain=lambda _: "taken", read=lambda _: None)
 

@@ -14,7 +14,7 @@ from harness.results.frame import UNFINISHED
 
 MOVING = 0.99
 """The least share of weights with a gradient that goes without saying."""
-PARTIAL = ("left", "failed", "skipped")
+PARTIAL = ("left", "stale", "failed", "skipped")
 """The statuses of cells without which a view is partial."""
 BUSY_MARK = "†"
 """The mark behind seconds that were measured while other work had a part of the machine."""

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,12 +31,16 @@ LABELS = [*ROW_METHOD, "seed"]
 """The columns of the frame that a history has too."""
 MARGIN = 0.5
 """The points of accuracy within which methods count as equivalent, where the plan does not say."""
-STATUSES = (*RECORDED, "left")
+SAID = ("created", "command", "commands")
+"""What a plan says of the commands that asked for it, which no view shows: a frame stays of it where these change."""
+STATUSES = (*RECORDED, "stale", "left")
+"""What became of a cell: `stale` where its base has other weights now than those that its numbers are of."""
 CAUSE = ("reason", "where", "log")
 """What the record of a cell that did not end well says of it; `where` and `log` are of no earlier version."""
 TOGETHER = 500
 """The histories that are read before they become one table."""
-UNFINISHED = ("failed", "diverged", "skipped", "left")
+STALE = "its base was trained anew since, to other weights; redo=stale runs it again"
+UNFINISHED = ("failed", "diverged", "skipped", "stale", "left")
 """The statuses without numbers, the gravest first."""
 
 
@@ -47,8 +52,8 @@ def _row(cell: dict[str, Any], record: dict[str, Any] | None, history: pa.Table 
     """A cell of the plan with what its record holds, and of a kernel that was recorded by an earlier version what the
     last line of its history says."""
     row = {name: cell.get(name) for name in from_source("plan")} | {"parameters": _text(cell["parameters"])}
-    if record is None:
-        return {**row, "status": "left"}
+    if record is None or record["status"] == "stale":
+        return {**row, "status": "left" if record is None else "stale"}
     row |= {name: record.get(name) for name in from_source("record")}
     row["versions"] = _text({"traindyn" if name == "cmdbench" else name: v for name, v in record["versions"].items()})
     row |= {name: record["summary"].get(name) for name in METRICS}
@@ -75,8 +80,8 @@ def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
     """
     declare(plan.get("better"))
     rows = _Rows()
-    for cell in plan["cells"]:
-        rows.add(cell, *_read(store, cell))
+    for cell, record, table in _cells(store, plan):
+        rows.add(cell, record, table)
     return rows.frame(plan)
 
 
@@ -97,8 +102,7 @@ def gather(store: Store, plan: dict[str, Any]) -> Gathered:
     parts: list[pa.Table] = []
     whole: list[pa.Table] = []
     correct: dict[str, Correct] = {}
-    for cell in plan["cells"]:
-        record, table = _read(store, cell)
+    for cell, record, table in _cells(store, plan):
         rows.add(cell, record, table)
         if record is None or table is None:
             continue
@@ -114,11 +118,27 @@ def gather(store: Store, plan: dict[str, Any]) -> Gathered:
     return Gathered(frame, _history(whole), correct_table(correct))
 
 
-def _read(store: Store, cell: dict[str, Any]) -> tuple[dict[str, Any] | None, pa.Table | None]:
-    """The record of a cell with its history; neither where one of them is not there or damaged."""
-    found = store.cell(cell["cell_key"])
-    table = None if found is None else _table(store, cell["cell_key"], found[1])
-    return (None, None) if found is None or table is None else (found[0], table)
+def _cells(
+    store: Store, plan: dict[str, Any]
+) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None, pa.Table | None]]:
+    """The cells of a plan, each with its record and history: neither where one of them is not there or damaged, and no
+    history where the cell is stale, as its record then says in place of done."""
+    weights: dict[str, list[str]] = {}
+    for cell in plan["cells"]:
+        found = store.cell(cell["cell_key"])
+        table = None if found is None else _table(store, cell["cell_key"], found[1])
+        if found is None or table is None:
+            yield cell, None, None
+            continue
+        record, key = found[0], cell["base_key"]
+        if key not in weights:
+            base = store.base(key)
+            weights[key] = [] if base is None else base["digests"][-1:]
+        made_of = record["base_digest"]
+        if record["status"] == "done" and made_of and weights[key] and made_of != weights[key]:
+            yield cell, {**record, "status": "stale", "reason": STALE}, None
+        else:
+            yield cell, record, table
 
 
 class _Rows:
@@ -308,13 +328,18 @@ def load_correct(results_dir: Path | str, name: str | None = None) -> pd.DataFra
     return gather(Store(Path(results_dir)), plan).correct
 
 
-def _digest(plan: dict[str, Any]) -> str:
-    return hashlib.sha256(_text(plan).encode()).hexdigest()
+def _digest(plan: dict[str, Any], without: Sequence[str] = SAID) -> str:
+    return hashlib.sha256(_text({k: v for k, v in plan.items() if k not in without}).encode()).hexdigest()
+
+
+def _names(frame: pd.DataFrame, plan: dict[str, Any]) -> bool:
+    """Whether a stored frame says that it is of this plan; earlier versions took SAID into its digest."""
+    return frame.attrs.get("plan") in (_digest(plan), _digest(plan, ()))
 
 
 def is_of(frame: pd.DataFrame, plan: dict[str, Any]) -> bool:
     """Whether a stored frame is of this plan, with nothing left."""
-    return bool(frame.attrs.get("plan") == _digest(plan) and not (frame["status"] == "left").any())
+    return _names(frame, plan) and not (frame["status"] == "left").any()
 
 
 def _views(results_dir: Path, name: str, plan: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame] | None:
@@ -334,7 +359,7 @@ def _views(results_dir: Path, name: str, plan: dict[str, Any]) -> tuple[pd.DataF
     except (OSError, ValueError):
         return None
     outdated = (bool(earlier) or (frame["status"] == "left").any()) and (results_dir / "cells").is_dir()
-    return None if outdated or frame.attrs.get("plan") != _digest(plan) else (frame, history)
+    return None if outdated or not _names(frame, plan) else (frame, history)
 
 
 def load_frame(results_dir: Path | str, name: str | None = None) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -94,6 +94,41 @@ class RunningCell:
             self.reason = f"validation loss not finite at epoch {row['epoch']}"
 
 
+class Shown:
+    """A state as observers see it: a copy, so that what one does to it reaches neither the base nor the others."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._copy()
+
+    def _copy(self) -> None:
+        buffers = {name: buffer.clone() for name, buffer in self._snapshot.buffers.items()}
+        self.snapshot = replace(self._snapshot, theta_N=self._snapshot.theta_N.clone(), buffers=buffers)
+        self._versions = self._read_versions()
+
+    def _read_versions(self) -> list[int]:
+        """How often torch has written into each tensor."""
+        return [tensor._version for tensor in (self.snapshot.theta_N, *self.snapshot.buffers.values())]
+
+    def check(self) -> None:
+        """ValueError where the copy was written into; there is another one then."""
+        if self._read_versions() != self._versions:
+            self._copy()
+            raise ValueError("observe must leave the snapshot that it is given as it is: clone what is to be changed")
+
+
+def checked_proposal(method: Method, call: str, given: object, N: int) -> Proposal | None:
+    """What a method's call gave, a Proposal of N weights or None; ValueError where it is anything else."""
+    where = f"{call} of {type(method).__name__}"
+    if given is not None and not isinstance(given, Proposal):
+        raise ValueError(f"{where} must give a Proposal or None, got {type(given).__name__}")
+    if given is not None and getattr(given.theta_N, "shape", None) != (N,):
+        weights = given.theta_N
+        got = tuple(weights.shape) if isinstance(weights, torch.Tensor) else type(weights).__name__
+        raise ValueError(f"{where} must give {N} weights in one dimension, got {got}")
+    return given
+
+
 class Audience:
     """The observers of one base, each with its own view of the trajectory."""
 
@@ -164,26 +199,31 @@ class Audience:
 
     def step(self, snapshot: Snapshot) -> None:
         """Feed the state after an optimizer step to those whose cadence it meets."""
-        for entry, method in self.observers():
-            if entry.cell.cadence == "epoch" or snapshot.step % int(entry.cell.cadence or 1) != 0:
-                continue
-            with self._guarded(entry), self.clock.phase(f"method/{entry.key}", in_step=True):
-                method.observe(snapshot)
+        watching = [
+            (entry, method)
+            for entry, method in self.observers()
+            if entry.cell.cadence != "epoch" and snapshot.step % int(entry.cell.cadence or 1) == 0
+        ]
+        self._show(watching, snapshot, in_step=True)
 
     def start(self, snapshot: Snapshot) -> None:
         """Feed w(0), which every observer sees first."""
-        for entry, method in self.observers():
-            self._observe(entry, method, snapshot)
+        self._show(self.observers(), snapshot)
 
-    def _observe(self, entry: RunningCell, method: Observer, snapshot: Snapshot) -> None:
-        with self._guarded(entry), self.clock.phase(f"method/{entry.key}"):
-            method.observe(snapshot)
+    def _show(
+        self, watching: Sequence[tuple[RunningCell, Observer]], snapshot: Snapshot, in_step: bool = False
+    ) -> None:
+        shown = Shown(snapshot) if watching else None
+        for entry, method in watching:
+            assert shown is not None
+            with self._guarded(entry):
+                with self.clock.phase(f"method/{entry.key}", in_step=in_step):
+                    method.observe(shown.snapshot)
+                shown.check()
 
     def epoch(self, snapshot: Snapshot, train: Row) -> None:
         """Feed the state after an epoch, add everyone's row, evaluated where due. `train` is the base's row."""
-        for entry, method in self.observers():
-            if entry.cell.cadence == "epoch":
-                self._observe(entry, method, snapshot)
+        self._show([one for one in self.observers() if one[0].cell.cadence == "epoch"], snapshot)
         self._ready(snapshot)
         own: dict[str, tuple[Row, torch.Tensor | None]] = {}
         for entry, method in self.observers():
@@ -193,6 +233,9 @@ class Audience:
                     scalars = method.scalars()
                 entry.add({**train, **metrics, **self._spent(entry, train)}, scalars)
 
+    def _checked(self, method: Method, call: str, given: object) -> Proposal | None:
+        return checked_proposal(method, call, given, self.evaluator.flat.layout.N)
+
     def _ready(self, snapshot: Snapshot) -> None:
         """All observers have seen the snapshot, and what they propose is asked for next."""
 
@@ -201,7 +244,7 @@ class Audience:
     ) -> Row:
         """Metrics of what a method proposes; `own` remembers those of the base's weights, by BatchNorm policy."""
         with self.clock.phase(f"method/{entry.key}"):
-            proposal = method.propose()
+            proposal = self._checked(method, "propose", method.propose())
         if proposal is not None:
             return self._evaluate(entry, snapshot, proposal)
         policy = entry.cell.method.batchnorm
@@ -241,7 +284,7 @@ class Audience:
                     method.fit(self._run(entry))
                 for t in ts:
                     with self.clock.phase(f"method/{entry.key}"):
-                        proposal = method.reconstruct(t)
+                        proposal = self._checked(method, "reconstruct", method.reconstruct(t))
                         scalars = method.scalars()
                     snapshot = self.trajectory[self.trajectory.ts.index(t)]
                     metrics = self._evaluate(entry, snapshot, proposal)

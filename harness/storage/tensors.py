@@ -11,6 +11,7 @@ import json
 import math
 import os
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -55,8 +56,10 @@ def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Store tensors and metadata as one safetensors file with their digest."""
+    """Store tensors and metadata as one safetensors file with their digest; what shares memory is stored for each."""
     owned = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    places = Counter(tensor.untyped_storage().data_ptr() for tensor in owned.values())
+    owned = {n: t.clone() if places[t.untyped_storage().data_ptr()] > 1 else t for n, t in owned.items()}
     header = {**metadata, "sha256": _digest(owned, metadata)}
     write_bytes(path, save(owned, header))
 

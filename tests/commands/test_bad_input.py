@@ -277,6 +277,36 @@ def test_bad_presets_of_ones_own(untouched, tmp_path):
     refused(own, "suite=wrong", results=untouched, words=["bases[0]", "'epoch'", "epochs"])
 
 
+def test_a_preset_of_ones_own_is_called_as_its_file_and_as_no_other(untouched, tmp_path):
+    """Of two with one name the other would be taken, in silence."""
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method/mine.yaml").write_text("swa:\n  _target_: baselines.swa.SWA\n")
+    own = f"--config-dir={tmp_path}"
+    refused(own, "method=[base,mine]", results=untouched, words=["method:", "mine.yaml", "the key mine", "got swa"])
+    (tmp_path / "method/mine.yaml").rename(tmp_path / "method/swa.yaml")
+    refused(own, "method=[base,swa]", results=untouched, words=["method:", "'swa'", "another name", "the project"])
+
+
+def test_a_class_of_ones_own_that_is_not_whole(untouched, tmp_path):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method/half.yaml").write_text("half:\n  _target_: half_a_method.Half\n")
+    (tmp_path / "half_a_method.py").write_text(
+        "from harness.method import Branch, Brancher\n\n\nclass Half(Brancher):\n"
+        "    def branch(self, epochs):\n        return Branch(epochs, epochs, 0)\n"
+        "    def begin(self, session): ...\n    def train_epoch(self, session): ...\n"
+    )
+    own = f"--config-dir={tmp_path}"
+    words = ["method.half._target_", "load_state_dict and state_dict"]
+    refused(own, "method=[base,half]", results=untouched, words=words)
+    whole = (tmp_path / "half_a_method.py").read_text() + (
+        "    def state_dict(self): ...\n    def load_state_dict(self, state): ...\n"
+    )
+    (tmp_path / "whole_method.py").write_text(whole)
+    (tmp_path / "method/half.yaml").write_text("half:\n  _target_: whole_method.Half\n")
+    words = ["method.half: a branch must train at least 1 epoch, got 0, on a base of 6 epochs"]
+    refused(own, "suite=smoke", "epochs=6", "method=[base,half]", results=untouched, words=words)
+
+
 def test_report_of_a_suite_that_never_ran(smoke, tmp_path):
     for arguments, results in ((["suite=smoek"], smoke.results), (["epochs=3"], smoke.results), ([], tmp_path / "no")):
         done = here("report", *arguments, results=results, code=2)

@@ -92,6 +92,34 @@ def test_command_line_replaces_in_every_entry(own):
     assert {parameters(methods, "lawa")["k"] for _, methods in told.bases} == {6}
 
 
+def test_command_line_chooses_among_entries_that_name_what_it_names():
+    """Each keeps its own settings, and no two with one name come to one row."""
+    bases = [base for base, _ in study("suite=quick", "model=test_resnet", "optimizer=sgd_momentum").bases]
+    assert [(base.optimizer.params["lr"], base.seed) for base in bases] == [(0.2, seed) for seed in range(5)]
+    with pytest.raises(
+        ConfigError, match=r"^optimizer must be among the suite's bases \(adam, adam_cosine\), got sgd$"
+    ):
+        study("suite=quick", "model=test_vit", "optimizer=[adam,sgd]")
+
+
+def test_entries_that_differ_in_what_the_command_line_replaced_are_one(tmp_path):
+    """With all methods of both: the second of a model in `quick` is without cooldown."""
+    found = study("suite=quick", "optimizer=sgd")
+    assert [name[0] for name in names(found)] == ["test_resnet"] * 5 + ["test_vit"] * 3
+    assert all("cooldown" in [method.name for method in methods] for _, methods in found.bases)
+    make_plan(found, Store(tmp_path / "results"))
+
+
+def test_two_bases_of_one_name_are_refused(tmp_path):
+    """They would be one row of a table."""
+    (tmp_path / "suite").mkdir()
+    entry = "  - {model: test_resnet, optimizer: {sgd: {lr: %s}}}\n"
+    (tmp_path / "suite/twice.yaml").write_text(f"# @package _global_\nbases:\n{entry % 0.1}{entry % 0.2}")
+    twice = study("suite=twice", "dataset=digits", own=tmp_path)
+    with pytest.raises(ConfigError, match=r"other names, got test_resnet-digits-sgd-s0 2 times"):
+        make_plan(twice, Store(tmp_path / "results"))
+
+
 def test_entries_say_which_bases_there_are(own):
     assert names(study("suite=levels", own=own)) == [
         ("test_resnet", "digits", "sgd_momentum", 3),

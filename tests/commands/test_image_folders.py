@@ -87,7 +87,8 @@ def test_class_folders_alone_in_one_command(tmp_path):
     results, home = tmp_path / "results", {"HOME": str(tmp_path)}
     said = here("run", *given, "fast=true", "tracker=none", results=results, variables=home).stdout
     place = tmp_path / "pets"
-    follows = f"channels 3, size 16, classes 2 (cat, dog): from the files in {place}"
+    side = "size 16 (the pictures' median side, a multiple of 16 from there on)"
+    follows = f"channels 3, {side}, classes 2 (cat, dog): from the files in {place}"
     drawn = "of 40 pictures 8 (20%) are the test split and 4 (10%) validation, the same share of every class"
     for line in (follows, f"one folder per class in {place}, none of test pictures: {drawn}, drawn with split_seed 0"):
         assert f"dataset image_folder: {line}\n" in said

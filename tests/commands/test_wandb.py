@@ -290,6 +290,7 @@ def test_publish_offline_fills_what_is_lacking(smoke_copy):
     assert len(first) < 6
 
 
+@pytest.mark.long
 def test_a_redone_cell_is_another_run(killed, own_server, tmp_path):
     """W&B's history only appends; the earlier run stays as it was."""
     results = shutil.copytree(killed[0], tmp_path / "results", ignore=shutil.ignore_patterns("wandb"))

@@ -21,6 +21,7 @@ SHORTER = {
     '"epochs=20"': '"epochs=6"',
     '"epochs=16"': '"epochs=6"',
     "EPOCHS, WARMUP = 40, 8": "EPOCHS, WARMUP = 12, 4",
+    "EPOCHS, BATCH = 40, 60": "EPOCHS, BATCH = 12, 60",
 }
 
 

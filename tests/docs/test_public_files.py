@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pages import DOCS, ROOT
 
-import baselines
+import baselines.cmd
 import harness
 
 AUTHORS = "the traindyn authors"
@@ -63,9 +63,24 @@ def test_issues_have_templates():
 def test_what_is_public_can_be_imported():
     assert {"load_frame", "load_history", "load_model"} <= set(harness.__all__)
     assert all(callable(getattr(harness, name)) for name in harness.__all__)
-    for module in ("harness.method", "harness.snapshots", "baselines.cmd", "baselines.dmd", "baselines.subspace"):
+    for module in (
+        "harness.method",
+        "harness.snapshots",
+        "harness.weights",
+        "harness.live",
+        "baselines.cmd",
+        "baselines.dmd",
+        "baselines.subspace",
+    ):
         importlib.import_module(module)
     assert "public" in baselines.__doc__
+
+
+def test_classes_of_cmd_are_its_own():
+    """What it gives of the harness beside them are functions."""
+    found = [getattr(baselines.cmd, name) for name in baselines.cmd.__all__]
+    assert {one.__name__ for one in found if isinstance(one, type)} == {"CMD", "EmbeddedCMD", "OnlineCMD"}
+    assert {one.__name__ for one in found} >= {"load_weights", "recalibrate", "weights_of"}
 
 
 @pytest.mark.parametrize("package", ["harness", "baselines"])

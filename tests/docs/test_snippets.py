@@ -22,6 +22,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 from torch import nn
 
+from harness import kernel
 from harness.arguments import PublishArguments, SyncArguments, read_arguments
 from harness.cli import main
 from harness.report.command import Options
@@ -241,13 +242,50 @@ def check_loop(space, seen):
 
 def test_cmd_in_your_own_loop():
     space, seen = own_loop(12)
-    loop, others = python_of("docs/own-loop.md")
+    loop, loaded, others = python_of("docs/own-loop.md")
     exec(loop, space)
     check_loop(space, seen)
     assert space["embedded"].trainable_fraction < 1
+    exec(loaded, space | {"training_data": [torch.randn(16, 8)]})
     exec(others, space)
     assert space["forecast_N"].shape == space["theta_N"].shape
     assert space["direction_N"].shape == space["theta_N"].shape
+
+
+def test_your_own_training_live(tmp_path, monkeypatch):
+    """Every epoch is evaluated as trained, averaged, and from the end of its warm-up on modelled."""
+    monkeypatch.chdir(tmp_path)
+    space, seen = own_loop(12)
+    model, optimizer, loss = space["model"], space["optimizer"], space["loss"]
+
+    def train_step(batch):
+        optimizer.zero_grad()
+        loss(batch).backward()
+        optimizer.step()
+
+    evaluate = space["evaluate"]
+    space |= {"train_step": train_step, "steps_per_epoch": 4, "training_data": [torch.randn(16, 8)]}
+    space["evaluate"] = lambda model: evaluate(model) or seen[-1]
+    loop, kept = python_of("docs/live.md")
+    exec(loop, space)
+    assert len(seen) == 12 + 12 + 12 - 5
+    assert len(list((tmp_path / "snapshots").iterdir())) == 13
+    exec(kept, space)
+    assert torch.equal(torch.cat([p.detach().reshape(-1) for p in model.parameters()]), space["average"].weights())
+
+
+def test_lines_for_timms_script(tmp_path):
+    """In a loop as timm's script has it; that of callbacks is run by tests/live."""
+    parts = [block.content for block in blocks(ROOT / "docs" / "live.md") if block.language == "diff"]
+    imports, above, within = ["\n".join(line[1:] for line in part.splitlines()) for part in parts]
+    script = f"{imports}\nif True:\n{above}\n            train_one_epoch()\n            eval_metrics = validate()\n"
+    script += f"{within}\n    except KeyboardInterrupt:\n        pass\n"
+    space, _ = own_loop(3)
+    args = mock.Mock(seed=42)
+    space |= {"args": args, "output_dir": tmp_path, "start_epoch": 0, "num_epochs": 3, "updates_per_epoch": 4}
+    space["train_one_epoch"], space["validate"] = lambda: None, lambda: {"loss": 0.5, "top1": 80.0}
+    exec(script, space)
+    assert len(list((tmp_path / "snapshots").iterdir())) == 4
 
 
 def test_the_loop_of_the_readme():
@@ -277,9 +315,22 @@ def test_power_in_python():
     assert float(said.getvalue()) == pytest.approx(1.0, abs=0.05)  # as the page says of 6 seeds
 
 
+def test_kernels(smoke, monkeypatch):
+    """The numbers of the example are those of the page's formulas: (0.5 + 0) epochs, and 1 / (0.25 + 0.25)."""
+    monkeypatch.chdir(smoke.results.parent)
+    in_frame, own = python_of("docs/kernels.md")
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(in_frame.replace('"quick"', '"smoke"'), {})
+    assert {"age", "n_eff", "cmd_posthoc"} <= set(said.getvalue().split())
+    space = {}
+    exec(own, space)
+    assert kernel.numbers(kernel.checked(space["tables"](None)["kernel"]), 10) == {"age": 0.5, "n_eff": 2.0}
+
+
 def test_every_python_block_is_run_by_a_test_above():
-    run = {"README.md", "docs/own-loop.md", "docs/results-folder.md", "docs/report.md"}
-    assert {name(page) for page in pages() if python_of(name(page))} == run
+    own = {"docs/own-loop.md", "docs/live.md", "docs/results-folder.md", "docs/report.md", "docs/kernels.md"}
+    assert {name(page) for page in pages() if python_of(name(page))} == {"README.md", *own}
 
 
 def test_completion_is_installed():

@@ -21,7 +21,7 @@ class Without:
 
     def find_spec(self, name, path=None, target=None):
         top, *inner = name.split(".")
-        if top in refused or (top == "harness" and inner[:1] not in ([], ["method"], ["snapshots"])):
+        if top in refused or (top == "harness" and inner[:1] not in ([], ["method"], ["snapshots"], ["weights"])):
             return None
         return self.finder.find_spec(name, path, target)
 
@@ -33,7 +33,7 @@ from torch import nn
 
 from baselines.averages import EMA, LAWA, PostHocEMA, PowerEMA, TwoTailed, UniformMean
 from baselines.bfgs import BFGS
-from baselines.cmd import CMD, EmbeddedCMD, OnlineCMD, weights_of
+from baselines.cmd import CMD, EmbeddedCMD, OnlineCMD, load_weights, recalibrate, weights_of
 from baselines.dmd import DMD
 from baselines.subspace import Subspace
 
@@ -63,7 +63,11 @@ with online.applied() as ready:
     assert not torch.equal(weights_of(model), snapshots_TN[-1])
 assert all(average.weights().shape == snapshots_TN[0].shape for average in averages)
 assert embedded.tables()["windows"]["embedded"].tolist() == [13, 26]
-assert CMD.fit(snapshots_TN, modes=3, samples=40).reconstruct(7).shape == snapshots_TN[7].shape
+theta_N = CMD.fit(snapshots, modes=3, samples=40).reconstruct(7)
+load_weights(model, theta_N)
+recalibrate(model, [torch.randn(16, 4), torch.randn(16, 4)])
+assert torch.equal(weights_of(model), theta_N)
+assert model[1].num_batches_tracked == 2
 assert DMD.fit(snapshots_TN, rank=2).forecast(3).shape == snapshots_TN[7].shape
 subspace = Subspace.fit(snapshots_TN, dimensions=2)
 assert subspace.project(subspace.lift(torch.ones(2))).allclose(torch.ones(2), atol=1e-5)

@@ -14,7 +14,7 @@ import pytest
 from command import here
 
 from harness.config import ConfigError
-from harness.planning.compose import Request, compose_values
+from harness.planning.compose import Request, available, compose_values, load_yaml
 from harness.planning.resolve import validate
 
 CONF = Path(str(files("conf")))
@@ -67,15 +67,28 @@ def composition(*overrides):
     return compose_values(Request((*SMALL, *overrides)))
 
 
+CLASSES = {name: load_yaml(path)[name]["_target_"] for name, path in sorted(available("method").items())}
+METHODS = {target: name for name, target in reversed(CLASSES.items())} | {CLASSES["cmd_dmd"]: "cmd_dmd"}
+"""a preset of every class: others of it have the same keys"""
+OF_ALL_METHODS = ("batchnorm", "control", "lengths", "search")
+"""keys of every preset of a method, with the same meaning"""
+
+
+def of_method(name):
+    """Whether keys of a method's preset are replaced: what presets have in common in one of them, which has it all."""
+    return lambda path: path[0] == "method" and (name == "cmd_dmd" or path[2:3] not in [(k,) for k in OF_ALL_METHODS])
+
+
 COMPOSITIONS = {
     "top": ((), lambda path: path[0] not in ("model", "dataset", "optimizer", "method")),
     **{f"model={name}": ((f"model={name}",), lambda path: path[0] == "model") for name in ("test_resnet", "lenet5")},
     **{f"dataset={name}": ((f"dataset={name}",), lambda path: path[0] == "dataset") for name in presets("dataset")},
     **{f"optimizer={name}": ((f"optimizer={name}",), lambda p: p[0] == "optimizer") for name in presets("optimizer")},
-    **{f"method={name}": ((f"method={name}", "epochs=120"), lambda p: p[0] == "method") for name in presets("method")},
+    **{f"method={name}": ((f"method={name}", "epochs=120"), of_method(name)) for name in METHODS.values()},
     **{f"engine={name}": ((f"engine={name}",), lambda path: path[0] == "engine") for name in presets("engine")},
 }
-"""what is composed, and which of its keys are replaced: every preset; of models, whose keys are the same in all, two"""
+"""what is composed, and which of its keys are replaced: every preset; of models, whose keys are the same in all, two;
+of methods one of every class"""
 
 ANYTHING = ("kwargs", "width", "choices")
 """keys that take any value YAML has, or any list: a timm model's own options and the choices of a search"""

@@ -45,7 +45,8 @@ def test_what_is_null_follows_from_the_files(root):
     answers, (line,) = completed(KEY, values(place))
     imagenet = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     assert answers == values(place, channels=3, size=32, classes=2, val_size=5, **imagenet)
-    assert line == f"channels 3, size 32, classes 2 (cat, dog), val_size 5: from the files in {place}"
+    side = "size 32 (the pictures' median side, a multiple of 16 from there on)"
+    assert line == f"channels 3, {side}, classes 2 (cat, dog), val_size 5: from the files in {place}"
     assert completed(KEY, values(place, classes=7, size=64, val_size=1))[0] == {
         **answers, "classes": 7, "size": 64, "val_size": 1,
     }  # fmt: skip

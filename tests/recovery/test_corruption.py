@@ -54,7 +54,8 @@ def assert_only(results, before, *folders):
 
 
 @pytest.mark.parametrize(
-    ("name", "damage"), [("record.json", truncate), ("record.json", flip), ("history.parquet", flip)]
+    ("name", "damage"),
+    [pytest.param("record.json", truncate, marks=pytest.mark.long), ("record.json", flip), ("history.parquet", flip)],
 )
 def test_a_cells_record(smoke, smoke_copy, name, damage):
     folder = cell_folder(smoke_copy, "smoke", "lawa")

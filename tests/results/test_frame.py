@@ -1,5 +1,6 @@
 """The frame of a suite: one row per cell of the plan, from records in a temporary results folder."""
 
+import hashlib
 import json
 import math
 import subprocess
@@ -209,10 +210,45 @@ def test_views_are_written_where_a_record_or_the_plan_changed_or_one_is_gone(sto
     finish(store, planned, accuracy=82.0)
     write_views(store, "quick")
     assert "82.00" in (folder / "tables" / "main.md").read_text()
-    write_plan(store, [planned], created="tuesday")
-    written = state(folder)
+    written = state(folder, "frame.parquet")
+    write_plan(store, [planned], created="tuesday")  # the same command once more
     write_views(store, "quick")
-    assert state(folder, "frame.parquet") != {"frame.parquet": written["frame.parquet"]}
+    assert state(folder, "frame.parquet") == written
+    write_plan(store, [planned | {"control": None}])
+    write_views(store, "quick")
+    assert state(folder, "frame.parquet") != written
+
+
+def test_a_cell_whose_base_has_other_weights_since_is_stale_and_without_numbers(store):
+    """In table and differences it would stand beside cells of the new weights. Where no base is known nothing is."""
+    old, new, alone = cell("swa", 0), cell("base", 0), cell("ema", 1)
+    before, after = [f"{digit}" * 64 for digit in "ab"]
+    for planned, made_of in ((old, before), (new, after), (alone, before)):
+        finish(store, planned, base_digest=[made_of], rows=[{"epoch": 1, "val_loss": 0.3}])
+    base = {"base_key": old["base_key"], "status": "done"}
+    store.write_base({**base, "digests": ["c" * 64, before]}, [], store.base_folder(old["base_key"]))
+    assert build_frame(store, write_plan(store, [old]))["status"].tolist() == ["done"]
+    store.write_base({**base, "digests": ["c" * 64, after]}, [], store.base_folder(old["base_key"]))
+    write_plan(store, [old, new, alone])
+    frame = write_views(store, "quick")
+    assert frame["status"].tolist() == ["stale", "done", "done"]
+    assert frame["test_accuracy"].isna().tolist() == [True, False, False]
+    assert old["cell_key"] not in set(load_history(store.root)["cell_key"])
+    assert any("stale" in line and "redo=stale" in line for line in warnings(frame, store.root))
+
+
+def test_a_view_whose_digest_is_that_of_an_earlier_version_is_read(store, tmp_path_factory):
+    """It was of the whole plan, the time and the command that made it among it."""
+    finish(store, cell("base", 0), accuracy=81.0)
+    plan = write_plan(store, [cell("base", 0)])
+    write_views(store, "quick")
+    view = store.suite_folder("quick") / "frame.parquet"
+    earlier = pd.read_parquet(view)
+    earlier.attrs["plan"] = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+    earlier.to_parquet(view, index=False)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (store.root / "suites").rename(elsewhere / "suites")
+    assert list(load_frame(elsewhere, "quick")["test_accuracy"]) == [81.0]
 
 
 def test_loading_prefers_records_to_views_of_an_older_plan_or_of_unfinished_cells(store):
@@ -281,7 +317,7 @@ def test_an_unreadable_plan_is_one_line_naming_the_file(store, content):
         (lambda f: f[[*f.columns[1:], f.columns[0]]], "order"),
         (lambda f: f.astype({"seed": "float64"}), "frame.seed must be of dtype int64, got float64"),
         (lambda f: f.assign(cell_key="same"), "must not repeat, got same twice"),
-        (lambda f: f.assign(status="stale"), "got 'stale' in cell net-base-0"),
+        (lambda f: f.assign(status="old"), "got 'old' in cell net-base-0"),
         (lambda f: f.assign(test_accuracy=100.5), "within 0..100 percent, got 100.5"),
         (lambda f: f.assign(val_accuracy=-0.1), "val_accuracy must be within"),
     ],

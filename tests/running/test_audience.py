@@ -9,6 +9,7 @@ from harness.causes import Interrupted
 from harness.method import Observer, Proposal, Reconstruction, Snapshot
 from harness.running.audience import Audience, RunningCell
 from harness.storage.files import CorruptFile
+from harness.storage.tensors import pack, read_tensors, write_tensors
 from harness.training.clock import Clock
 
 EPOCHS = 3
@@ -19,7 +20,7 @@ class Evaluator:
     """Gives the number of the evaluation as its loss; `asked` has epoch, BatchNorm policy and whether it is the base's
     own weights."""
 
-    flat = SimpleNamespace(layout=None)
+    flat = SimpleNamespace(layout=SimpleNamespace(N=1))
     device = CPU
 
     def __init__(self, due=(1, 2, 3)):
@@ -125,6 +126,76 @@ def test_a_method_that_raises_ends_its_own_cell_with_its_traceback():
     assert bad.where.endswith("in observe: raise self.error")
     assert len(bad.rows) == 1
     assert (good.status, len(good.rows)) == ("done", 3)
+
+
+class Writing(Watching):
+    """Writes into what it is shown: the weights, a view of them, or a buffer."""
+
+    def __init__(self, where, cadence="epoch"):
+        super().__init__(cadence)
+        self.where = where
+
+    def observe(self, snapshot):
+        super().observe(snapshot)
+        {"weights": snapshot.theta_N, "view": snapshot.theta_N[:1], "buffer": snapshot.buffers["mean"]}[
+            self.where
+        ].add_(1)
+
+
+@pytest.mark.parametrize("where", ["weights", "view", "buffer"])
+@pytest.mark.parametrize("cadence", ["epoch", 5])
+def test_a_method_that_writes_into_a_snapshot_ends_alone_and_nobody_else_sees_it(where, cadence):
+    seen = []
+
+    class Reading(Watching):
+        def observe(self, snapshot):
+            seen.append((snapshot.theta_N.item(), snapshot.buffers["mean"].item()))
+
+    live = Snapshot(1, 10, torch.zeros(1), {"mean": torch.zeros(1)})
+    bad, good = entry("bad", Writing(where, cadence)), entry("good", Reading(cadence))
+    audience = audience_of(bad, good)
+    for _ in range(2):
+        if cadence == "epoch":
+            audience.epoch(live, {"epoch": 1})
+        else:
+            audience.step(live)
+    assert (live.theta_N.item(), live.buffers["mean"].item()) == (0, 0)
+    assert seen == [(0, 0), (0, 0)]
+    assert (bad.status, good.status) == ("failed", "running")
+    assert bad.reason.startswith("ValueError: observe must leave the snapshot that it is given as it is")
+
+
+def test_methods_that_keep_what_they_are_shown_without_a_copy_can_be_stored(tmp_path):
+    """Both have the same tensor in their states."""
+
+    class Keeping(Watching):
+        def observe(self, snapshot):
+            self.kept_N = snapshot.theta_N
+
+        def state_dict(self):
+            return {"kept_N": self.kept_N}
+
+    audience = audience_of(entry("one", Keeping()), entry("two", Keeping()))
+    show(audience, 1)
+    tensors, _ = pack(audience.state_dict())
+    write_tensors(tmp_path / "state.safetensors", tensors, {})
+    assert [tensor.item() for tensor in read_tensors(tmp_path / "state.safetensors")[0].values()] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (torch.zeros(1), "propose of Watching must give a Proposal or None, got Tensor"),
+        (Proposal(torch.zeros(3)), "propose of Watching must give 1 weights in one dimension, got (3,)"),
+        (Proposal(torch.zeros(1, 1)), "propose of Watching must give 1 weights in one dimension, got (1, 1)"),
+        (Proposal([0.0]), "propose of Watching must give 1 weights in one dimension, got list"),
+    ],
+)
+def test_what_a_method_proposes_is_weights_or_none(given, said):
+    bad, good = entry("bad", Watching()), entry("good", Watching())
+    bad.method.propose = lambda: given
+    show(audience_of(bad, good), 1)
+    assert (bad.status, bad.reason, good.status) == ("failed", f"ValueError: {said}", "running")
 
 
 def test_a_method_that_leaves_the_process_ends_its_own_cell():

@@ -39,6 +39,7 @@ def test_a_script_without_a_main_guard_in_a_folder_with_packages_of_these_names(
     run(sys.executable, "script.py", folder=tmp_path)
 
 
+@pytest.mark.long
 def test_the_command_where_temporary_files_have_a_long_path_and_files_are_called_like_libraries(tmp_path):
     """A socket's path may have 107 characters, of which this folder's has more."""
     trap(tmp_path, (*FOREIGN, *SHADOWS))

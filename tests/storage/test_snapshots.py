@@ -7,6 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from baselines.cmd import CMD
+from baselines.dmd import DMD
+from baselines.subspace import Subspace
 from harness.method import Snapshot
 from harness.snapshots import MemoryTrajectory, as_trajectory, layout_of, tensors_of, trainable, weights_of
 
@@ -85,3 +88,17 @@ def test_what_is_no_array_of_snapshots_is_refused(snapshots, message):
 def test_a_trajectory_is_taken_as_it_is():
     trajectory = MemoryTrajectory(torch.zeros(2, 2))
     assert as_trajectory(trajectory) is trajectory
+
+
+@pytest.mark.parametrize("fit", ["CMD", "DMD", "Subspace"])
+def test_a_list_of_vectors_is_as_good_as_an_array(fit):
+    """In every class that is fitted to snapshots."""
+    draw = torch.Generator().manual_seed(0)
+    W_TN = torch.randn(5, 12, generator=draw).cumsum(0)
+    made = {
+        "CMD": lambda snapshots: CMD.fit(snapshots, modes=2, samples=6).reconstruct(4),
+        "DMD": lambda snapshots: DMD.fit(snapshots, rank=2).forecast(2),
+        "Subspace": lambda snapshots: Subspace.fit(snapshots, dimensions=2).P_DN,
+    }[fit]
+    for listed in (list(W_TN), tuple(W_TN), list(W_TN.numpy())):
+        assert torch.equal(made(listed), made(W_TN))

@@ -68,5 +68,6 @@ def failures(store: Store, frame: pd.DataFrame) -> Iterator[dict[str, str]]:
     folder, empty where its record has none."""
     for cell in frame[frame["status"].isin(UNFINISHED[:-1])].to_dict("records"):
         record = store.record(cell["cell_key"])
-        said = {name: seen((record or {}).get(name) or "") for name in CAUSE}
+        known = dict(zip(CAUSE, frame.attrs.get("causes", {}).get(cell["cell_key"], ()), strict=False))
+        said = {name: seen((record or {}).get(name) or known.get(name) or "") for name in CAUSE}
         yield {**{str(k): str(v) for k, v in cell.items()}, **said}

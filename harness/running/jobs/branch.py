@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 
 from harness.causes import Interrupted
-from harness.method import Brancher, State
+from harness.method import Brancher, Proposal, State
 from harness.planning.plan import branch_lacks
-from harness.running.audience import Row
+from harness.running.audience import Row, checked_proposal
 from harness.running.events import JobResumed
 from harness.running.jobs.bundle import Bundle, read_bundle
 from harness.running.jobs.job import Refused
@@ -184,7 +184,7 @@ class BranchWorker(Worker):
         metrics: Row = {}
         if trainer.t in self.job.evaluate.epochs(last):
             with self.clock.phase("method"):
-                proposal = self.method.propose(self.session)
+                proposal = self._propose()
             with self.clock.phase(f"eval/{self.cell.key}"):
                 splits = self.evaluator.splits(trainer.t == last)
                 metrics = self.evaluator.evaluate(trainer.snapshot(), proposal, policy, splits)
@@ -201,13 +201,16 @@ class BranchWorker(Worker):
         }
         self.entry.add(row, self.method.scalars())
 
+    def _propose(self) -> Proposal | None:
+        return checked_proposal(self.method, "propose", self.method.propose(self.session), self.trainer.flat.layout.N)
+
     def _progress(self) -> None:
         own = self.trainer.t - self.branch.prefix
         images = own * self.trainer.steps_per_epoch() * self.base.batch_size
         self.report_epoch(own, images, self.clock.get("train") + self.clock.get("method"), [self.entry])
 
     def _final_weights(self) -> dict[str, torch.Tensor]:
-        proposal = self.method.propose(self.session)
+        proposal = self._propose()
         model = self.evaluator.prepare(self.trainer.snapshot(), proposal, self.cell.method.batchnorm)
         return dict(model.state_dict())
 
