@@ -183,6 +183,25 @@ def test_a_recorder_says_order_and_seed(tmp_path):
     assert "norm.weight" in {own.name for own in run.buffers}
 
 
+def test_what_our_own_recorder_writes_is_adopted(tmp_path):
+    from harness.live import Recorder
+
+    torch.manual_seed(0)
+    model, wanted = Words(), []
+    recorder = Recorder(model, tmp_path / "runs", seed=3)
+    for step in (5, 10, 15):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        recorder.record(step, metrics={"loss": 1 / step})
+        wanted.append(torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()]))
+    here("adopt", "mine", f"from={tmp_path / 'runs'}", results=tmp_path / "results")
+    run = adopted(tmp_path / "results")
+    assert run.layout.names == tuple(name for name, _ in model.named_parameters())
+    assert (run.seed, [source.step for source in run.sources]) == (3, [0, 5, 10, 15])
+    assert torch.equal(rows_TN(run)[1:], torch.stack(wanted))
+
+
 def test_bfloat16_is_cast_block_by_block(tmp_path):
     runs = trained(dtype=torch.bfloat16)
     folder = written(tmp_path / "runs", "safetensors", runs)
