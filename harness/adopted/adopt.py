@@ -110,6 +110,8 @@ def _read(
     """One seed's run and the rows of its history."""
     notes: list[str] = []
     read = gather.read_all(gather.candidates(texts), given.entry, notes)
+    if not read:
+        raise ConfigError(f"from must give at least {LEAST} different snapshots beside w(0), got no checkpoint at all")
     placed = gather.chosen(gather.place(read), given.steps)
     initial = None if given.initial is None else _initial(given)
     checkpoints = [*([] if initial is None else [initial]), *(one.checkpoint for one in placed)]

@@ -334,6 +334,32 @@ def test_names_and_files_that_are_none(tmp_path):
     assert "from must be given" in here("adopt", "m", results=tmp_path, code=2).stderr
 
 
+def test_what_lies_beside_checkpoints_is_passed_over(tmp_path):
+    """Archives, texts and states of streams and schedulers are no checkpoints, whatever they begin with."""
+    import zipfile
+
+    folder = written(tmp_path / "runs", "plain", RUNS)
+    with zipfile.ZipFile(folder / "code.zip", "w") as archive:
+        archive.writestr("main.py", "print()")
+    (folder / "notes.txt").write_text("choices={a: 1}")
+    (folder / "events.out").write_bytes(bytes(range(256)))
+    np.savez(folder / "scores.npz", a=np.ones(3))
+    torch.save({"cpu": torch.get_rng_state()}, folder / "rng_state.pth")
+    torch.save({"last_epoch": 3, "base_lrs": [0.1]}, folder / "scheduler.pt")
+    printed = here("adopt", "mine", f"from={folder}", results=tmp_path / "results").stdout
+    assert "left out, without weights of a model" in printed
+    assert adopted(tmp_path / "results").epochs == 6
+    (tmp_path / "empty").mkdir()
+    none = here("adopt", "none", f"from={tmp_path / 'empty'}", results=tmp_path / "results", code=2).stderr
+    assert "got no checkpoint at all" in none
+
+
+def test_paths_may_have_any_characters(tmp_path):
+    folder = written(tmp_path / "my runs [1] é", "trainer", RUNS)
+    here("adopt", "mine", f"from={folder}", "keep=hardlink", results=tmp_path / "the results")
+    assert adopted(tmp_path / "the results").epochs == 6
+
+
 def test_a_shard_that_is_not_there_is_named(tmp_path):
     folder = written(tmp_path / "runs", "shards", RUNS)
     (folder / "checkpoint-30" / "model-00002-of-00002.safetensors").unlink()
