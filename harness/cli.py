@@ -474,6 +474,13 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
     with interrupt.gently():
         plan = _with_data(plan, lambda: _make_plan(parsed, command), console)
         check_room(plan, estimate(plan))
+        if plan.experiment.evaluate.is_own:
+            from harness.running.own_trial import measured_names
+
+            with _saying("trying the evaluation on the last snapshot"):
+                names, metric = measured_names(plan), plan.experiment.tune.metric
+            if metric not in names:
+                raise ConfigError(f"tune.metric must be among what is measured ({', '.join(names)}), got {metric}")
     with interrupt.gently(), EventFolder(plan.store) as events:
         engine = open_engine(plan.experiment.settings.engine, plan.bases[0].config.device, events.path)
         with contextlib.closing(engine):

@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints.registry import read_name, read_run
 from harness.config import BETTER, AdoptedConfig, BaseConfig, EvaluateConfig, MethodConfig
 from harness.method import Branch
 from harness.planning.adopted import evaluation_key, own_cell_key, own_metric
@@ -414,6 +413,8 @@ def _adopted(
     notes: list[str],
 ) -> BasePlan:
     """The plan of a base that was adopted."""
+    from harness.checkpoints.registry import read_name, read_run
+
     run, cells = read_run(store, config.adopted), []
     for method in methods:
         added = method.name in experiment.added
