@@ -84,6 +84,8 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 CountOrNone = Annotated[int, Field(ge=0, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 MOST_EPOCHS = 10**6
+OWN = "own"
+"""What stands for the data set and the optimizer of an adopted run in tables."""
 RECALIBRATED = "base_recalibrated"
 """The base's own weights with BatchNorm statistics anew: what every method is compared with."""
 Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]

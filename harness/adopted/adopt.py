@@ -20,11 +20,11 @@ from harness.checkpoints.entries import Facts
 from harness.checkpoints.errors import Unreadable
 from harness.checkpoints.places import Files, Place, load
 from harness.checkpoints.recognition import OPTIMIZER_FILES, Checkpoint, recognise
-from harness.checkpoints.registry import OWN, Named, kept_folder, names_in, read_name, write_name, write_run
+from harness.checkpoints.registry import Named, kept_folder, names_in, read_name, write_name, write_run
 from harness.checkpoints.roles import FIXED, TIED, WEIGHT, Tensors, ordered, plain_names, roles
 from harness.checkpoints.runs import AdoptedRun, Source, SourceFile, Tensor, check_same
 from harness.checkpoints.writing import write_safetensors
-from harness.config import ConfigError
+from harness.config import OWN, ConfigError
 from harness.running.jobs.environment import versions
 from harness.snapshots import trainable
 from harness.storage import inside
@@ -110,6 +110,8 @@ def _read(
     """One seed's run and the rows of its history."""
     notes: list[str] = []
     read = gather.read_all(gather.candidates(texts), given.entry, notes)
+    if not read:
+        raise ConfigError(f"from must give at least {LEAST} different snapshots beside w(0), got no checkpoint at all")
     placed = gather.chosen(gather.place(read), given.steps)
     initial = None if given.initial is None else _initial(given)
     checkpoints = [*([] if initial is None else [initial]), *(one.checkpoint for one in placed)]

@@ -71,12 +71,14 @@ def looks_like_checkpoint(path: Path) -> bool:
     """Whether a file begins as one of safetensors or of torch.save does."""
     try:
         with open(path, "rb") as file:
-            start = file.read(16)
+            start, size = file.read(512), os.fstat(file.fileno()).st_size
     except OSError:
         return False
     if start.startswith(b"PK\x03\x04"):
-        return path.suffix != ".npz"
-    return start[8:9] == b"{" or start.startswith((b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", b"\x80\x02\x8a\x0a"))
+        return b"/data.pkl" in start
+    if start[8:9] == b"{":
+        return int.from_bytes(start[:8], "little") < size
+    return start.startswith((b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", b"\x80\x02\x8a\x0a"))
 
 
 def recognise(path: Path, entry: str = "auto") -> Checkpoint:

@@ -26,8 +26,6 @@ from harness.storage.store import SCHEMA, Record, Store
 from harness.validation import reason, shown
 
 ADOPTED = "adopted"
-OWN = "own"
-"""what stands for the data set and the optimizer of an adopted run in tables"""
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from harness.checkpoints.registry import OWN, Named, read_name, read_run
-from harness.checkpoints.runs import AdoptedRun
 from harness.config import (
     BETTER,
+    OWN,
     RECALIBRATED,
     AdoptedConfig,
     ConfigError,
@@ -31,6 +30,10 @@ from harness.planning.methods import FittedMethod, check_allowed, load_class, ma
 from harness.storage.keys import source_digest
 from harness.storage.store import Store
 from harness.validation import shown
+
+if TYPE_CHECKING:  # which import torch, and most plans have no adopted run
+    from harness.checkpoints.registry import Named
+    from harness.checkpoints.runs import AdoptedRun
 
 KEY_VERSION = 1
 METHODS = ("base", "time_mean", "swa", "lawa", "cmd_posthoc")
@@ -141,6 +144,8 @@ def adopted_base(named: Named, run: AdoptedRun, device: Literal["cpu", "cuda"]) 
 
 def adopted_runs(results_dir: str, name: str, asked: Sequence[int] | None) -> tuple[Named, list[AdoptedRun]]:
     """The runs of a name, whose files are as they were; ConfigError otherwise."""
+    from harness.checkpoints.registry import read_name, read_run
+
     store = Store(Path(results_dir))
     named = read_name(store.root, name)
     runs = [read_run(store, named.keys[seed]) for seed in adopted_seeds(named, asked)]

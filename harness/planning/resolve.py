@@ -9,15 +9,14 @@ from collections.abc import Iterable, Set
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import yaml
 
-from harness.checkpoints.registry import OWN, Named
-from harness.checkpoints.runs import AdoptedRun
 from harness.config import (
     ENGINES,
     MOST_EPOCHS,
+    OWN,
     RECALIBRATED,
     BaseConfig,
     DatasetConfig,
@@ -94,6 +93,10 @@ from harness.validation import (
     too_long,
     validated,
 )
+
+if TYPE_CHECKING:
+    from harness.checkpoints.registry import Named
+    from harness.checkpoints.runs import AdoptedRun
 
 REDO_CHOICES = ("failed", "stale", "base", "all")
 BASE_KEYS = (
@@ -501,7 +504,7 @@ def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str,
     )
 
 
-Runs = tuple[Named, list[AdoptedRun]]
+Runs: TypeAlias = "tuple[Named, list[AdoptedRun]]"
 
 
 def _adopted(composed: Composition, config_dirs: tuple[Path, ...], faults: Faults) -> Runs:

@@ -183,6 +183,25 @@ def test_a_recorder_says_order_and_seed(tmp_path):
     assert "norm.weight" in {own.name for own in run.buffers}
 
 
+def test_what_our_own_recorder_writes_is_adopted(tmp_path):
+    from harness.live import Recorder
+
+    torch.manual_seed(0)
+    model, wanted = Words(), []
+    recorder = Recorder(model, tmp_path / "runs", seed=3)
+    for step in (5, 10, 15):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        recorder.record(step, metrics={"loss": 1 / step})
+        wanted.append(torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()]))
+    here("adopt", "mine", f"from={tmp_path / 'runs'}", results=tmp_path / "results")
+    run = adopted(tmp_path / "results")
+    assert run.layout.names == tuple(name for name, _ in model.named_parameters())
+    assert (run.seed, [source.step for source in run.sources]) == (3, [0, 5, 10, 15])
+    assert torch.equal(rows_TN(run)[1:], torch.stack(wanted))
+
+
 def test_bfloat16_is_cast_block_by_block(tmp_path):
     runs = trained(dtype=torch.bfloat16)
     folder = written(tmp_path / "runs", "safetensors", runs)
@@ -313,6 +332,32 @@ def test_names_and_files_that_are_none(tmp_path):
     assert "no such file: 'nowhere/*'" in here("adopt", "m", "from=nowhere/*", results=tmp_path, code=2).stderr
     assert "adopt takes one name" in here("adopt", "from=x", results=tmp_path, code=2).stderr
     assert "from must be given" in here("adopt", "m", results=tmp_path, code=2).stderr
+
+
+def test_what_lies_beside_checkpoints_is_passed_over(tmp_path):
+    """Archives, texts and states of streams and schedulers are no checkpoints, whatever they begin with."""
+    import zipfile
+
+    folder = written(tmp_path / "runs", "plain", RUNS)
+    with zipfile.ZipFile(folder / "code.zip", "w") as archive:
+        archive.writestr("main.py", "print()")
+    (folder / "notes.txt").write_text("choices={a: 1}")
+    (folder / "events.out").write_bytes(bytes(range(256)))
+    np.savez(folder / "scores.npz", a=np.ones(3))
+    torch.save({"cpu": torch.get_rng_state()}, folder / "rng_state.pth")
+    torch.save({"last_epoch": 3, "base_lrs": [0.1]}, folder / "scheduler.pt")
+    printed = here("adopt", "mine", f"from={folder}", results=tmp_path / "results").stdout
+    assert "left out, without weights of a model" in printed
+    assert adopted(tmp_path / "results").epochs == 6
+    (tmp_path / "empty").mkdir()
+    none = here("adopt", "none", f"from={tmp_path / 'empty'}", results=tmp_path / "results", code=2).stderr
+    assert "got no checkpoint at all" in none
+
+
+def test_paths_may_have_any_characters(tmp_path):
+    folder = written(tmp_path / "my runs [1] é", "trainer", RUNS)
+    here("adopt", "mine", f"from={folder}", "keep=hardlink", results=tmp_path / "the results")
+    assert adopted(tmp_path / "the results").epochs == 6
 
 
 def test_a_shard_that_is_not_there_is_named(tmp_path):

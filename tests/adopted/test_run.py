@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from command import here
 from layouts import trained, without_tied, written
 from torch.optim.swa_utils import AveragedModel
@@ -268,6 +269,27 @@ def test_the_key_follows_from_what_measures(words, tmp_path):
         run(words, "method=[base]", "seeds=[0]", "name=keyed", command=command)
         keys.append(load_frame(words / "results", "keyed")["cell_key"].iloc[-1])
     assert keys[0] != keys[1]
+
+
+def test_a_search_replays_and_its_best_is_run_on_other_seeds(words):
+    own = (f"evaluate.command={MEASURE}", "tune.metric=loss", "tracker=none", "method=[uniform_soup]")
+    asked = (*own, "trials=3", "tune.sampler=grid", "seeds=[0]")
+    printed = here("tune", "adopted=words", *asked, results=words / "results").stdout
+    assert "uniform_soup on words-own-own" in printed
+    (best,) = (words / "results" / "tuning" / "words" / "uniform_soup").rglob("best.yaml")
+    first = yaml.safe_load(best.read_text())["parameters"]["first"]
+    trials = pd.read_parquet(best.with_name("trials.parquet"))
+    weights = [states["wte.weight"].double() for states, _ in RUNS[0]]
+    of_soups = {first: float(torch.stack(weights[first:]).mean(0).square().sum()) for first in range(1, 7)}
+    tried = trials.loc[trials["val_loss"].notna()]
+    assert len(tried) >= 3
+    assert of_soups[first] == pytest.approx(tried["val_loss"].min(), rel=1e-5)
+    run(words, "tuned=true", "method=[base,uniform_soup]", "name=best")
+    frame = load_frame(words / "results", "best").set_index(["method", "seed"])
+    assert set(frame.index.get_level_values("seed")) == {1, 2}
+    no = here("tune", "adopted=words", *own[:1], *own[2:], "trials=2", "seeds=[0]", "tune.name=none",
+              results=words / "results", code=2).stderr  # fmt: skip
+    assert "tune.metric must be among what is measured (loss, spread, mean), got accuracy" in no
 
 
 OWN = ("base", "base_recalibrated", "swa", "lawa", "time_mean", "cmd_online", "cmd_posthoc", "dmd")

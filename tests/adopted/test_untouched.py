@@ -42,11 +42,15 @@ COMMANDS = (
 )
 
 
+SHORT = (COMMANDS[0], COMMANDS[1], *COMMANDS[-2:])
+"""what reads a layout, where all commands were tried on another"""
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_files_stay_as_they_are(layout, tmp_path):
     folder = written(tmp_path / "runs", layout)
     before = listing(folder)
-    for words in COMMANDS:
+    for words in COMMANDS if layout in ("plain", "trainer") else SHORT:
         here(*(word.format(folder=folder) for word in words), results=tmp_path / "results", code=(0, 1, 2))
         assert listing(folder) == before, words
 
