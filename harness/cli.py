@@ -122,6 +122,7 @@ def _code(arguments: Sequence[str] | None) -> int:
         "merge": _merge,
     }
     verb = verbs[parsed.verb]
+    interrupt.goes_on_from(None)
     try:
         with interrupt.sigterm_too():
             return verb(parsed, " ".join(["traindyn", *map(shlex.quote, given)]))
@@ -273,13 +274,17 @@ def _power(plan: Plan) -> str:
     chosen_methods = [cell.method.name for _, cell in plan.cells if cell.method.name not in added]
     asked = statistics.comparisons(chosen_methods, plan.experiment.plain)
     rows: dict[tuple[str, str, str], set[int]] = {}
+    methods: dict[tuple[str, str, str], set[str]] = {}
     for base in plan.bases:
         config = base.config
-        rows.setdefault((config.model.name, config.dataset.name, config.optimizer.name), set()).add(config.seed)
+        row = config.model.name, config.dataset.name, config.optimizer.name
+        rows.setdefault(row, set()).add(config.seed)
+        methods.setdefault(row, set()).update(cell.method.name for cell in base.cells)
     chosen = {cell.method.name for _, cell in plan.cells}
     if not any({*pair} <= chosen for pair in asked):
         return "decides nothing: no primary comparison is among the chosen methods (statistics.primary)"
-    tests = len(asked) * len(rows)
+    # as the report counts them: the rows that have both methods, every row where none has
+    tests = sum(sum({*pair} <= own for own in methods.values()) or len(rows) for pair in asked)
     std, suites = earlier_std(plan.store.root, {row[:2] for row in rows})
     known = f"the median over methods in {', '.join(suites)}" if suites else "which is assumed"
     models: dict[int, dict[str, None]] = {}
@@ -310,6 +315,9 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
         from harness.storage.views import write_joined
 
         left = "left" in plan.statuses.values()
+        cost = estimate(plan)
+        if not cost.base_epochs + cost.branch_epochs + cost.shadow_epochs + cost.rederived_epochs:
+            interrupt.goes_on_from("finished cell")
     console = _console()
     _say_view(plan, console)
     with interrupt.gently():

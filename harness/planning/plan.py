@@ -28,6 +28,11 @@ from harness.storage.views import join, set_twins
 from harness.validation import ConfigError, Faults, printable
 
 ENDED = ("done", "stale", "failed", "diverged", "skipped")
+STALE = {
+    "base": "whose base was trained anew to other weights since",
+    "sources": "made by other sources of the harness than these",
+}
+"""why a finished cell can be stale"""
 
 
 @dataclass(frozen=True)
@@ -154,21 +159,26 @@ class Plan:
     def status(self, base: BasePlan, cell: CellPlan) -> str:
         """done, stale, failed, diverged, skipped or left; what `redo` names counts as left.
 
-        Stale: other harness sources than these, or a base that was trained anew since.
+        Stale: for one of the reasons in `STALE`.
         """
         record = self.store.record(cell.key)
         if record is None or self.lacks(base, cell, record) or self.retrains(base):
             return "left"
         status: str = record["status"]
-        known = self.base_records[base.key]
-        moved = known is not None and known["digests"][-1:] != record["base_digest"]
-        if status == "done" and (moved or record["sources"].get("harness") != harness_digest()):
+        if status == "done" and self.why_stale(base, record) is not None:
             status = "stale"
         asked = self.experiment.settings.redo
         again = "all" in asked or cell.method.name in asked
         again = again or (status in ("failed", "skipped") and "failed" in asked)
         again = again or (status == "stale" and "stale" in asked)
         return "left" if again else status
+
+    def why_stale(self, base: BasePlan, record: Record) -> str | None:
+        """The first of the reasons in `STALE` why the record of a finished cell is, None where it is not."""
+        known = self.base_records[base.key]
+        if known is not None and known["digests"][-1:] != record["base_digest"]:
+            return "base"
+        return None if record["sources"].get("harness") == harness_digest() else "sources"
 
     @cached_property
     def base_records(self) -> dict[str, Record | None]:
@@ -369,6 +379,9 @@ def make_plan(experiment: Experiment, store: Store) -> Plan:
         elif declared is not None and here.sha256 != declared:
             notes.append(f"dataset {name} differs from the genuine one: it gets keys of its own")
         notes += [f"dataset {name}: {note}" for note in here.notes] if here is not None else []
+        if config.dataset.label_noise > 0:
+            share = f"{100 * config.dataset.label_noise:.3g} %"
+            notes.append(f"dataset {name}: labels of {share} of the training images are changed (label_noise)")
         digests = here.sha256 if here is not None else declared or "undeclared", *weights
         key, settings = base_key(config, *digests), base_key(replace(config, seed=0), *digests)
         cells: list[CellPlan] = []
@@ -418,6 +431,11 @@ def _adopted(
 def _pretrained(config: BaseConfig) -> tuple[str | None]:
     """What identifies a base's pretrained weights, in a tuple of one."""
     return (pretrained_digest(config.model),)
+
+
+def watches_steps(cell: CellPlan) -> bool:
+    """Whether a cell is of an observer of optimizer steps, which stored snapshots never serve."""
+    return cell.kind == "observer" and cell.cadence != "epoch"
 
 
 def needs_shadow(base: BasePlan, cells: list[CellPlan], folder: Path) -> bool:

@@ -92,7 +92,8 @@ KNOWN = {
     "frozen_random": MethodStyle("Frozen at random", FROZEN, "#A6761D", "dash", "cross"),
     "frozen_least_moved": MethodStyle("Frozen where least moved", FROZEN, "#5E430F", "dot", "triangle-down"),
 }
-SPARE = ("#882255", "#44AA99", "#DDAA33", "#004488", "#BB5566", "#117733", "#AA3377", "#332288")
+SPARE = ("#882255", "#3D5AFE", "#4CAF00", "#B000B5", "#BB5566", "#117733", "#C62828", "#332288")
+"""The colours of methods that are not known: far from those of all that are."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.causes import Cause
 from harness.config import EvaluateConfig, Save
 from harness.planning.duration import Problem, problem
+from harness.planning.estimate import epochs_to_train
 from harness.planning.plan import BasePlan, CellPlan, Plan, needs_shadow
 from harness.running.display import Display
 from harness.running.engine import Engine
@@ -315,8 +316,6 @@ def epochs_left(plan: Plan) -> dict[Problem, int]:
     left: Counter[Problem] = Counter()
     for base in plan.bases:
         cells = [cell for cell in base.cells if plan.statuses[cell.key] == "left"]
-        name = problem(base.config)
-        if cells and (plan.base_status(base) not in ("done", "diverged") or plan.retrains(base)):
-            left[name] += base.config.epochs
-        left[name] += sum(cell.branch.epochs for cell in cells if cell.branch is not None)
+        epochs = epochs_to_train(plan, base, cells)
+        left[problem(base.config)] += epochs.base + epochs.branch + epochs.shadow
     return dict(left)

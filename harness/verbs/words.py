@@ -77,12 +77,25 @@ what to report on, as key=value pairs:
 TERMS = {
     "base": "a training run: one model, dataset, optimizer and seed; trained once, shared by all methods",
     "cell": "one method on one base: what has a record, a row of a table, and is never computed twice",
-    "observer, reconstruction": "methods that watch a base as it trains, or read its recorded weights afterwards",
+    "observer": "a method that watches a base as it trains, after every epoch or every few optimizer steps",
+    "reconstruction": "a method that reads the recorded weights of the whole run afterwards; no training method",
     "branch": "training of a method's own that leaves a base at some epoch and goes on differently",
-    "recalibrated": "BatchNorm statistics taken anew on training images, as weights that were not trained need",
+    "replay": "observers and reconstructions run on a base's stored snapshots, without training",
     "shadow run": "a base trained again, to the same weights, for a new cell that its stored snapshots cannot serve",
-    "stale": "a cell made by other sources of the harness, or whose base was trained anew; redo=stale runs it again",
+    "recalibrated": "BatchNorm statistics taken anew on training images, as weights that were not trained need",
+    "control": "the method that lacks what another one claims to add; presets name theirs",
+    "primary comparison": "a method and a control named before a suite runs; these alone are tested",
+    "annealed": "a learning rate that falls to 0 towards the end of the run; a constant one stays",
     "view": "what was asked for in one go: a table, figures and a page over cells, below suites/ in the results",
+    "key": "20 hex digits of a base or cell: a digest of settings, data and sources, all that determines its numbers",
+    "record": "the file that says how a cell ended and with what numbers; all else can be rebuilt from it",
+    "snapshot": "the weights after an epoch; all snapshots of a run are its trajectory",
+    "restart state": "weights, optimizer and random streams: what training needs to go on exactly",
+    "stale": "a cell by other sources of the harness, or whose base got other weights since; redo=stale makes it anew",
+    "failed": "a cell that ended with an error, named with its line of code and log; redo=failed runs it again",
+    "diverged": "a cell that ended with a loss or weights that are not finite",
+    "skipped": "a cell that did not run, as its base ended before the epoch that it needs; redo=failed runs it again",
+    "left": "a cell that has yet to run",
 }
 """words of the command and its tables, each in a line"""
 
@@ -153,4 +166,4 @@ NO_CONFIGURATION = {
 }
 """verbs that resolve no configuration, and what they take"""
 
-GLOSSARY = "words:\n" + "\n".join(f"  {term:<26}{text}" for term, text in TERMS.items())
+GLOSSARY = "words:\n" + "\n".join(f"  {term:<20}{text}" for term, text in TERMS.items())

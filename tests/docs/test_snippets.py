@@ -178,6 +178,16 @@ def test_the_method_of_the_page_is_replayed(smoke_copy, in_place):
     assert "halfway" in traindyn("run", *asked, "tracker=none", results=smoke_copy).stdout
 
 
+def test_the_reconstruction_and_the_brancher_of_the_page_run(smoke_copy, in_place):
+    """As they stand: of the smoke suite's two bases nothing is trained again, and 2 epochs of each in a branch."""
+    write_files(ROOT / "docs" / "add" / "method.md", in_place)
+    asked = ("suite=smoke", "--config-dir", in_place / "mine", "method=[base,base_recalibrated,tail,halved]")
+    assert "epochs to train: 4 of branches" in traindyn("plan", *asked, results=smoke_copy).stdout
+    done = traindyn("run", *asked, "tracker=none", results=smoke_copy).stdout
+    assert "failed" not in done
+    assert {"tail", "halved"} <= set(done.split())
+
+
 def test_the_method_of_the_readme_is_replayed(smoke_copy, in_place):
     page = ROOT / "README.md"
     write_files(page, in_place)

@@ -26,6 +26,7 @@ from typing import Literal
 import pandas as pd
 from matplotlib.figure import Figure
 
+from harness.kernel import checked
 from harness.report.figures.cost import cost_data, draw_cost
 from harness.report.figures.curves import curves_data, draw_curves
 from harness.report.figures.differences import differences_data, draw_differences
@@ -78,6 +79,8 @@ class MethodFigure(FigureKind):
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     together: bool = False
     first_seed: bool = False
+    check: Callable[[pd.DataFrame], object] | None = None
+    """raises ValueError where one method's table cannot be drawn, which leaves it out of a figure of several"""
 
 
 FIGURES: tuple[FigureKind, ...] = (
@@ -163,6 +166,7 @@ FIGURES: tuple[FigureKind, ...] = (
         {"kernel": ("mode", "epoch", "coefficient")},
         together=True,
         first_seed=True,
+        check=checked,
     ),
     FigureKind(
         LANDSCAPE,

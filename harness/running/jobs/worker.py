@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -56,6 +58,10 @@ from harness.validation import reason
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+MOST_THREADS = 4096
+"""as engine.threads may have"""
 
 
 class Worker(ABC):
@@ -226,12 +232,27 @@ class Worker(ABC):
                 return digest
             then, now = expected["versions"], versions()
             changed = [f"{k} {then.get(k)} -> {now[k]}" for k in now if then.get(k) != now[k]]
-            threads = f"threads {expected['threads']} -> {torch.get_num_threads()}"
+            if expected["threads"] != torch.get_num_threads():
+                changed.append(f"threads {expected['threads']} -> {torch.get_num_threads()}")
             raise Refused(
                 f"epoch {t} of the repeated base differs from the recorded one "
-                f"({'; '.join([*changed, threads])}): redo=base trains it anew"
+                f"({'; '.join(changed) or 'versions and threads are the same'}): redo=base trains it anew, and "
+                "makes the earlier cells on it stale"
             )
         return digest
+
+    @contextlib.contextmanager
+    def threads_of(self, recorded: Record) -> Iterator[None]:
+        """Within it, as many threads on the CPU as a base was recorded with: with another number its sums in float32
+        would differ."""
+        own, then = torch.get_num_threads(), recorded["threads"]
+        if self.device.type == "cpu" and then != own and then in range(1, MOST_THREADS + 1):
+            self.say(f"repeats its base with engine.threads={then}, as it was recorded, for the same numbers")
+            torch.set_num_threads(then)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(own)
 
     def open_runs(self, cells: list[RunningCell]) -> None:
         """Have a run opened per cell where anything is tracked, and give what rows there are."""
