@@ -273,19 +273,18 @@ def _power(plan: Plan) -> str:
     added = {*plan.experiment.added}
     chosen_methods = [cell.method.name for _, cell in plan.cells if cell.method.name not in added]
     asked = statistics.comparisons(chosen_methods, plan.experiment.plain)
-    rows: dict[tuple[str, str, str], set[int]] = {}
-    methods: dict[tuple[str, str, str], set[str]] = {}
+    rows: dict[tuple[str, ...], set[int]] = {}
+    methods: dict[tuple[str, ...], set[str]] = {}
     for base in plan.bases:
-        config = base.config
-        row = config.model.name, config.dataset.name, config.optimizer.name
-        rows.setdefault(row, set()).add(config.seed)
+        row = base.config.row
+        rows.setdefault(row, set()).add(base.config.seed)
         methods.setdefault(row, set()).update(cell.method.name for cell in base.cells)
     chosen = {cell.method.name for _, cell in plan.cells}
     if not any({*pair} <= chosen for pair in asked):
         return "decides nothing: no primary comparison is among the chosen methods (statistics.primary)"
     # as the report counts them: the rows that have both methods, every row where none has
     tests = sum(sum({*pair} <= own for own in methods.values()) or len(rows) for pair in asked)
-    std, suites = earlier_std(plan.store.root, {row[:2] for row in rows})
+    std, suites = earlier_std(plan.store.root, {(model, data) for model, data, *_ in rows})
     known = f"the median over methods in {', '.join(suites)}" if suites else "which is assumed"
     models: dict[int, dict[str, None]] = {}
     for (model, *_), of_row in rows.items():

@@ -368,8 +368,51 @@ class StatisticsConfig(Validated):
 
 
 @dataclass(frozen=True)
+class FederationConfig(Validated):
+    """Clients that a base's training images are dealt to, and what a round of federated averaging is; none: 0 clients.
+
+    With clients what is called an epoch is a round (McMahan et al., AISTATS 2017).
+    """
+
+    name: Name = "none"
+    clients: CountOrNone = 0
+    partition: Literal["iid", "dirichlet", "shards"] = "iid"
+    """how images are dealt: alike, by class in shares of a Dirichlet distribution, or in `shards` of sorted labels"""
+    alpha: Annotated[Number, Field(gt=0, le=1e6)] = 0.5
+    """concentration of the Dirichlet distribution: the smaller, the fewer classes a client has"""
+    shards: Count = 2
+    """shards of a client"""
+    least: Count = 10
+    """images that every client has at least, where they are dealt by a Dirichlet distribution"""
+    partition_seed: Seed | None = None
+    """None: the base's"""
+    per_round: Count | None = None
+    """clients that take part in a round, drawn anew for each; None: all"""
+    local_epochs: Annotated[int, Field(ge=1, le=10**4)] = 1
+    """epochs that a client trains in a round"""
+    weighting: Literal["images", "equal"] = "images"
+    """how clients count in an average"""
+    optimizer_state: Literal["reset", "keep"] = "reset"
+    """whether a client's optimizer begins every round anew, or where its own last round ended"""
+
+    def key(self, name: str) -> str:
+        return f"federation.{self.name}.{name}"
+
+    def check(self) -> None:
+        if self.clients > 0 and self.per_round is not None and self.per_round > self.clients:
+            raise ConfigError(
+                f"{self.key('per_round')} must be at most {self.clients}, the clients, got {self.per_round}"
+            )
+
+    @property
+    def taking_part(self) -> int:
+        """Clients of a round."""
+        return self.clients if self.per_round is None else self.per_round
+
+
+@dataclass(frozen=True)
 class BaseConfig(Validated):
-    """One training run: model, dataset, optimizer, seed, and all else that changes its numbers."""
+    """One training run: model, dataset, optimizer, federation, seed, and all else that changes its numbers."""
 
     model: ModelConfig
     dataset: DatasetConfig
@@ -384,6 +427,7 @@ class BaseConfig(Validated):
     memory_format: Literal["channels_last", "contiguous"]
     deterministic: bool
     device: Literal["cpu", "cuda"]
+    federation: FederationConfig = FederationConfig()
 
     def key(self, name: str) -> str:
         return "seeds" if name == "seed" else name
@@ -398,7 +442,22 @@ class BaseConfig(Validated):
     @property
     def label(self) -> str:
         """`test_resnet-digits-sgd_momentum-s0`"""
-        return f"{self.model.name}-{self.dataset.name}-{self.optimizer.name}-s{self.seed}"
+        return f"{self.problem}-s{self.seed}"
+
+    @property
+    def data(self) -> str:
+        """The data set as tables name it: with the federation that it is dealt to behind it, where there is one."""
+        return f"{self.dataset.name}-{self.federation.name}" if self.federation.clients > 0 else self.dataset.name
+
+    @property
+    def row(self) -> tuple[str, str, str]:
+        """What makes a row of a table: model, data and optimizer by name."""
+        return self.model.name, self.data, self.optimizer.name
+
+    @property
+    def problem(self) -> str:
+        """The label without the seed: `test_resnet-digits-sgd_momentum`."""
+        return "-".join(self.row)
 
 
 @dataclass(frozen=True)
@@ -462,6 +521,8 @@ class EngineConfig(Validated):
     """jobs that share one GPU where workers is auto"""
     retries: CountOrNone = 1
     """how often a job whose process was lost is started again"""
+    clients: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = "auto"
+    """processes in which a job trains clients of its federation at once; auto: on the cores that other jobs leave"""
 
     def key(self, name: str) -> str:
         return "engine" if name == "name" else f"engine.{name}"

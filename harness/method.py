@@ -3,7 +3,7 @@
 The harness owns the loop, the clock, evaluation, randomness and files; a method owns its mathematics and
 its state. A method sees training data and trajectories only, opens no file, seeds nothing and imports
 nothing else from the harness but `harness.snapshots`. Its parameters are the keyword arguments of its class;
-a bad one raises `ValueError("<parameter> must ..., got ...")` at construction. There are three kinds:
+a bad one raises `ValueError("<parameter> must ..., got ...")` at construction. There are four kinds:
 
 An **Observer** watches a base, causally. `begin(run)` once, then `observe(snapshot)` once per snapshot in
 order, w(0) first: at epoch cadence the snapshots after each epoch, and `run.trajectory` already ends with
@@ -19,6 +19,15 @@ sees the state at `start`; then `train_epoch(session)` is called `epochs` times,
 `propose(session)` gives the weights, or None for `session.theta_N`. On resume `begin` runs again at the
 start state, then the harness restores weights, buffers and optimizer and calls `load_state_dict`, which
 holds only what `begin` cannot recompute.
+
+An **Exchange** is a brancher on a federation, and says what passes between server and clients; what it does not
+say is federated averaging. A round goes: `down(k, theta_N)` makes what client k is sent; on the client
+`start(client, payload)` makes of it the weights to begin at, `hooks(client)` are called in its training, and
+`up(client)` makes the answer; `merge(uploads, theta_N)` makes the new weights of all answers, one after the other in
+ascending order of k, and `after_round(theta_N)` has the last word. The three on the client are called on an instance
+of its own that was made of the parameters alone, anywhere: a client knows nothing but its payloads and what it kept of
+them in `client.state`. Payloads are what is counted: their values' bytes, of bool tensors a bit for each. The model's
+buffers go both ways beside them and are averaged by the harness. A payload is never written into.
 
 State dicts are nested dicts, lists and tuples of tensors, numbers, strings and None.
 
@@ -37,11 +46,13 @@ Shape suffixes: N trainable weights, T snapshots, B a block of weights or a mini
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+
+from harness.averaging import weighted_mean as weighted_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -286,6 +297,24 @@ Schedule = Callable[[float], float]
 OptimizerFactory: TypeAlias = "Callable[..., torch.optim.Optimizer]"
 
 
+@dataclass(frozen=True)
+class Federation:
+    """The clients among which a base's images are dealt."""
+
+    clients: int
+    per_round: int
+    """clients that take part in a round"""
+    local_epochs: int
+    """epochs that a client trains in a round"""
+    images: tuple[int, ...] = ()
+    """training images of every client; none where a method is asked whether it fits before the data are read"""
+
+    @property
+    def partial(self) -> bool:
+        """Whether clients miss rounds."""
+        return self.per_round < self.clients
+
+
 class Session(Protocol):
     """All that a brancher gets. Every pass over data is counted and timed by the harness.
 
@@ -302,6 +331,8 @@ class Session(Protocol):
     epochs: int
     """of the base"""
     steps_per_epoch: int
+    federation: Federation | None
+    """what an exchange trains on, whose epochs are rounds; None for every other brancher"""
 
     @property
     def model(self) -> nn.Module: ...
@@ -388,6 +419,8 @@ class Brancher(Method):
     """Trains from a restart state of the base; see the module's text."""
 
     kind = "brancher"
+    federated: ClassVar[bool] = False
+    """whether it runs on a federation, and nowhere else"""
     gradient_space: ClassVar[Literal["full", "subspace"]] = "full"
     """where its gradients are counted: those it uses in a subspace, or for a part of the weights, apart"""
     batch_size: int | None = None
@@ -421,3 +454,115 @@ class Brancher(Method):
     @abstractmethod
     def load_state_dict(self, state: State) -> None:
         """Be in the state that `state_dict` gave; `begin` was called before."""
+
+
+Payload: TypeAlias = "Mapping[str, Tensor]"
+"""what is handed over, by names of the method's own"""
+Hook: TypeAlias = "Callable[[], None] | None"
+
+
+class Upload(NamedTuple):
+    """A client's answer, and how it counts in an average."""
+
+    k: int
+    weight: int
+    """its images, or 1 where clients count alike"""
+    payload: Payload
+
+
+class Client(Protocol):
+    """What an exchange's three functions on a client get, in one round of it."""
+
+    k: int
+    """its number, from 0 on"""
+    t: int
+    """the round's, counted from 0"""
+    rounds: int
+    """of the base"""
+    layout: Layout
+    federation: Federation
+    start_N: Tensor
+    """the weights that `start` gave, (N,), for `hooks` and `up`; never written into"""
+    parameters: list[nn.Parameter]
+    """the trainable parameters in Layout order: views into theta_N"""
+    state: State
+    """the client's own, which it finds again in its next round: empty in its first"""
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def theta_N(self) -> Tensor:
+        """The live weights, (N,) float32: changed by training, writable in place under no_grad by the hooks."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
+
+    @property
+    def gradient_N(self) -> Tensor:
+        """The gradient that the last backward pass left, as a new vector."""
+
+    @gradient_N.setter
+    def gradient_N(self, value_N: Tensor) -> None: ...
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps done in this round."""
+
+    def rng(self, purpose: str) -> torch.Generator:
+        """A fresh CPU generator of the base's seed and the purpose alone, the same that the server's session gives."""
+
+
+class Exchange(Brancher):
+    """What passes between server and clients; see the module's text. As it stands it is federated averaging.
+
+    McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data (AISTATS 2017): all
+    weights go both ways, and the new ones are sum_k n_k theta_k / sum_k n_k, n_k the images of client k.
+    """
+
+    federated: ClassVar[bool] = True
+
+    def branch(self, epochs: int) -> Branch:
+        return Branch(start=0, prefix=0, epochs=epochs)
+
+    def check(self, federation: Federation, optimizer: str, params: Mapping[str, Any]) -> None:
+        """ValueError, naming the parameter, where the method does not run on that federation, or with the clients'
+        optimizer: its class's full name and arguments."""
+
+    def begin(self, session: Session) -> None:
+        """The server's side, at the state of the start."""
+
+    def train_epoch(self, session: Session) -> None:
+        session.train_epoch()
+
+    def down(self, k: int, theta_N: Tensor) -> Payload:
+        """What client k is sent; `theta_N` are the server's weights. Called once per client of a round, ascending."""
+        return {"theta_N": theta_N}
+
+    def start(self, client: Client, payload: Payload) -> Tensor:
+        """On the client: the weights (N,) to train from."""
+        return payload["theta_N"]
+
+    def hooks(self, client: Client) -> tuple[Hook, Hook]:
+        """On the client: what is called after every backward pass, and after every optimizer step."""
+        return None, None
+
+    def up(self, client: Client) -> Payload:
+        """On the client: what the server is sent."""
+        return {"theta_N": client.theta_N}
+
+    def merge(self, uploads: Iterable[Upload], theta_N: Tensor) -> Tensor:
+        """The new weights (N,) float32 of all answers, which come one after the other; `theta_N` are the round's old
+        ones."""
+        return weighted_mean((upload.weight, upload.payload["theta_N"]) for upload in uploads).float()
+
+    def after_round(self, theta_N: Tensor) -> Tensor:
+        """The server's weights after the round, where others than `merge` gave."""
+        return theta_N
+
+    def state_dict(self) -> State:
+        """The server's side."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        pass

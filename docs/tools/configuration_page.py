@@ -22,6 +22,7 @@ PRESETS = (
     ("model", "Models", config.ModelConfig, "model.<preset>"),
     ("dataset", "Data", config.DatasetConfig, "dataset.<preset>"),
     ("optimizer", "Optimizers", None, "optimizer.<preset>"),
+    ("federation", "Federations", config.FederationConfig, "federation.<preset>"),
 )
 PARTS = (
     ("evaluate", "Evaluation", config.EvaluateConfig),
@@ -33,7 +34,16 @@ CHOICES = re.compile(r"^\w+( \| \w+)+(: |$)")
 """what a comment begins with where it says the choices, which stand in a column of their own"""
 MANY = 10**9
 """a bound from which on it need not be said"""
-ELSEWHERE = ("model", "dataset", "optimizer", "method", "tracker", "engine", *(name for name, *_ in PARTS))
+ELSEWHERE = (
+    "model",
+    "dataset",
+    "optimizer",
+    "federation",
+    "method",
+    "tracker",
+    "engine",
+    *(name for name, *_ in PARTS),
+)
 
 
 def configuration_page() -> str:
@@ -45,7 +55,7 @@ def configuration_page() -> str:
         "Any key can stand on the command line (`epochs=60`, `optimizer.sgd_momentum.lr=0.1`) or in a suite's YAML. "
         "A value that is out of bounds, or a key that is misspelt, is refused in one line before anything trains.",
         "",
-        "`model`, `dataset`, `optimizer` and `method` take a preset, a list of them, or `all`.",
+        "`model`, `dataset`, `optimizer`, `federation` and `method` take a preset, a list of them, or `all`.",
         "",
         "## The file",
         "",

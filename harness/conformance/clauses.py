@@ -55,6 +55,11 @@ class Clause(StrEnum):
     TABLES = "Tables at the end of the run"
     KERNEL = "its coefficients times the snapshots are the weights that it proposes last"
     PROBED = "Every call is one forward pass of the probe's images, counted and timed as the method's"
+    EXCHANGED = "says what passes between server and clients"
+    APART = "a client knows nothing but its payloads and what it kept of them in `client.state`"
+    UNTOUCHED = "A payload is never written into"
+    BEGUN = "makes of it the weights to begin at"
+    MERGED = "makes the new weights of all answers, one after the other in ascending order of k"
     MEMORY = "float32 values held beside the model"
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from harness.conformance.clauses import Clause, breach
 from harness.conformance.pretended_gpu import pretended_gpu
-from harness.conformance.tiny import DEVICE, Subject, file_digests, quiet, recorded, temporary_folder
+from harness.conformance.tiny import DEVICE, Subject, file_digests, quiet, temporary_folder
 from harness.running.events import EpochEnded, Event
 from harness.running.jobs import run_job
 from harness.storage.store import Record, Store
@@ -80,7 +80,7 @@ def _run(subject: Subject, kind: str, root: Path, stops: int = 0) -> Outcome:
 def _run_first(subject: Subject, stops: int = 0) -> Outcome:
     """Of the job that the cell has in a new results folder: training with the method, or branching."""
     if subject.cell.kind == "brancher":
-        return _run(subject, "branch", recorded().root, stops)
+        return _run(subject, "branch", subject.recorded.root, stops)
     with tempfile.TemporaryDirectory(dir=temporary_folder()) as root:
         return _run(subject, "train", Path(root), stops)
 
@@ -97,10 +97,11 @@ class JobChecks:
     def test_job_on_a_trained_base_equals_the_first(self, subject: Subject) -> None:
         """A replay or shadow run gives what training with the method gave, a branch what it gave before."""
         kind, first = _again(subject), _finished(subject)
-        before = file_digests(recorded().folder)
-        differing = first.differences(_run(subject, kind, recorded().root))
+        tiny = subject.recorded
+        before = file_digests(tiny.folder)
+        differing = first.differences(_run(subject, kind, tiny.root))
         assert not differing, breach(Clause.REPLAYED, f"a {kind} job differs in {differing}")
-        after = file_digests(recorded().folder)
+        after = file_digests(tiny.folder)
         changed = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
         assert not changed, breach(Clause.READ_ONLY, f"files of the base have changed: {', '.join(changed)}")
 
@@ -127,7 +128,7 @@ class JobChecks:
     def test_job_is_charged(self, subject: Subject) -> None:
         """Gradients and forward passes are counted: a brancher's beside its prefix, or the base's that is read."""
         cost, branch = _finished(subject).record["cost"], subject.cell.branch
-        epoch = recorded().steps_per_epoch * subject.base.config.batch_size
+        epoch = subject.recorded.images_per_epoch
         least = subject.cell.epochs_read * epoch if branch is None else branch.prefix * epoch + 1
         gradients = cost["gradients_full"] + cost["gradients_subspace"]
         assert gradients >= least, breach(Clause.COUNTED, f"{gradients} gradients, at least {least} were needed")

@@ -40,7 +40,6 @@ DEVICE = torch.device(os.environ.get("TRAINDYN_CONFORMANCE_DEVICE", "cpu"))
 TINY = (
     "model=[test_resnet]",
     "dataset=[digits]",
-    "optimizer=[sgd_momentum_schedule]",
     "fast=true",
     f"device={DEVICE.type}",
     "engine.threads=1",
@@ -50,6 +49,14 @@ TINY = (
     # dropout draws from torch's global generator, so that a method which disturbs it changes the training
     "model.test_resnet.drop_rate=0.1",
 )
+OPTIMIZERS = ("sgd_momentum_schedule", "sgd")
+"""the tiny base's, and that of an exchange whose clients must not have the first"""
+ALONE = ()
+"""the settings of the tiny base without clients"""
+CLIENTS = ("federation=[iid_10]", "federation.iid_10.clients=3", "batches_per_epoch=1", "batch_size=16")
+"""those that give it clients, all of which are in every round"""
+SOME = (*CLIENTS, "federation.iid_10.per_round=2", "federation.iid_10.optimizer_state=keep")
+"""those by which they miss rounds, and keep their optimizer"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +68,13 @@ class Subject:
     experiment: Experiment
     base: BasePlan
     cell: CellPlan
+    settings: tuple[str, ...] = ALONE
+    """of the tiny base, beside those that all have"""
+
+    @property
+    def recorded(self) -> Recorded:
+        """Its base, trained."""
+        return recorded(self.settings)
 
     @property
     def epochs(self) -> int:
@@ -101,7 +115,7 @@ class Subject:
 
     def run(self, trajectory: Trajectory) -> Run:
         """What the harness tells an observer or a reconstruction of the tiny base."""
-        tiny = recorded()
+        tiny = self.recorded
         probes = {"probe_loss": tiny.evaluator.probe_loss} if self.make().needs_probe else {}
         return Run(
             layout=tiny.layout,
@@ -124,13 +138,26 @@ def find_class(preset: str, config_dirs: tuple[Path, ...] = ()) -> type[Method]:
 
 
 @cache
-def find_subject(preset: str, config_dirs: tuple[Path, ...] = ()) -> Subject:
-    """The preset, composed and validated as the command does it; ConfigError where it cannot be."""
-    experiment = resolve(Request((*TINY, f"method=[{preset}]"), config_dirs), "conformance", compares=False)
-    (base,) = make_plan(experiment, Store(temporary_folder())).bases
-    (cell,) = base.cells
-    values = with_lengths(preset, load_yaml(available("method", config_dirs)[preset])[preset], base.config.epochs)
-    return Subject(values, experiment, base, cell)
+def find_subject(preset: str, config_dirs: tuple[Path, ...] = (), settings: tuple[str, ...] = ALONE) -> Subject:
+    """The preset, composed and validated as the command does it; ConfigError where it cannot be.
+
+    With clients the settings get the first of OPTIMIZERS that the method takes.
+    """
+    refusals: list[ConfigError] = []
+    for optimizer in OPTIMIZERS if settings else OPTIMIZERS[:1]:
+        whole = (f"optimizer=[{optimizer}]", *settings)
+        try:
+            experiment = resolve(
+                Request((*TINY, *whole, f"method=[{preset}]"), config_dirs), "conformance", compares=False
+            )
+            (base,) = make_plan(experiment, Store(temporary_folder())).bases
+        except ConfigError as error:
+            refusals.append(error)
+            continue
+        (cell,) = base.cells
+        values = with_lengths(preset, load_yaml(available("method", config_dirs)[preset])[preset], base.config.epochs)
+        return Subject(values, experiment, base, cell, whole if settings else ALONE)
+    raise refusals[0]
 
 
 @cache
@@ -207,6 +234,12 @@ class Recorded:
         return self.trainer().flat.layout
 
     @property
+    def images_per_epoch(self) -> int:
+        """Images that an epoch, or a round of all its clients, trains on."""
+        images: int = self.record["counts"]["gradients_full"]
+        return images // self.base.config.epochs
+
+    @property
     def steps_per_epoch(self) -> int:
         return self.images.steps(self.base.config.batch_size, self.base.config.batches_per_epoch)
 
@@ -227,9 +260,9 @@ class Recorded:
 
 
 @cache
-def recorded() -> Recorded:
+def recorded(settings: tuple[str, ...] = ALONE) -> Recorded:
     """Train the tiny base, with all its snapshots and restart states."""
-    subject = find_subject("base")
+    subject = find_subject("base", (), settings)
     root = temporary_folder()
     run_job(subject.recording(root), quiet)
     record = Store(root).base(subject.base.key)

@@ -38,7 +38,18 @@ if TYPE_CHECKING:  # which import torch, and most plans have no adopted run
 KEY_VERSION = 1
 METHODS = ("base", "time_mean", "swa", "lawa", "cmd_posthoc")
 """what runs where nobody chooses"""
-ITS_OWN = ("model", "dataset", "optimizer", "epochs", "batch_size", "batches_per_epoch", "bases", "fast", "precision")
+ITS_OWN = (
+    "model",
+    "dataset",
+    "optimizer",
+    "federation",
+    "epochs",
+    "batch_size",
+    "batches_per_epoch",
+    "bases",
+    "fast",
+    "precision",
+)
 """keys that say how a base is trained, of which an adopted run has its own"""
 POLICIES: dict[str, Literal["as_is", "averaged", "recalibrate"]] = {
     "last": "as_is",

@@ -50,7 +50,8 @@ from harness.validation import (
 
 NO_SUITE = "adhoc"
 """the suite of a command that names none"""
-LIST_GROUPS = {"model": "timm", "dataset": "source", "optimizer": "_target_", "method": "_target_"}
+BASE_GROUPS = {"model": "timm", "dataset": "source", "optimizer": "_target_", "federation": "clients"}
+LIST_GROUPS = {**BASE_GROUPS, "method": "_target_"}
 """Groups of which several presets may be chosen, each with the key that all of its presets have: a suite's values for a
 preset that is not chosen lack it."""
 SINGLE_GROUPS = ("tracker", "engine", "suite")
@@ -366,7 +367,7 @@ def _with_entries(choices: dict[str, list[str]], parsed: list[Override], suite: 
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         return choices  # refused when values are checked
     chosen = dict(choices)
-    for group in {"model", "dataset", "optimizer"} - {o.key_or_group for o in parsed}:
+    for group in BASE_GROUPS.keys() - {o.key_or_group for o in parsed}:
         found = [entry_choice(entry, group, f"bases[{index}]")[0] for index, entry in enumerate(entries)]
         named = [name for name in found if name is not None]
         others = [] if len(named) == len(entries) > 0 else choices[group]

@@ -46,7 +46,7 @@ def roughly(seconds: float) -> str:
 
 def problem(config: BaseConfig) -> Problem:
     """What a base has its pace from."""
-    return config.model.name, config.dataset.name
+    return config.model.name, config.data
 
 
 def duration(plan: Plan) -> Duration:

@@ -62,7 +62,13 @@ class Work:
 
 
 def images_per_epoch(config: BaseConfig) -> int:
-    """Images that a base trains on in an epoch."""
+    """Images that a base trains on in an epoch; in a round of a federation, as if all clients had alike."""
+    federation = config.federation
+    if federation.clients > 0:
+        own = max(check_sizes(config.dataset).train // federation.clients, 1)
+        steps = own // (size := min(config.batch_size, own))
+        most = steps if config.batches_per_epoch is None else min(steps, config.batches_per_epoch)
+        return federation.taking_part * federation.local_epochs * most * size
     images = config.batch_size * (check_sizes(config.dataset).train // config.batch_size)
     return images if config.batches_per_epoch is None else min(images, config.batch_size * config.batches_per_epoch)
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.causes import own_line
-from harness.config import MOST_EPOCHS, MethodConfig, Text
-from harness.method import Branch, Brancher, Method, Observer, Reconstruction
+from harness.config import MOST_EPOCHS, BaseConfig, MethodConfig, Text
+from harness.method import Branch, Brancher, Exchange, Federation, Method, Observer, Reconstruction
 from harness.packages import HOME, METHODS, other_methods, pin_methods
 from harness.planning.compose import one_line
 from harness.planning.vocabulary import LengthBounds, check_search_entry
@@ -67,6 +67,8 @@ class FittedMethod:
     """the last epoch of its base that an observer or a reconstruction reads"""
     memory_floats: Callable[[int], int]
     """float32 values held beside a model of so many weights"""
+    federated: bool = False
+    """whether it runs on a federation, and nowhere else"""
     changed: dict[str, Any] = dataclasses.field(default_factory=dict)
     """the parameters that were given other values than the preset's"""
 
@@ -258,7 +260,8 @@ def fit_method(config: MethodConfig, epochs: int) -> FittedMethod:
     read = made.epochs_read(epochs)
     if not 0 <= read <= epochs:
         raise ConfigError(f"{key} must read its base up to an epoch of 0 to {epochs}, got {shown(read)}")
-    return FittedMethod(config, made.kind, cadence, needs, branch, own_batch, read, made.memory_floats)
+    federated = isinstance(made, Brancher) and made.federated
+    return FittedMethod(config, made.kind, cadence, needs, branch, own_batch, read, made.memory_floats, federated)
 
 
 def resolved_method(name: str, values: Mapping[str, Any], epochs: int) -> FittedMethod:
@@ -357,7 +360,19 @@ def _read(stored: dict[str, Any]) -> FittedMethod:
         batch_size=stored["batch_size"],
         epochs_read=int(stored["epochs_read"]),
         memory_floats=partial(_memory_floats, config),
+        federated=stored["federated"],
     )
+
+
+def check_exchange(base: BaseConfig, config: MethodConfig) -> None:
+    """ConfigError, naming the key, where an exchange does not run on a base's federation, or with its optimizer."""
+    made, federation = make_method(config), base.federation
+    assert isinstance(made, Exchange)
+    asked = Federation(federation.clients, federation.taking_part, federation.local_epochs)
+    try:
+        made.check(asked, base.optimizer.target, base.optimizer.params)
+    except (ValueError, ArithmeticError) as error:
+        raise ConfigError(f"method.{config.name}.{one_line(error)}") from error
 
 
 def _memory_floats(config: MethodConfig, N: int) -> int:

@@ -18,7 +18,7 @@ FAST = "-fast"
 """what the names of views of fast runs end with"""
 UNSAID = (
     *("name", "results_dir", "tracker", "engine", "trajectory", "save", "redo", "trials", "tune", "device"),
-    *("suite", "model", "dataset", "optimizer", "method", "seeds", "fast", "tuned"),
+    *("suite", "model", "dataset", "optimizer", "federation", "method", "seeds", "fast", "tuned"),
 )
 """keys that are no part of a name: what changes no number, what is chosen, and what names have a word for"""
 FOLDER = "image_folder"

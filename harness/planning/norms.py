@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from harness.config import BaseConfig, DatasetConfig, EvaluateConfig
-from harness.planning.methods import FittedMethod
+from harness.config import BaseConfig, DatasetConfig, EvaluateConfig, FederationConfig
+from harness.planning.methods import FittedMethod, check_exchange
 from harness.planning.model_cost import ModelFacts
 from harness.problem.datasets import check_sizes
+from harness.problem.partition import partition_facts
 from harness.validation import ConfigError
 
 
@@ -41,9 +42,37 @@ def check_batches(base: BaseConfig, evaluate: EvaluateConfig, facts: ModelFacts)
         _at_least_two(f"{key}.test_size", sizes.test, base, "evaluation")
 
 
+def check_parts(base: BaseConfig, facts: ModelFacts, data_digest: str) -> None:
+    """ConfigError where the images of a base, which are here, are not dealt as asked, or a client has a single one and
+    the model takes none."""
+    smallest = partition_facts(base, data_digest).smallest
+    if smallest < 2 and not facts.one_trains:
+        raise ConfigError(
+            f"{base.federation.key('clients')} must leave every client 2 images or more for model {base.model.name}, "
+            f"which takes no single one in training, got a client with {smallest}"
+        )
+
+
+def suits(federation: FederationConfig, method: FittedMethod) -> bool:
+    """Whether a method runs on a base with so many clients, or with none: what only watches runs on both."""
+    return method.branch is None or method.federated == (federation.clients > 0)
+
+
 def check_method(base: BaseConfig, method: FittedMethod, evaluate: EvaluateConfig, facts: ModelFacts) -> None:
-    """ConfigError where a method's batches are of one image, or it asks for a recalibration that is not possible."""
-    key, policy = f"method.{method.name}", method.config.batchnorm
+    """ConfigError where a method does not run on a base's federation, or on none, its batches are of one image, or it
+    asks for a recalibration that is not possible."""
+    key, policy, federation = f"method.{method.name}", method.config.batchnorm, base.federation
+    if not suits(federation, method) and method.federated:
+        raise ConfigError(
+            f"{key} must run on a federation, such as federation=iid_10, got federation={federation.name}"
+        )
+    if not suits(federation, method):
+        raise ConfigError(
+            f"{key} must run where all images are in one place, since it trains on its own and is no exchange between "
+            f"clients, got federation={federation.name}"
+        )
+    if method.federated:
+        check_exchange(base, method.config)
     if not facts.one_trains and method.batch_size is not None:
         _at_least_two(f"{key}.batch_size", method.batch_size, base, "training")
     if policy == "as_is":

@@ -18,7 +18,7 @@ from harness.planning.adopted import evaluation_key, own_cell_key, own_metric
 from harness.planning.experiment import Experiment
 from harness.planning.methods import FittedMethod
 from harness.planning.model_cost import model_facts, pretrained_digest
-from harness.planning.norms import check_batches, check_method, check_own_batch_size
+from harness.planning.norms import check_batches, check_method, check_own_batch_size, check_parts
 from harness.storage.inside import is_file, refusal, strangers_in
 from harness.storage.keys import base_key, cell_key, harness_digest, source_digest
 from harness.storage.paths import restart_path, snapshot_path
@@ -297,15 +297,17 @@ class Plan:
 def alike(base: BaseConfig) -> list[Any]:
     """What a base must have in common with one of another schedule to be its rival."""
     length = base.epochs, base.batches_per_epoch, base.batch_size
-    return [base.model.name, base.dataset.name, base.optimizer.target, base.seed, *length]
+    clients = [base.federation.name] if base.federation.clients > 0 else []
+    return [base.model.name, base.dataset.name, base.optimizer.target, base.seed, *length, *clients]
 
 
 def labels(base: BaseConfig) -> dict[str, Any]:
     """The coordinates of a base in tables."""
     return {
         "model": base.model.name,
-        "dataset": base.dataset.name,
+        "dataset": base.data,
         "optimizer": base.optimizer.name,
+        "federation": base.federation.name,
         "seed": base.seed,
     }
 
@@ -379,6 +381,8 @@ def make_plan(experiment: Experiment, store: Store) -> Plan:
         elif declared is not None and here.sha256 != declared:
             notes.append(f"dataset {name} differs from the genuine one: it gets keys of its own")
         notes += [f"dataset {name}: {note}" for note in here.notes] if here is not None else []
+        if here is not None and config.federation.clients > 0:
+            faults.tried(check_parts, config, facts, here.sha256)
         if config.dataset.label_noise > 0:
             share = f"{100 * config.dataset.label_noise:.3g} %"
             notes.append(f"dataset {name}: labels of {share} of the training images are changed (label_noise)")

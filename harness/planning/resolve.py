@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 from collections.abc import Iterable, Set
 from dataclasses import replace
 from functools import lru_cache
@@ -22,6 +23,7 @@ from harness.config import (
     EngineConfig,
     EngineName,
     EvaluateConfig,
+    FederationConfig,
     ModelConfig,
     OptimizerConfig,
     RayConfig,
@@ -47,6 +49,7 @@ from harness.planning.adopted import (
     with_policy,
 )
 from harness.planning.compose import (
+    BASE_GROUPS,
     LIST_GROUPS,
     NO_SUITE,
     Composition,
@@ -61,7 +64,7 @@ from harness.planning.compose import (
     overlay,
 )
 from harness.planning.controls import Controls, add_controls, without
-from harness.planning.experiment import Experiment
+from harness.planning.experiment import Entry, Experiment
 from harness.planning.methods import (
     RESERVED,
     FittedMethod,
@@ -72,12 +75,13 @@ from harness.planning.methods import (
     shares,
     with_lengths,
 )
-from harness.planning.norms import check_batch_size, check_own_batch_size
+from harness.planning.norms import check_batch_size, check_own_batch_size, suits
 from harness.planning.slots import finds_cuda
 from harness.planning.tuned import overlay_tuned
 from harness.planning.vocabulary import BaseEntry, FastEntry, TopLevel, check_seeds
 from harness.problem.datasets import assumed, completed, most_train_images, train_images
 from harness.problem.optimizers import check_optimizer, schedule
+from harness.problem.partition import check_clients
 from harness.validation import (
     ConfigError,
     Faults,
@@ -163,16 +167,12 @@ def _entry_values(where: str, kind: type[BaseEntry] | type[FastEntry], entry: Va
 def _entry_presets(where: str, entry: Values) -> Values:
     """The values of an entry for its presets, by group and name."""
     laid = {}
-    for group in ("model", "dataset", "optimizer"):
+    for group in BASE_GROUPS:
         name, content = entry_choice(entry, group, where)
         if group == "model" and name is None:
             raise ConfigError(f"{where}.model must name a model, got {shown(entry['model'])}")
         laid[group] = {"each" if name is None else name.replace(".", "_"): content}
     return laid
-
-
-Entry = tuple[str, str, str, Values]
-"""model, dataset, optimizer, and the values of their bases"""
 
 
 def _entries(composed: Composition, config_dirs: Iterable[Path], controls: Controls, faults: Faults) -> list[Entry]:
@@ -183,10 +183,8 @@ def _entries(composed: Composition, config_dirs: Iterable[Path], controls: Contr
         if values["fast"]:
             _overlay_fast(own, {}, overridden)
         return [
-            (model, dataset, optimizer, copy.deepcopy(own))
-            for model in values["model"]
-            for dataset in values["dataset"]
-            for optimizer in values["optimizer"]
+            Entry._make((*names, copy.deepcopy(own)))
+            for names in itertools.product(*(values[group] for group in BASE_GROUPS))
         ]
 
     selects = faults.tried(_selecting, values, overridden)
@@ -215,15 +213,15 @@ def _entries(composed: Composition, config_dirs: Iterable[Path], controls: Contr
             if model not in values["model"]:
                 continue
             found = True
-            for dataset in named(entry, "dataset"):
-                for optimizer in named(entry, "optimizer"):
-                    own = copy.deepcopy(values)
-                    _overlay_presets(own, laid, overridden)
-                    if values["fast"]:
-                        _overlay_fast(own, fast, overridden)
-                    for name in without(entry, ("method",) in overridden, controls):
-                        own["method"].pop(name, None)
-                    _add(made, (model, dataset, optimizer, own))
+            others = (named(entry, group) for group in BASE_GROUPS if group != "model")
+            for names in itertools.product([model], *others):
+                own = copy.deepcopy(values)
+                _overlay_presets(own, laid, overridden)
+                if values["fast"]:
+                    _overlay_fast(own, fast, overridden)
+                for name in without(entry, ("method",) in overridden, controls):
+                    own["method"].pop(name, None)
+                _add(made, Entry._make((*names, own)))
     if not found and not faults:
         known = ", ".join(str(entry_choice(entry, "model")[0]) for entry in values["bases"])
         faults.lines.append(f"model must be among the suite's bases ({known}), got {', '.join(values['model'])}")
@@ -235,7 +233,7 @@ def _selecting(values: Values, overridden: set[KeyPath]) -> set[str]:
     where it names something else beside."""
     entries = [entry for entry in values["bases"] if entry_choice(entry, "model")[0] in values["model"]]
     found = set()
-    for group in ("dataset", "optimizer"):
+    for group in BASE_GROUPS.keys() - {"model"}:
         named = dict.fromkeys(entry_choice(entry, group)[0] for entry in entries)
         others = [name for name in values[group] if name not in named]
         if (group,) in overridden and len(others) < len(values[group]):
@@ -249,9 +247,10 @@ def _selecting(values: Values, overridden: set[KeyPath]) -> set[str]:
 def _add(made: list[Entry], entry: Entry) -> None:
     """Add an entry, or to one that differs in nothing but methods those that it lacks: where the command line names
     what no entry does, several may come to one."""
-    *names, own = entry
-    for *others, known in made:
-        if others == names and all(known[key] == own[key] for key in own if key != "method"):
+    own = entry.values
+    for other in made:
+        known = other.values
+        if other.names == entry.names and all(known[key] == own[key] for key in own if key != "method"):
             known["method"].update(
                 {name: values for name, values in own["method"].items() if name not in known["method"]}
             )
@@ -341,10 +340,11 @@ def _methods(
     controls: Controls,
     notes: list[str],
     faults: Faults,
+    suited: FederationConfig | None = None,
 ) -> tuple[FittedMethod, ...]:
     """The chosen methods and the controls that they need, each built to ask what it declares for so many epochs; where
     these are not known, only the types of their parameters are checked. Methods with `faults` are left out, and lines
-    on lengths given as shares go to `notes`."""
+    on lengths given as shares go to `notes`; where all are asked for, those that do not run on `suited` too."""
     presets = available("method", config_dirs)
     said: dict[str, list[str]] = {}
 
@@ -377,6 +377,11 @@ def _methods(
                 check_control(name, method_config(name, checked(name, preset)).control)
             else:
                 fitted.append(resolved(name, preset))
+    if suited is not None:
+        fitted = [method for method in fitted if suits(suited, method)]
+        names = {method.name for method in fitted}
+        kept = {what: [name for name in of if name in names] for what, of in said.items()}
+        said = {what: of for what, of in kept.items() if of}
     fitted = [*controls.fit(values["method"], tuple(fitted), resolved)]
     if said:
         notes.append(f"of {epochs} epochs " + ", ".join(f"{what} ({', '.join(of)})" for what, of in said.items()))
@@ -466,13 +471,14 @@ def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str,
     if values["tuned"] and settings is not None and tune is not None and not refused:
         notes += faults.tried(overlay_tuned, entries, settings, tune, composed.overridden, controls.names) or []
     bases: list[tuple[BaseConfig, tuple[FittedMethod, ...]]] = []
+    everything = "all" in composed.chosen["method"]
     for entry in entries:
         with faults.gathered():
             if runs is None:
-                bases += _bases(entry, device, refused, composed.overridden, config_dirs, controls, notes)
+                bases += _bases(entry, device, refused, composed.overridden, config_dirs, controls, notes, everything)
             else:
                 bases += _adopted_bases(entry, device, runs, config_dirs, controls, notes)
-        evaluate = faults.tried(from_mapping, EvaluateConfig, "evaluate", entry[3]["evaluate"])
+        evaluate = faults.tried(from_mapping, EvaluateConfig, "evaluate", entry.values["evaluate"])
     faults.lines += [
         line for line in too_long(values) if not any(f.split()[0] == line.split()[0] for f in faults.lines)
     ]
@@ -520,7 +526,7 @@ def _own_entry(composed: Composition, runs: Runs) -> Entry:
     """What an entry of `bases` would be for an adopted run."""
     named, own = runs[0], copy.deepcopy(composed.values)
     own |= {"epochs": runs[1][0].epochs, "seeds": [run.seed for run in runs[1]]}
-    return named.name, OWN if named.dataset is None else named.dataset, OWN, own
+    return Entry(named.name, OWN if named.dataset is None else named.dataset, OWN, "none", own)
 
 
 def _adopted_bases(
@@ -533,7 +539,7 @@ def _adopted_bases(
 ) -> list[tuple[BaseConfig, tuple[FittedMethod, ...]]]:
     """An adopted run's bases, one of each seed, with the methods that can follow it."""
     named, found = runs
-    own, faults = entry[3], Faults()
+    own, faults = entry.values, Faults()
     evaluate = from_mapping(EvaluateConfig, "evaluate", own["evaluate"])
     bases: list[tuple[BaseConfig, tuple[FittedMethod, ...]]] = []
     for run in [run for run in found if run.seed in own["seeds"]]:
@@ -568,12 +574,14 @@ def _bases(
     config_dirs: tuple[Path, ...],
     controls: Controls,
     notes: list[str],
+    everything: bool,
 ) -> list[tuple[BaseConfig, tuple[FittedMethod, ...]]]:
     """An entry's bases, one of each seed, with their methods; lines on what followed from elsewhere go to `notes`.
 
-    ConfigError with all that is wrong, but for what would follow from keys that were `refused`.
+    `everything`: all methods are asked for, of which those that do not run on the base's federation, or on none, are
+    left out. ConfigError with all that is wrong, but for what would follow from keys that were `refused`.
     """
-    model, dataset, optimizer, own = entry
+    model, dataset, optimizer, federation, own = entry
     faults, kinds = Faults(), field_types(BaseConfig)
     rest: Values = {key: faults.tried(validated, key, kinds[key], own[key]) for key in BASE_KEYS}
     unsure = any(key == "dataset" or key.startswith("dataset.") for key in refused)
@@ -588,17 +596,22 @@ def _bases(
             faults.tried(check_batch_size, data, rest["batch_size"], rest["batches_per_epoch"], images)
     of_epochs = {"epochs", "method", "fast", "tuned", "bases", *(("model",) if own["bases"] is not None else ())}
     epochs: int | None = None if of_epochs & refused else rest["epochs"]
-    methods = _methods(own, epochs, config_dirs, controls, notes, faults)
+    clients = faults.tried(
+        from_mapping, FederationConfig, f"federation.{federation}", own["federation"][federation], name=federation
+    )
+    methods = _methods(own, epochs, config_dirs, controls, notes, faults, clients if everything else None)
     if data is not None and images is not None:
         for method in methods:
             faults.tried(check_own_batch_size, data, method, images)
     shape = faults.tried(from_mapping, ModelConfig, f"model.{model}", own["model"][model], name=model)
     steps = faults.tried(_optimizer, optimizer, own["optimizer"][optimizer], epochs)
-    if data is None or shape is None or steps is None or device is None:
+    if data is not None and images is not None and clients is not None:
+        faults.tried(check_clients, clients, data)
+    if data is None or shape is None or steps is None or device is None or clients is None:
         faults.check()
         return []
     made = [
-        faults.tried(BaseConfig, model=shape, dataset=data, optimizer=steps, seed=seed, device=device, **rest)
+        faults.tried(BaseConfig, shape, data, steps, seed, device=device, federation=clients, **rest)
         for seed in own["seeds"]
     ]
     faults.check()

@@ -43,6 +43,17 @@ def local_slots(config: EngineConfig, device: str) -> int:
     return max(1, cores() // config.threads)
 
 
+def client_processes(config: EngineConfig, device: str, jobs: int) -> int:
+    """Processes in which one of so many jobs trains clients at once: with `auto` the cores of this machine are shared
+    by the jobs that run at once, and elsewhere a job has its own alone."""
+    if config.clients != "auto":
+        return int(config.clients)
+    if config.name != "local" or device == "cuda":
+        return 1
+    at_once = max(1, min(local_slots(config, device), jobs))
+    return max(1, cores() // (config.threads * at_once))
+
+
 def most_jobs(config: EngineConfig, device: str) -> int | None:
     """Jobs at once at most, without asking a cluster; None where that depends on it."""
     if isinstance(config, RayConfig):

@@ -53,26 +53,29 @@ def plan_table(plan: Plan) -> FirstThatFits:
     rows: dict[tuple[str, ...], list[BasePlan]] = {}
     for base in plan.bases:
         config = base.config
-        names = config.model.name, config.dataset.name, config.optimizer.name
+        names = config.model.name, config.dataset.name, config.optimizer.name, config.federation.name
         rows.setdefault((*names, str(config.epochs), f"{base.N:,}"), []).append(base)
+    clients = any(base.config.federation.clients > 0 for base in plan.bases)
 
     def table(without: Collection[str]) -> Table:
         made = Table(box=None, pad_edge=False)
-        for name in ("model", "dataset", "optimizer", "seeds", "epochs", "weights", "bases", "cells"):
-            if name not in without:
+        spared = {*without} if clients else {*without, "federation"}
+        for name in ("model", "dataset", "optimizer", "federation", "seeds", "epochs", "weights", "bases", "cells"):
+            if name not in spared:
                 made.add_column(name, justify="right" if name in ("epochs", "weights") else "left", overflow="fold")
-        for (model, dataset, optimizer, epochs, weights), bases in list(rows.items())[:ROWS]:
+        for (model, dataset, optimizer, federation, epochs, weights), bases in list(rows.items())[:ROWS]:
             cells = {
                 "model": model,
                 "dataset": dataset,
                 "optimizer": optimizer,
+                "federation": federation,
                 "seeds": _seeds([base.config.seed for base in bases]),
                 "epochs": epochs,
                 "weights": weights,
                 "bases": _statuses(map(plan.base_status, bases)),
                 "cells": _statuses(plan.statuses[cell.key] for base in bases for cell in base.cells),
             }
-            made.add_row(*(text for name, text in cells.items() if name not in without))
+            made.add_row(*(text for name, text in cells.items() if name not in spared))
         if len(rows) > ROWS:
             made.add_row(f"and {len(rows) - ROWS} more")
         return made

@@ -12,17 +12,15 @@ from pydantic import Field, JsonValue
 
 from harness.config import Epochs, Seed, Settings, Text, TuneConfig
 from harness.planning.compose import NO_SUITE, KeyPath, Values, overlay, parsed_yaml
+from harness.planning.experiment import Entry
 from harness.storage.files import CorruptFile, read_bytes, write_bytes
 from harness.storage.inside import is_file
 from harness.storage.masking import masked, masked_text
 from harness.validation import ConfigError, printable, reason, validated
 
-Entry = tuple[str, str, str, Values]
-"""model, dataset, optimizer, and the values of their bases"""
-
 
 def search_folder(results_dir: Path, suite: str, method: str, problem: str, name: str | None) -> Path:
-    """Where a search on `problem`, `<model>-<dataset>-<optimizer>`, keeps its study, trials, figures and best.yaml."""
+    """Where a search on `problem`, an entry's or a base's, keeps its study, trials, figures and best.yaml."""
     return results_dir / "tuning" / suite / method / (problem if name is None else f"{problem}.{name}")
 
 
@@ -79,15 +77,15 @@ def overlay_tuned(
     seeds: set[int] = set()
     budgets: dict[str, list[str]] = {}
     lengths: dict[tuple[int, int], list[str]] = {}
-    lacking: dict[tuple[str, str, str], list[str]] = {}
-    for model, dataset, optimizer, values in entries:
-        problem = f"{model}-{dataset}-{optimizer}"
+    lacking: dict[str, tuple[Entry, list[str]]] = {}
+    for entry in entries:
+        problem, values = entry.problem, entry.values
         for name, preset in values["method"].items():
             if not preset.get("search") or name in added:
                 continue
             path = search_folder(Path(settings.results_dir), settings.suite, name, problem, tune.name) / "best.yaml"
             if not is_file(path):
-                lacking.setdefault((model, dataset, optimizer), []).append(name)
+                lacking.setdefault(problem, (entry, []))[1].append(name)
                 continue
             best = read_best(path)
             overlay(preset, best["parameters"], overridden, ("method", name))
@@ -96,15 +94,17 @@ def overlay_tuned(
             if best["epochs"] != values["epochs"]:
                 lengths.setdefault((best["epochs"], values["epochs"]), []).append(f"{name} on {problem}")
     if lacking:
-        (model, dataset, optimizer), names = next(iter(lacking.items()))
-        of = f"model={model} dataset={dataset} optimizer={optimizer}"
+        problem, (entry, names) = next(iter(lacking.items()))
+        named = {group: name for group, name in entry.names.items() if group != "federation" or entry.clients}
+        of = " ".join(f"{group}={name}" for group, name in named.items())
         what = of if settings.suite == NO_SUITE else f"suite={settings.suite} {of}"
         raise ConfigError(
             f"tuned must find best settings of every method with a search space, got none of {', '.join(names)} on "
-            f"{model}-{dataset}-{optimizer}; traindyn tune {what} method=[{','.join(names)}] makes them, with the "
+            f"{problem}; traindyn tune {what} method=[{','.join(names)}] makes them, with the "
             "settings that this run is given"
         )
-    for *_, values in entries:
+    for entry in entries:
+        values = entry.values
         values["seeds"] = fresh_seeds(values["seeds"], seeds, ("seeds",) in overridden)
     return [*_budget_lines(budgets, seeds), *_length_lines(lengths)]
 

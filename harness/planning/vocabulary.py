@@ -17,6 +17,7 @@ from harness.config import (
     DatasetConfig,
     Epochs,
     EvaluateConfig,
+    FederationConfig,
     FilePath,
     MethodConfig,
     ModelConfig,
@@ -35,6 +36,10 @@ from harness.validation import ConfigError, Validated, check_choice, field_types
 
 PARTS = {"tracker": TrackerConfig, "evaluate": EvaluateConfig, "tune": TuneConfig, "trajectory": TrajectoryConfig}
 """classes of the top level's mappings that are the same whatever is chosen"""
+GROUPS = {"model": ModelConfig, "dataset": DatasetConfig, "federation": FederationConfig, "method": MethodConfig}
+"""classes of presets whose keys are the classes' own"""
+OF_CLASSES = ("name", "target", "params")
+"""fields of these that are no keys"""
 Presets = dict[str, dict[str, Any]]
 """values of presets by their names"""
 
@@ -49,6 +54,7 @@ class TopLevel(Validated):
     model: Presets
     dataset: Presets
     optimizer: Presets
+    federation: Presets
     method: Presets
     tracker: dict[str, Any]
     engine: dict[str, Any]
@@ -96,10 +102,8 @@ def kind_of(key: str) -> Any | None:
             return field_types(PARTS[part]).get(name)
         case ["optimizer" | "method", _, "_target_"]:
             return Text
-        case ["model" | "dataset" | "method" as group, _, name] if name not in ("name", "target", "params"):
-            return field_types({"model": ModelConfig, "dataset": DatasetConfig, "method": MethodConfig}[group]).get(
-                name
-            )
+        case ["model" | "dataset" | "federation" | "method" as group, _, name] if name not in OF_CLASSES:
+            return field_types(GROUPS[group]).get(name)
     return None
 
 
@@ -123,6 +127,7 @@ class FastEntry(EntryValues):
     model: dict[str, Options] | None = None
     dataset: dict[str, Options] | None = None
     optimizer: dict[str, Options] | None = None
+    federation: dict[str, Options] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +137,7 @@ class BaseEntry(EntryValues):
     model: Choice
     dataset: Choice | None = None
     optimizer: Choice | None = None
+    federation: Choice | None = None
     fast: dict[str, Any] | None = None
     seeds: Seeds | None = None
     without: list[Text] | None = None

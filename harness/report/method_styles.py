@@ -32,7 +32,7 @@ class MethodStyle:
         return POINTS[self.marker]
 
 
-PLAIN, AVERAGES, CMD, CONTROL, DMD, LOW, FROZEN, OTHERS = (
+PLAIN, AVERAGES, CMD, CONTROL, DMD, LOW, FROZEN, EXCHANGES, ROUNDS, OTHERS = (
     "plain training",
     "averages",
     "CMD",
@@ -40,9 +40,11 @@ PLAIN, AVERAGES, CMD, CONTROL, DMD, LOW, FROZEN, OTHERS = (
     "DMD",
     "subspaces",
     "frozen weights",
+    "fewer bytes",
+    "federated optimizers",
     "others",
 )
-FAMILIES = (PLAIN, AVERAGES, CMD, CONTROL, DMD, LOW, FROZEN, OTHERS)
+FAMILIES = (PLAIN, AVERAGES, CMD, CONTROL, DMD, LOW, FROZEN, EXCHANGES, ROUNDS, OTHERS)
 """The families in the order of panels and legends."""
 
 KNOWN = {
@@ -89,6 +91,18 @@ KNOWN = {
     "p_bfgs_equal": MethodStyle("P-BFGS (equal budget)", LOW, "#6BC6A4", "dash", "square"),
     "p_bfgs_long": MethodStyle("P-BFGS (long budget)", LOW, "#00533C", "dashdot", "triangle-up"),
     "twa": MethodStyle("TWA", LOW, "#8F9B00", "longdash", "diamond"),
+    "fed_cmd": MethodStyle("Federated CMD", EXCHANGES, "#C44A00", "solid", "circle"),
+    "fed_frozen_random": MethodStyle("Frozen at random (fed.)", EXCHANGES, "#9A6A10", "dash", "cross"),
+    "fed_frozen_least_moved": MethodStyle("Frozen, least moved (fed.)", EXCHANGES, "#6E5320", "dot", "cross"),
+    "apf": MethodStyle("APF", EXCHANGES, "#2F2A85", "solid", "square"),
+    "a_apf": MethodStyle("Aggressive APF", EXCHANGES, "#7B78C8", "dash", "square"),
+    "fed_half": MethodStyle("Half precision", EXCHANGES, "#8A8A8A", "dot", "diamond"),
+    "fedpaq": MethodStyle("FedPAQ", EXCHANGES, "#008A60", "solid", "triangle-up"),
+    "top_k": MethodStyle("Top-k", EXCHANGES, "#4FB08C", "dashdot", "triangle-down"),
+    "fedprox": MethodStyle("FedProx", ROUNDS, "#B8628F", "dash", "diamond"),
+    "fedavgm": MethodStyle("FedAvgM", ROUNDS, "#6B2580", "longdash", "triangle-up"),
+    "fedadam": MethodStyle("FedAdam", ROUNDS, "#3B1459", "dashdot", "star"),
+    "scaffold": MethodStyle("SCAFFOLD", ROUNDS, "#7A1C4B", "longdash", "star"),
     "frozen_random": MethodStyle("Frozen at random", FROZEN, "#A6761D", "dash", "cross"),
     "frozen_least_moved": MethodStyle("Frozen where least moved", FROZEN, "#5E430F", "dot", "triangle-down"),
 }

@@ -16,14 +16,14 @@ ROW = ["model", "dataset", "optimizer"]
 ROW_METHOD = [*ROW, "method"]
 """What makes a line of a table: the cells of one method in one row, one per seed."""
 
-Source = Literal["plan", "record", "summary", "cost", "load", "kernel", "history", "report"]
+Source = Literal["plan", "record", "summary", "communication", "cost", "load", "kernel", "history", "report"]
 
 
 @dataclass(frozen=True)
 class Column:
     """One column. `source` says where its values are found: in the plan's cells, in a record itself, in a record's
-    `summary`, `cost`, `machine.load` or `kernel`, in histories alone, or nowhere, since the report computes it; the
-    last two are not in the frame. What an older plan or record does not have is NaN."""
+    `summary`, `communication`, `cost`, `machine.load` or `kernel`, in histories alone, or nowhere, since the report
+    computes it; the last two are not in the frame. What an older plan or record does not have is NaN."""
 
     name: str
     source: Source
@@ -63,6 +63,16 @@ def _ece(name: str, title: str, heading: str) -> Column:
 
 def _cost(name: str, title: str, heading: str, meaning: str, unit: str = "", digits: int = 0) -> Column:
     return Column(name, "cost", title=title, unit=unit, heading=heading, meaning=meaning, digits=digits)
+
+
+def _moved(name: str, title: str, heading: str) -> Column:
+    meaning = "by the last round, of payloads, the prefix included"
+    return Column(name, "communication", title=title, unit="MB", heading=heading, meaning=meaning, digits=1, scale=1e-6)
+
+
+def _client(name: str, title: str, heading: str, meaning: str) -> Column:
+    meaning += ", of validation accuracy by class in the client's own mix of classes"
+    return Column(name, "communication", title=title, unit="%", heading=heading, meaning=meaning, digits=2)
 
 
 _ALL = (
@@ -109,6 +119,12 @@ _ALL = (
         "n_eff", "kernel", title="effective number of snapshots", unit="snapshots", heading="n_eff",
         meaning="snapshots that such a method averages, by their noise", digits=1,
     ),
+    Column("federation", "plan", "str"),
+    _moved("upload_bytes", "sent by all clients", "up MB"),
+    _moved("download_bytes", "sent to all clients", "down MB"),
+    _client("client_accuracy", "mean accuracy of clients", "clients %", "mean over clients"),
+    _client("client_accuracy_std", "spread over clients", "client std", "standard deviation over clients"),
+    _client("client_accuracy_worst", "worst accuracy of a client", "worst client %", "of the client with the lowest"),
     Column("control", "plan", "str"),
     Column("schedule", "plan", "str"),
     Column("twin", "plan", "str"),
@@ -129,6 +145,8 @@ PARAMETER = "param."
 ADDED = (
     *("moving", "busy", "control", "schedule", "twin"),
     *("val_ece", "val_brier", "test_ece", "test_brier", "age", "n_eff"),
+    *("federation", "upload_bytes", "download_bytes"),
+    *("client_accuracy", "client_accuracy_std", "client_accuracy_worst"),
 )
 """The columns that frames stored by earlier versions lack; NaN there."""
 METRICS = {name: COLUMNS[name] for name in sorted(COLUMNS) if COLUMNS[name].source == "summary"}
@@ -161,6 +179,8 @@ def declare(better: object) -> tuple[str, ...]:
 
 COSTS = tuple(column.name for column in _ALL if column.source in ("cost", "load", "report"))
 """The columns that say what a method costs."""
+COMMUNICATION = tuple(column.name for column in _ALL if column.source == "communication")
+"""The columns that say what passed between server and clients, and how right clients are; NaN without clients."""
 KERNEL = tuple(column.name for column in _ALL if column.source == "kernel")
 """The columns that say where in time a linear method's weights lie."""
 SECONDS = ("train_seconds", "method_seconds", "eval_seconds")

@@ -52,11 +52,13 @@ def _row(cell: dict[str, Any], record: dict[str, Any] | None, history: pa.Table 
     """A cell of the plan with what its record holds, and of a kernel that was recorded by an earlier version what the
     last line of its history says."""
     row = {name: cell.get(name) for name in from_source("plan")} | {"parameters": _text(cell["parameters"])}
+    row["federation"] = row["federation"] or "none"  # a plan of an earlier version says nothing of it
     if record is None or record["status"] == "stale":
         return {**row, "status": "left" if record is None else "stale"}
     row |= {name: record.get(name) for name in from_source("record")}
     row["versions"] = _text({"traindyn" if name == "cmdbench" else name: v for name, v in record["versions"].items()})
     row |= {name: record["summary"].get(name) for name in METRICS}
+    row |= {name: record["communication"].get(name) for name in from_source("communication")}
     row |= {name: record["cost"].get(name) for name in from_source("cost")}
     load = (record.get("machine") or {}).get("load") or {}
     row |= {name: load.get(name) for name in from_source("load")}
@@ -353,13 +355,20 @@ def _views(results_dir: Path, name: str, plan: dict[str, Any]) -> tuple[pd.DataF
         declare(plan.get("better"))
         earlier = set(FRAME_COLUMNS) - set(frame.columns)
         if earlier <= set(ADDED):
-            whole = [*FRAME_COLUMNS, *(name for name in frame.columns if name in METRICS and name not in FRAME_COLUMNS)]
-            frame = with_parameters(frame.reindex(columns=whole).astype(FRAME_COLUMNS))
+            frame = with_parameters(_whole(frame))
         validate(frame)
     except (OSError, ValueError):
         return None
     outdated = (bool(earlier) or (frame["status"] == "left").any()) and (results_dir / "cells").is_dir()
     return None if outdated or not _names(frame, plan) else (frame, history)
+
+
+def _whole(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame of an earlier version with all columns; there were no federations then."""
+    whole = [*FRAME_COLUMNS, *(name for name in frame.columns if name in METRICS and name not in FRAME_COLUMNS)]
+    frame = frame.reindex(columns=whole)
+    federation = frame["federation"].astype("object")
+    return frame.assign(federation=federation.where(federation.notna(), "none")).astype(FRAME_COLUMNS)
 
 
 def load_frame(results_dir: Path | str, name: str | None = None) -> pd.DataFrame:

@@ -6,7 +6,15 @@ from pathlib import Path
 
 from torch import nn
 
-from harness.config import BaseConfig, ConfigError, DatasetConfig, ModelConfig, OptimizerConfig, ScheduleConfig
+from harness.config import (
+    BaseConfig,
+    ConfigError,
+    DatasetConfig,
+    FederationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+)
 from harness.problem.models import build_model, check_name
 from harness.storage.inside import is_file
 from harness.storage.store import Record, Store
@@ -27,6 +35,7 @@ def base_from_record(record: Record) -> BaseConfig:
             model=ModelConfig(**model),
             dataset=DatasetConfig(**values.pop("dataset")),
             optimizer=OptimizerConfig(schedule=schedule, **optimizer),
+            federation=FederationConfig(**values.pop("federation", {})),
             **values,
         )
         check_name(base.model)

@@ -27,6 +27,8 @@ from harness.training.evaluate import Evaluator
 from harness.training.out_of_memory import bounded_by
 
 Row = dict[str, Any]
+Own = tuple[Row, torch.Tensor | None, torch.Tensor | None]
+"""metrics of a base's own weights, which test images they get right, and how right its clients are"""
 RESERVED_COLUMNS = frozenset(
     {
         "cell_key",
@@ -48,6 +50,16 @@ RESERVED_COLUMNS = frozenset(
         "gradients_full",
         "gradients_subspace",
         "forward_passes",
+        "upload_bytes",
+        "download_bytes",
+        "clients",
+        "transmitted_fraction",
+        "update_norm",
+        "client_drift",
+        "longest_client_seconds",
+        "client_accuracy",
+        "client_accuracy_std",
+        "client_accuracy_worst",
     }
 )
 
@@ -67,6 +79,8 @@ class RunningCell:
     traceback: str | None = None
     test_correct: torch.Tensor | None = None
     """which test images it got right at last, (n,) bool"""
+    client_accuracy_K: torch.Tensor | None = None
+    """validation accuracy of every client of a federation at last, in percent"""
     probed: int = 0
     """images that passed through the model for its probe losses"""
 
@@ -225,7 +239,7 @@ class Audience:
         """Feed the state after an epoch, add everyone's row, evaluated where due. `train` is the base's row."""
         self._show([one for one in self.observers() if one[0].cell.cadence == "epoch"], snapshot)
         self._ready(snapshot)
-        own: dict[str, tuple[Row, torch.Tensor | None]] = {}
+        own: dict[str, Own] = {}
         for entry, method in self.observers():
             with self._guarded(entry):
                 metrics = self._proposed(entry, method, snapshot, own) if snapshot.t in self.epochs else {}
@@ -239,9 +253,7 @@ class Audience:
     def _ready(self, snapshot: Snapshot) -> None:
         """All observers have seen the snapshot, and what they propose is asked for next."""
 
-    def _proposed(
-        self, entry: RunningCell, method: Observer, snapshot: Snapshot, own: dict[str, tuple[Row, torch.Tensor | None]]
-    ) -> Row:
+    def _proposed(self, entry: RunningCell, method: Observer, snapshot: Snapshot, own: dict[str, Own]) -> Row:
         """Metrics of what a method proposes; `own` remembers those of the base's weights, by BatchNorm policy."""
         with self.clock.phase(f"method/{entry.key}"):
             proposal = self._checked(method, "propose", method.propose())
@@ -249,9 +261,10 @@ class Audience:
             return self._evaluate(entry, snapshot, proposal)
         policy = entry.cell.method.batchnorm
         if policy not in own:
-            own[policy] = self._evaluate(entry, snapshot, None), entry.test_correct
-        metrics, correct = own[policy]
+            own[policy] = self._evaluate(entry, snapshot, None), entry.test_correct, entry.client_accuracy_K
+        metrics, correct, clients_K = own[policy]
         entry.test_correct = None if correct is None else correct.clone()  # a bundle holds no tensor twice
+        entry.client_accuracy_K = None if clients_K is None else clients_K.clone()
         return metrics
 
     def _spent(self, entry: RunningCell, train: Row) -> Row:
@@ -269,6 +282,7 @@ class Audience:
             metrics = self.evaluator.evaluate(snapshot, proposal, entry.cell.method.batchnorm, splits)
         if "test" in splits:
             entry.test_correct = self.evaluator.test_correct
+        entry.client_accuracy_K = self.evaluator.client_accuracy_K
         return metrics
 
     def reconstruct(self, train_rows: list[Row]) -> None:
@@ -323,6 +337,7 @@ class Audience:
                 "where": w.where,
                 "traceback": w.traceback,
                 "test_correct": w.test_correct,
+                "client_accuracy_K": w.client_accuracy_K,
                 "probed": w.probed,
             }
             for w in self.cells
@@ -346,6 +361,7 @@ class Audience:
                 entry.status, entry.reason, entry.traceback = saved["status"], saved["reason"], saved["traceback"]
                 entry.where = saved.get("where")  # an earlier version's bundle has none
             entry.test_correct = saved["test_correct"]
+            entry.client_accuracy_K = saved.get("client_accuracy_K")  # likewise
             entry.probed = saved.get("probed", 0)  # an earlier version's bundle has none
             if isinstance(entry.method, Observer) and saved["method"] is not None:
                 with self._guarded(entry):

@@ -13,6 +13,7 @@ from harness.config import EvaluateConfig, Save
 from harness.planning.duration import Problem, problem
 from harness.planning.estimate import epochs_to_train
 from harness.planning.plan import BasePlan, CellPlan, Plan, needs_shadow
+from harness.planning.slots import client_processes
 from harness.running.display import Display
 from harness.running.engine import Engine
 from harness.running.event_loop import no_notices, run_jobs
@@ -279,8 +280,15 @@ class Scheduler:
             composed=experiment.composed,
             python_path=self.python_path,
             generations={cell.key: self._generations.get(cell.key) for cell in cells},
+            client_processes=client_processes(experiment.settings.engine, base.config.device, self._open_jobs),
             origin=self.origin,
         )
+
+    @property
+    def _open_jobs(self) -> int:
+        """Jobs that may still have to run: one per base, and one per cell that trains on its own."""
+        cells = [[cell for cell in base.cells if cell.key in self.open] for base in self._left]
+        return sum(max(1, sum(cell.branch is not None for cell in own)) for own in cells if own)
 
     def _prune(self, base: BasePlan) -> None:
         """Drop what nobody needs of a base whose cells have all ended."""

@@ -18,11 +18,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.config import SCHEDULE_KEYS, BaseConfig, EvaluateConfig, MethodConfig
+from harness.config import SCHEDULE_KEYS, BaseConfig, EvaluateConfig, FederationConfig, MethodConfig
 from harness.storage.cache import remembered
 
 VERSION = 1
 NUMERIC_SOURCES = (
+    "averaging.py",
+    "federated/*.py",
     "randomness.py",
     "snapshots.py",
     "training/evaluate.py",
@@ -85,7 +87,16 @@ def base_key(base: BaseConfig, data_digest: str, pretrained_digest: str | None) 
         fields["label_noise"] = dataset.label_noise
     if model.head_classes is not None:
         fields["head_classes"] = model.head_classes
+    if base.federation.clients > 0:
+        fields["federation"] = _federation(base.federation)
     return _hash(fields)
+
+
+def _federation(federation: FederationConfig) -> dict[str, Any]:
+    """What a federation changes numbers by; a round of all clients is one of that many."""
+    of_partition = {"dirichlet": ("alpha", "least"), "shards": ("shards",), "iid": ()}[federation.partition]
+    names = ("clients", "partition", *of_partition, "partition_seed", "local_epochs", "weighting", "optimizer_state")
+    return {name: getattr(federation, name) for name in names} | {"per_round": federation.taking_part}
 
 
 @cache

@@ -109,6 +109,7 @@ class CellRecord(Stored):
     dataset: Name = ""
     optimizer: Name = ""
     method: Name = ""
+    federation: Name = "none"
     seed: Seed = 0
     batchnorm: Plain = ""
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -126,6 +127,8 @@ class CellRecord(Stored):
     sources: Sources = Field(default_factory=Sources)
     base_digest: list[Digest] = Field(default_factory=list)
     summary: Numbers = Field(default_factory=dict)
+    communication: Numbers = Field(default_factory=dict)
+    """bytes of all clients and how right they are, on a federation"""
     cost: Numbers = Field(default_factory=dict)
     kernel: Numbers = Field(default_factory=dict)
     """age and n_eff of a method that gave its kernel"""
@@ -158,6 +161,8 @@ class BaseRecord(Stored):
     seconds: Numbers = Field(default_factory=dict)
     counts: Spent = Field(default_factory=lambda: Spent(gradients_full=0))
     moving: Number | None = None
+    partition: Digest | None = None
+    """of which images every client of a federation has"""
     history_sha256: Digest
 
 
@@ -187,6 +192,7 @@ class PlannedCell(PlannedKeys):
     batchnorm: Plain
     parameters: dict[str, Any]
     kind: Plain | None = None
+    federation: Name = "none"
     control: Plain | None = None
     schedule: Plain | None = None
     twin: Plain | None = None

@@ -66,7 +66,14 @@ def cell_end(
         for name, best in EXTREMES.items()
         if (values := [row[name] for row in rows if math.isfinite(row.get(name, math.nan))])
     }
-    summary = {**record["summary"], **record["cost"], **best, "reason": record["reason"], "where": record.get("where")}
+    summary = {
+        **record["summary"],
+        **record["communication"],
+        **record["cost"],
+        **best,
+        "reason": record["reason"],
+        "where": record.get("where"),
+    }
     return RunEnd(
         summary=summary,
         tables=tables,

@@ -19,6 +19,7 @@ from torch import nn
 from harness.config import BaseConfig, EvaluateConfig
 from harness.method import Proposal, Snapshot
 from harness.problem.images import Images
+from harness.problem.partition import Part, parts_of
 from harness.problem.running_norms import reset_statistics, running_norms
 from harness.problem.splits import load_split
 from harness.randomness import generator
@@ -98,6 +99,8 @@ class Evaluator:
         """which test images the last evaluation of them got right, (n,) bool on the CPU in their fixed order"""
         if with_test:
             self._splits["test"] = load_split(base.dataset, "test").to(device)
+        self.client_accuracy_K: torch.Tensor | None = None
+        """validation accuracy of every client in the last evaluation, in percent, float64; None without clients"""
 
     @cached_property
     def probe(self) -> Images:
@@ -167,8 +170,42 @@ class Evaluator:
                 sums = torch.stack([own for own, _ in scored.values()]).tolist()
                 if "test" in scored:
                     self.test_correct = scored["test"][1].cpu()
+                own = self._clients(scored["val"][1].cpu()) if self.base.federation.clients > 0 else {}
         return {
             f"{split}_{metric}": value
-            for split, own in zip(splits, sums, strict=True)
-            for metric, value in means(own, len(self._splits[split])).items()
+            for split, sums_of in zip(splits, sums, strict=True)
+            for metric, value in means(sums_of, len(self._splits[split])).items()
+        } | own
+
+    @cached_property
+    def _mix_KC(self) -> torch.Tensor:
+        """The share of every class among every client's images."""
+        labels_n, classes = self._train.labels_B.cpu(), self.base.dataset.classes
+        counts = [torch.bincount(labels_n[torch.from_numpy(part)], minlength=classes) for part in self._parts]
+        return torch.stack(counts).double()
+
+    @cached_property
+    def _parts(self) -> list[Part]:
+        return parts_of(self.base, self._train.labels_B)
+
+    def _clients(self, correct_n: torch.Tensor) -> dict[str, float]:
+        """How right clients are: every class's validation accuracy, weighed by a client's own mix of the classes that
+        validation has. Mean, standard deviation and worst over clients, in percent."""
+        labels_n = self._splits["val"].labels_B.cpu()
+        seen_C = torch.bincount(labels_n, minlength=self.base.dataset.classes).double()
+        right_C = torch.bincount(labels_n[correct_n], minlength=self.base.dataset.classes).double()
+        mix_KC = self._mix_KC * (seen_C > 0)
+        accuracy_K = 100 * (mix_KC @ (right_C / seen_C.clamp(min=1))) / mix_KC.sum(1)
+        self.client_accuracy_K = accuracy_K
+        return {
+            "client_accuracy": accuracy_K.mean().item(),
+            "client_accuracy_std": accuracy_K.std(correction=0).item(),
+            "client_accuracy_worst": accuracy_K.min().item(),
         }
+
+    def client_table(self, accuracy_K: torch.Tensor) -> dict[str, list[float]]:
+        """A column each: client, images, accuracy, and `class_<c>`, the images of every class."""
+        counts_KC = self._mix_KC.long()
+        classes = {f"class_{c}": counts_KC[:, c].tolist() for c in range(counts_KC.shape[1])}
+        own = {"client": list(range(len(counts_KC))), "images": counts_KC.sum(1).tolist()}
+        return {**own, "accuracy": accuracy_K.tolist(), **classes}

@@ -82,6 +82,7 @@ class OwnEvaluator:
     """Evaluates weights of an adopted run as `harness.training.evaluate.Evaluator` does those of a known model."""
 
     test_correct: Tensor | None = None
+    client_accuracy_K: Tensor | None = None
     probe: Sequence[object] = ()
 
     def __init__(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from harness.method import Batch, Branch, Buffers, Layout, OptimizerFactory, Schedule, Trajectory
+from harness.method import Batch, Branch, Buffers, Federation, Layout, OptimizerFactory, Schedule, Trajectory
 from harness.problem.images import Images
 from harness.randomness import generator
 from harness.snapshots import tensors_of
@@ -41,6 +41,7 @@ class BranchSession:
         self.parameters = trainer.flat.parameters
         self.epochs = trainer.base.epochs
         self.steps_per_epoch = trainer.steps_per_epoch()
+        self.federation: Federation | None = None
         self.begun = False
         """set by the harness after `begin`"""
         self.last_row: dict[str, float] = {}

@@ -56,11 +56,11 @@ def tunable(experiment: Experiment) -> Experiment:
 
 
 def problems(bases: Sequence[BasePlan]) -> list[Problem]:
-    """Bases by model, dataset and optimizer; ConfigError where those of one problem differ in more than the seed."""
+    """Bases by model, dataset, optimizer and federation; ConfigError where those of one problem differ in more than the
+    seed."""
     grouped: dict[str, list[BasePlan]] = {}
     for base in bases:
-        config = base.config
-        grouped.setdefault(f"{config.model.name}-{config.dataset.name}-{config.optimizer.name}", []).append(base)
+        grouped.setdefault(base.config.problem, []).append(base)
     for label, group in grouped.items():
         if len({_unseeded(base.config) for base in group}) > 1:
             raise ConfigError(f"bases must differ in the seed alone where they share a name, got several of {label}")

@@ -47,7 +47,7 @@ class RateSearch:
     def names(self) -> tuple[str, str, str]:
         """Model, dataset and optimizer."""
         base = self.bases[0]
-        return base.model.name, base.dataset.name, self.optimizer.name
+        return base.model.name, base.data, self.optimizer.name
 
     def at(self, rate: float) -> OptimizerConfig:
         """The optimizer at a rate, under a name that says so."""
@@ -95,7 +95,7 @@ def rate_searches(experiment: Experiment) -> list[RateSearch]:
     """A search per model, dataset and optimizer of an experiment; ConfigError where a preset has no grid of rates."""
     grouped: dict[tuple[str, str, str], list[BaseConfig]] = {}
     for base, _ in experiment.bases:
-        grouped.setdefault((base.model.name, base.dataset.name, base.optimizer.name), []).append(base)
+        grouped.setdefault(base.row, []).append(base)
     searches = []
     for bases in grouped.values():
         optimizer = bases[0].optimizer

@@ -11,7 +11,7 @@ from typing import Any
 from harness.packages import CONF
 from harness.verbs.words import LISTED, NO_CONFIGURATION
 
-LISTS = ("model", "dataset", "optimizer", "method")
+LISTS = ("model", "dataset", "optimizer", "federation", "method")
 SINGLES = ("suite", "tracker", "engine")
 ALTERNATIVE = re.compile(r"([\w-]+)(?=$|[:,;]| \()")
 """one of the values that the comment of a line of YAML names, such as `save: none  # none | final: what it means`"""

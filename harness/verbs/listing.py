@@ -30,13 +30,14 @@ GROUPS = {
     "models": "model",
     "data": "dataset",
     "optimizers": "optimizer",
+    "federations": "federation",
     "suites": "suite",
     "engines": "engine",
     "trackers": "tracker",
 }
 """what can be listed of the presets, and their group"""
 ALSO = {"models": "any other of timm's models by its name, such as model=convnext_tiny"}
-KINDS = {"Observer": "observer", "Reconstruction": "reconstruction", "Brancher": "branch"}
+KINDS = {"Observer": "observer", "Reconstruction": "reconstruction", "Brancher": "branch", "Exchange": "exchange"}
 """classes of `harness.method`, and what a method is that inherits from one"""
 OTHER_NAMES = {"dataset": "data", "datasets": "data", "branch": "terms"}
 

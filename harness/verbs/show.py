@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 
 from harness.config import MethodConfig
-from harness.planning.compose import LIST_GROUPS, SINGLE_GROUPS, Request, Values, available, load_yaml
-from harness.planning.experiment import Experiment
+from harness.planning.compose import BASE_GROUPS, LIST_GROUPS, SINGLE_GROUPS, Request, Values, available, load_yaml
+from harness.planning.experiment import Entry, Experiment
 from harness.planning.methods import with_lengths
-from harness.planning.resolve import Entry, resolve
+from harness.planning.resolve import resolve
 from harness.storage.masking import masked
 from harness.validation import printable
 
@@ -54,11 +54,9 @@ _Dumper.add_representer(list, _Dumper.represent_list)
 
 def _suite(experiment: Experiment, request: Request) -> Values:
     composed, entries = _without_controls(experiment, request)
-    own = [values for *_, values in entries]
+    own = [entry.values for entry in entries]
     used = {
-        "model": [(model, values) for model, _, _, values in entries],
-        "dataset": [(dataset, values) for _, dataset, _, values in entries],
-        "optimizer": [(optimizer, values) for _, _, optimizer, values in entries],
+        **{group: [(entry.names[group], entry.values) for entry in entries] for group in BASE_GROUPS},
         "method": [(name, values) for values in own for name in values["method"]],
     }
     presets: dict[str, Values] = {
@@ -96,9 +94,9 @@ def _suite(experiment: Experiment, request: Request) -> Values:
 def _without_controls(experiment: Experiment, request: Request) -> tuple[Values, list[Entry]]:
     """The composition and its entries, of whose added controls only that is left which does not follow by itself."""
     composed, files = experiment.composed, available("method", request.config_dirs)
-    built: dict[tuple[str, str, str, int], dict[str, MethodConfig]] = {}
+    built: dict[tuple[str, str, str, str, int], dict[str, MethodConfig]] = {}
     for base, fitted in experiment.bases:
-        key = (base.model.name, base.dataset.name, base.optimizer.name, base.epochs)
+        key = (base.model.name, base.dataset.name, base.optimizer.name, base.federation.name, base.epochs)
         built.setdefault(key, {method.name: method.config for method in fitted})
 
     def own(methods: Values, epochs: int, found: Mapping[str, MethodConfig]) -> Values:
@@ -112,10 +110,11 @@ def _without_controls(experiment: Experiment, request: Request) -> tuple[Values,
         }
 
     reduced: list[Entry] = []
-    for model, dataset, optimizer, values in experiment.entries:
-        found = built.get((model, dataset, optimizer, values["epochs"]), {})
+    for entry in experiment.entries:
+        *names, values = entry
+        found = built.get((*names, values["epochs"]), {})
         methods = own(values["method"], values["epochs"], found)
-        reduced.append((model, dataset, optimizer, {**values, "method": methods}))
+        reduced.append(entry._replace(values={**values, "method": methods}))
     return {**composed, "method": own(composed["method"], composed["epochs"], {})}, reduced
 
 
@@ -163,7 +162,7 @@ def _difference(low: Values, high: Values) -> Values:
 
 
 def _entry(
-    entry: tuple[str, str, str, Values],
+    entry: Entry,
     presets: Mapping[str, Values],
     first: Values,
     composed: Values,
@@ -171,9 +170,8 @@ def _entry(
     added: Sequence[str],
 ) -> Values:
     """An entry of `bases`: its presets, and where its values are others than those of the suite."""
-    *names, values = entry
-    made: Values = {}
-    for group, name in zip(("model", "dataset", "optimizer"), names, strict=True):
+    made, values = Values(), entry.values
+    for group, name in entry.names.items():
         choice, own = _choice(group, name, composed, request), _difference(presets[group][name], values[group][name])
         made[group] = {choice: own} if own else choice
     made |= {key: values[key] for key in OF_AN_ENTRY if values[key] != first[key]}

@@ -13,6 +13,7 @@ what to run, as key=value pairs:
   suite=quick                      a stated collection of everything below
   model=resnet18                   a preset, any timm name, a list [a,b], or all
   dataset=, optimizer=, method=    likewise
+  federation=iid_10                clients that train every base in rounds; likewise
   seeds=[0,1,2] epochs=30          any key of conf/config.yaml
   method.cmd_online.modes=20       a value of one preset
   fast=true                        the smallest version of anything, to try it out
@@ -80,6 +81,7 @@ TERMS = {
     "observer": "a method that watches a base as it trains, after every epoch or every few optimizer steps",
     "reconstruction": "a method that reads the recorded weights of the whole run afterwards; no training method",
     "branch": "training of a method's own that leaves a base at some epoch and goes on differently",
+    "federation, exchange": "clients that train a base in rounds, and a branch that says what passes between them",
     "replay": "observers and reconstructions run on a base's stored snapshots, without training",
     "shadow run": "a base trained again, to the same weights, for a new cell that its stored snapshots cannot serve",
     "recalibrated": "BatchNorm statistics taken anew on training images, as weights that were not trained need",
@@ -141,9 +143,9 @@ what to examine, as key=value pairs:
   free=true                        drop snapshots, states and files set aside that no plan keeps
 """
 
-LISTED = ("methods", "models", "data", "optimizers", "suites", "views", "engines", "trackers", "terms")
+LISTED = ("methods", "models", "data", "optimizers", "federations", "suites", "views", "engines", "trackers", "terms")
 LIST = """\
-what to list: methods, models, data, optimizers, suites, views, engines, trackers or terms; nothing: all of these
+what to list: methods, models, data, optimizers, federations, suites, views, engines, trackers or terms; nothing: all
   results_dir=results              where views are looked for
 """
 

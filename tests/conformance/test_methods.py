@@ -7,16 +7,23 @@ import pytest
 
 import harness.method
 from harness.config import ConfigError
-from harness.conformance import MethodConformance
+from harness.conformance import ExchangeConformance, MethodConformance
 from harness.conformance.clauses import Clause
-from harness.conformance.tiny import find_subject
+from harness.conformance.tiny import CLIENTS, find_class, find_subject
+from harness.method import Exchange
 from harness.planning.compose import available, load_yaml
 
 CLASSES = {preset: load_yaml(path)[preset]["_target_"] for preset, path in sorted(available("method").items())}
 
+EVERY_TIME = ("fed_cmd", "scaffold")
+"""the exchanges that are not left to the nightly tier: one of masks, and one of clients that keep something"""
+EXCHANGES = [preset for preset in CLASSES if issubclass(find_class(preset), Exchange)]
+
 for number, preset in enumerate(CLASSES):
-    suite = type(f"Test_{preset}", (MethodConformance,), {"preset": preset})
+    kind = ExchangeConformance if preset in EXCHANGES else MethodConformance
+    suite = type(f"Test_{preset}", (kind,), {"preset": preset})
     again = CLASSES[preset] in list(CLASSES.values())[:number]  # with other parameters: nightly
+    again = again or (preset in EXCHANGES and preset not in EVERY_TIME)
     globals()[f"Test_{preset}"] = pytest.mark.long(suite) if again else suite
 
 
@@ -38,7 +45,12 @@ def test_a_suite_of_a_preset_that_is_not_there_is_refused():
 def test_presets_are_the_files_and_of_all_three_kinds():
     names = {path.name.removesuffix(".yaml") for path in (files("conf") / "method").iterdir()}
     assert set(CLASSES) == names
-    assert {find_subject(name).cell.kind for name in CLASSES} == {"observer", "reconstruction", "brancher"}
+    settings = {name: CLIENTS if name in EXCHANGES else () for name in CLASSES}
+    assert {find_subject(name, (), settings[name]).cell.kind for name in CLASSES} == {
+        "observer",
+        "reconstruction",
+        "brancher",
+    }
 
 
 def test_every_preset_names_its_control_or_that_it_has_none():

@@ -80,10 +80,11 @@ def of_method(name):
 
 
 COMPOSITIONS = {
-    "top": ((), lambda path: path[0] not in ("model", "dataset", "optimizer", "method")),
+    "top": ((), lambda path: path[0] not in ("model", "dataset", "optimizer", "federation", "method")),
     **{f"model={name}": ((f"model={name}",), lambda path: path[0] == "model") for name in ("test_resnet", "lenet5")},
     **{f"dataset={name}": ((f"dataset={name}",), lambda path: path[0] == "dataset") for name in presets("dataset")},
     **{f"optimizer={name}": ((f"optimizer={name}",), lambda p: p[0] == "optimizer") for name in presets("optimizer")},
+    "federation": (("federation=dirichlet_10",), lambda path: path[0] == "federation"),
     **{f"method={name}": ((f"method={name}", "epochs=120"), of_method(name)) for name in METHODS.values()},
     **{f"engine={name}": ((f"engine={name}",), lambda path: path[0] == "engine") for name in presets("engine")},
 }

@@ -63,7 +63,7 @@ def test_every_figure_has_a_name_of_its_own_and_those_of_methods_a_table_of_that
     assert len({kind.name for kind in FIGURES}) == len(FIGURES)
     of_methods = [kind for kind in FIGURES if isinstance(kind, MethodFigure)]
     assert {kind.name for kind in of_methods} == {
-        *("trajectories", "errors", "correlation", "layers", "rho", "eigenvalues", "kernel"),
+        *("clients", "trajectories", "errors", "correlation", "layers", "rho", "eigenvalues", "kernel"),
     }
     assert all(next(iter(kind.tables)) == kind.name for kind in of_methods)
 

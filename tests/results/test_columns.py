@@ -1,13 +1,14 @@
 """The list of columns: what frames had before stays, and whatever is measured can be shown."""
 
 from harness.report.tables.columns import COLUMNS as SHOWN
-from harness.results.columns import ADDED, COLUMNS, COSTS, FRAME_COLUMNS, METRICS, from_source
+from harness.results.columns import ADDED, COLUMNS, COMMUNICATION, COSTS, FRAME_COLUMNS, METRICS, from_source
 
 STORED = """
     model dataset optimizer seed method batchnorm status val_accuracy val_loss val_ece val_brier test_accuracy
     test_loss test_ece test_brier train_seconds method_seconds eval_seconds peak_memory_bytes epochs prefix_epochs
-    gradients_full gradients_subspace forward_passes trainable_fraction moving busy age n_eff control schedule twin
-    parameters device versions base_key cell_key run_id
+    gradients_full gradients_subspace forward_passes trainable_fraction moving busy age n_eff federation upload_bytes
+    download_bytes client_accuracy client_accuracy_std client_accuracy_worst control schedule twin parameters
+    device versions base_key cell_key run_id
 """
 """The columns of frames, in their order; those of ADDED are lacking where they were stored before."""
 
@@ -15,7 +16,8 @@ STORED = """
 def test_frames_that_were_stored_still_have_the_columns():
     assert list(FRAME_COLUMNS) == STORED.split()
     metrics = {f"{split}_{metric}" for split in ("val", "test") for metric in ("ece", "brier")}
-    assert set(ADDED) == {"moving", "busy", "control", "schedule", "twin", "age", "n_eff", *metrics}
+    clients = {"federation", *COMMUNICATION}
+    assert set(ADDED) == {"moving", "busy", "control", "schedule", "twin", "age", "n_eff", *metrics, *clients}
     assert FRAME_COLUMNS["seed"] == "int64"
     assert {FRAME_COLUMNS[name] for name in ("model", "status", "parameters", "run_id")} == {"str"}
     assert {FRAME_COLUMNS[name] for name in (*METRICS, *from_source("cost"))} == {"float64"}

@@ -96,6 +96,7 @@ def test_one_row_per_planned_cell_in_plan_order_with_the_contracts_columns(store
         "model dataset optimizer seed method batchnorm status val_accuracy val_loss val_ece val_brier test_accuracy "
         "test_loss test_ece test_brier train_seconds method_seconds eval_seconds peak_memory_bytes epochs "
         "prefix_epochs gradients_full gradients_subspace forward_passes trainable_fraction moving busy age n_eff "
+        "federation upload_bytes download_bytes client_accuracy client_accuracy_std client_accuracy_worst "
         "control schedule twin parameters device versions base_key cell_key run_id"
     )
     assert list(frame["cell_key"]) == ["net-swa-1", "net-base-0", "net-swa-0"]
@@ -192,7 +193,8 @@ def test_a_view_of_an_earlier_version_is_read_without_the_columns_added_since(st
     (store.root / "suites").rename(elsewhere / "suites")
     found = load_frame(elsewhere, "quick")
     assert found["test_accuracy"].tolist() == [90.0]
-    assert found[list(ADDED)].isna().all(axis=None)
+    assert found["federation"].tolist() == ["none"]
+    assert found[[name for name in ADDED if name != "federation"]].isna().all(axis=None)
 
 
 def test_views_are_written_where_a_record_or_the_plan_changed_or_one_is_gone(store):

@@ -22,6 +22,7 @@ class Evaluator:
 
     flat = SimpleNamespace(layout=SimpleNamespace(N=1))
     device = CPU
+    client_accuracy_K = None
 
     def __init__(self, due=(1, 2, 3)):
         self.config = SimpleNamespace(epochs=lambda epochs: due, reconstructions="every")

@@ -6,11 +6,11 @@ import pytest
 from command import OWN, here
 
 from harness.config import ConfigError
-from harness.method import Brancher, Observer, Reconstruction
+from harness.method import Brancher, Exchange, Observer, Reconstruction
 from harness.planning.compose import available, load_yaml
 from harness.verbs.listing import listing
 
-KINDS = {"observer": Observer, "reconstruction": Reconstruction, "branch": Brancher}
+KINDS = {"observer": Observer, "reconstruction": Reconstruction, "branch": Brancher, "exchange": Exchange}
 
 
 def rows(tmp_path, *words, folders=()):

@@ -13,6 +13,8 @@ A new figure is one entry here and one function that draws it. A method has the 
 - `rho`, one line per mode and bin: mode (a number as text, or in words what it is compared with, such as a surrogate),
   mean_abs_rho (of the mode), low and high (the bin's ends), weights (in it).
 - `eigenvalues`, one line each: real, imaginary.
+- `clients`, one line per client: client, images, accuracy (percent), and `class_<c>` for every class, its images. The
+  harness gives it for every cell on a federation.
 - `kernel`, one line per mode and snapshot: mode, epoch, coefficient, and maybe share, snapshots and squares, as
   `harness.method` has it.
 """
@@ -27,6 +29,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.kernel import checked
+from harness.report.figures.communication import (
+    CLIENTS,
+    bytes_data,
+    draw_bytes,
+    draw_clients,
+    draw_transmitted,
+    transmitted_data,
+)
 from harness.report.figures.cost import cost_data, draw_cost
 from harness.report.figures.curves import curves_data, draw_curves
 from harness.report.figures.differences import differences_data, draw_differences
@@ -107,6 +117,20 @@ FIGURES: tuple[FigureKind, ...] = (
         draw_cost,
     ),
     ResultFigure(
+        "bytes",
+        "Accuracy against bytes",
+        "Validation accuracy against the bytes that passed between server and clients: means over seeds.",
+        bytes_data,
+        draw_bytes,
+    ),
+    ResultFigure(
+        "transmitted",
+        "Bytes of a round",
+        "What of federated averaging's bytes each round moves: means over seeds.",
+        transmitted_data,
+        draw_transmitted,
+    ),
+    ResultFigure(
         "profile",
         "Performance profile",
         "Share of bases on which a method reaches the target within a ratio of the fastest method's cost.",
@@ -121,6 +145,15 @@ FIGURES: tuple[FigureKind, ...] = (
         ranks_data,
         draw_ranks,
         ("suite",),
+    ),
+    MethodFigure(
+        "clients",
+        "Clients",
+        "How right every client of a federation is by method, and which images it has, by class.",
+        draw_clients,
+        {"clients": CLIENTS},
+        together=True,
+        first_seed=True,
     ),
     MethodFigure(
         "trajectories",

@@ -34,6 +34,7 @@ from harness.report.stats.headline import conclusions, counted, findings
 from harness.report.stats.means import ALL, CONTROL, caption
 from harness.report.stats.summary import Results
 from harness.report.tables.columns import Choice
+from harness.report.tables.communication import communication
 from harness.report.tables.printed import Printed
 from harness.report.tables.suite import calibration, comparable, images, rivals, summary_lines, tested, usual
 from harness.report.warnings import marks
@@ -52,6 +53,7 @@ TITLES = {
     "rivals": "Annealed rivals",
     "compare": "Comparison",
     "calibration": "Loss and calibration",
+    "communication": "Communication",
     "kernels": "Kernels",
     "images": "Test images",
 }
@@ -102,6 +104,7 @@ def write_page(
         (fresh / "curves.js").write_text(f"window.CURVES = {data};\n", encoding="utf-8")
         printed: dict[str, Sequence[Printed]] = {"rivals": rivals(found, summary, Choice()), "compare": compared}
         printed["calibration"] = calibration(found, summary, Choice())
+        printed["communication"] = communication(found, summary, Choice())
         printed["kernels"] = kernels
         printed["images"] = images(found, summary, Choice())
         context = _context(store, plan, found, summary, warnings, figures)

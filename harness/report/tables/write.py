@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.report.stats.communication import communicated
 from harness.report.stats.cost import costs
 from harness.report.stats.means import statistics
 from harness.report.stats.summary import Results, summary
 from harness.report.tables import suite
 from harness.report.tables.columns import Choice
+from harness.report.tables.communication import communication
 from harness.report.tables.latex import latex
 from harness.report.tables.printed import Printed, markdown
 from harness.report.warnings import standing
@@ -80,11 +82,12 @@ def _with_standing(tables: Sequence[Printed], frame: pd.DataFrame) -> list[Print
 def write_tables(found: Results, folder: Path, choice: Choice = Choice()) -> pd.DataFrame:  # noqa: B008
     """Write all tables into `folder` and return the summary.
 
-    main, models, optimizers, statistics, rivals, images, calibration, progress and cost as Markdown and LaTeX; main.csv
-    (means of every metric, long), summary.csv (all that is known of a method in a row), comparisons.csv (every
-    comparison), rivals.csv (those with annealed bases), images.csv (McNemar's test of every pair of cells), targets.csv
-    (all cells), cost.csv. There are no rivals where no base has a twin, no images where cells do not say what they got
-    right, and no calibration where they were evaluated without.
+    main, models, optimizers, statistics, rivals, images, calibration, communication, progress and cost as Markdown and
+    LaTeX; main.csv (means of every metric, long), summary.csv (all that is known of a method in a row), comparisons.csv
+    (every comparison), rivals.csv (those with annealed bases), images.csv (McNemar's test of every pair of cells),
+    targets.csv (all cells), cost.csv, communication.csv. There are no rivals where no base has a twin, no images where
+    cells do not say what they got right, no calibration where they were evaluated without, and no communication where
+    there is no federation.
     """
     whole = summary(found)
     for printed in (
@@ -96,13 +99,15 @@ def write_tables(found: Results, folder: Path, choice: Choice = Choice()) -> pd.
         suite.rivals,
         suite.images,
         suite.calibration,
+        communication,
     ):
         write_printed(_with_standing(printed(found, whole, choice), found.frame), folder, printed.__name__)
     write_printed(_with_standing(suite.costs(found, whole, choice), found.frame), folder, "cost")
     write_csv(pd.concat([statistics(found.frame, metric) for metric in METRICS]), folder / "main.csv")
     write_csv(whole, folder / "summary.csv")
     write_csv(found.compared, folder / "comparisons.csv")
-    for name, table in (("rivals", found.rivals), ("images", found.images)):
+    moved = communicated(found.frame, found.history, found.reached)
+    for name, table in (("rivals", found.rivals), ("images", found.images), ("communication", moved)):
         write_or_remove(table, folder / f"{name}.csv")
     write_csv(found.reached, folder / "targets.csv")
     write_csv(costs(found.frame), folder / "cost.csv")

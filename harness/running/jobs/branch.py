@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 
 from harness.causes import Interrupted
+from harness.federated.server import FederatedTrainer
+from harness.federated.session import FederatedSession
 from harness.method import Brancher, Proposal, State
 from harness.planning.plan import branch_lacks
 from harness.running.audience import Row, checked_proposal
@@ -23,7 +25,7 @@ from harness.storage.store import Record
 from harness.storage.tensors import digest_tensor, write_state
 from harness.storage.trajectory import StoredTrajectory, read_snapshot, write_snapshot
 from harness.training.clock import Counts
-from harness.training.loop import Diverged, Trainer
+from harness.training.loop import Diverged
 from harness.training.out_of_memory import bounded_by
 from harness.training.session import BranchSession
 
@@ -60,15 +62,19 @@ class BranchWorker(Worker):
         assert isinstance(self.entry.method, Brancher)
         self.method = method = self.entry.method
         self.base_digest = known["digests"][-1:]
-        self.trainer = Trainer(self.base, self.counted_images(cell.branch.prefix), self.device)
+        self.trainer = self.new_trainer(cell.branch.prefix, self.entry)
+        self.check_partition(self.trainer, known)
         self._prepare(known)
         base_rows = self.store.base_history(self.job.base.key)
         self.prefix_seconds: float = sum(r["train_seconds"] for r in base_rows if r["epoch"] == self.branch.prefix)
-        images = self.branch.prefix * self.trainer.steps_per_epoch() * self.base.batch_size
-        self.trainer.counts = Counts(gradients_full=images, forward_passes=images)
+        self.trainer.counts = self._prefix_counts(base_rows)
+        self.prefix_images = self.trainer.counts.forward_passes
         first, last = cell.needs or (0, -1)
         trajectory = StoredTrajectory(self.folder / "trajectory", self.device, first, last)
-        self.session = BranchSession(self.trainer, self.branch, trajectory, self.clock, method.gradient_space)
+        if isinstance(self.trainer, FederatedTrainer):
+            self.session: BranchSession = FederatedSession(self.trainer, self.branch, trajectory, self.clock)
+        else:
+            self.session = BranchSession(self.trainer, self.branch, trajectory, self.clock, method.gradient_space)
         self.bundle = Bundle(self.bundle_path, self.job.settings.trajectory.bundle_seconds)
         weights = self._train()
         entry = self.entry
@@ -90,6 +96,13 @@ class BranchWorker(Worker):
         }
         self.end_cell(entry, cost, weights)
         self._clear()
+
+    def _prefix_counts(self, base_rows: list[Row]) -> Counts:
+        """What the base passed over up to the prefix; in rounds of a federation as many images as its history says."""
+        images = self.branch.prefix * self.trainer.steps_per_epoch() * self.base.batch_size
+        if isinstance(self.trainer, FederatedTrainer):
+            images = sum(row["forward_passes"] for row in base_rows if row["epoch"] == self.branch.prefix)
+        return Counts(gradients_full=images, forward_passes=images)
 
     def _clear(self) -> None:
         """The cell has ended: nothing goes on from its bundle."""
@@ -139,6 +152,7 @@ class BranchWorker(Worker):
         self.method.load_state_dict(bundle["method"])
         self.entry.rows = bundle["lists"]["rows"] if "lists" in bundle else bundle["rows"]
         self.entry.test_correct = bundle["test_correct"]
+        self.entry.client_accuracy_K = bundle.get("client_accuracy_K")
         self.entry.status, self.entry.reason = bundle["status"], bundle["reason"]
         self.session.last_row = bundle["train_row"]
         self.clock.seconds.update(bundle["seconds"])
@@ -169,6 +183,7 @@ class BranchWorker(Worker):
                 "trainer": self.trainer.state_dict(),
                 "method": self.method.state_dict(),
                 "test_correct": self.entry.test_correct,
+                "client_accuracy_K": self.entry.client_accuracy_K,
                 "train_row": self.session.last_row,
                 "status": self.entry.status,
                 "reason": self.entry.reason,
@@ -190,6 +205,7 @@ class BranchWorker(Worker):
                 metrics = self.evaluator.evaluate(trainer.snapshot(), proposal, policy, splits)
             if "test" in splits:
                 self.entry.test_correct = self.evaluator.test_correct
+            self.entry.client_accuracy_K = self.evaluator.client_accuracy_K
         row = {
             "epoch": trainer.t,
             **self.session.last_row,
@@ -206,7 +222,7 @@ class BranchWorker(Worker):
 
     def _progress(self) -> None:
         own = self.trainer.t - self.branch.prefix
-        images = own * self.trainer.steps_per_epoch() * self.base.batch_size
+        images = self.trainer.counts.forward_passes - self.prefix_images
         self.report_epoch(own, images, self.clock.get("train") + self.clock.get("method"), [self.entry])
 
     def _final_weights(self) -> dict[str, torch.Tensor]:
@@ -264,7 +280,7 @@ class BranchWorker(Worker):
     def _rederive(self, known: Record, missing: list[int]) -> None:
         """Run the base again, from the nearest earlier restart state, for what is missing."""
         start, folder = self.branch.start, self.folder / "trajectory"
-        again = Trainer(self.base, self.images, self.device)
+        again = self.new_trainer()
         for t in range(missing[0], 0, -1):
             state = read_bundle(restart_path(self.folder, t), self.say)
             if state is not None:

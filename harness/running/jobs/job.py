@@ -64,6 +64,8 @@ class Job:
     """digest of the harness's numeric modules when the job was planned"""
     generations: dict[str, int | None] = field(default_factory=dict)
     """of each cell's record when the job was planned: another one since then is another process's work"""
+    client_processes: int = 1
+    """processes in which clients of a federation train at once"""
     origin: Origin = field(default_factory=Origin)
     """the command that it is of, for logs and records"""
 
@@ -121,6 +123,7 @@ def cell_record(job: Job, cell: CellPlan, status: str, base_digest: list[str], c
         "base_digest": base_digest,
         "rederived": False,
         "summary": {},
+        "communication": {},
         "test_correct": None,
         "cost": {},
         "kernel": {},

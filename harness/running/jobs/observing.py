@@ -13,6 +13,7 @@ class ObservingWorker(Worker):
 
     def _audience(self, trajectory: StoredTrajectory) -> Audience:
         steps = self.images.steps(self.base.batch_size, self.base.batches_per_epoch)
+        steps = 1 if self.base.federation.clients > 0 else steps  # a round is one
         keep = self.job.settings.save == "final"
         cells = [self.start_cell(cell) for cell in self.job.cells]
         return Audience(self.base, cells, self.evaluator, self.clock, trajectory, steps, keep)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from harness.federated.server import FederatedTrainer
 from harness.method import Snapshot, State
 from harness.planning.methods import as_plain
 from harness.planning.plan import labels
@@ -21,7 +22,7 @@ from harness.storage.paths import base_log, restart_path, snapshot_path
 from harness.storage.store import Record
 from harness.storage.tensors import digest_tensor, write_state
 from harness.storage.trajectory import StoredTrajectory, write_snapshot
-from harness.training.loop import Diverged, Trainer
+from harness.training.loop import Diverged
 
 METRICS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy")
 OWN_WEIGHTS = ("base", "base_recalibrated")
@@ -61,7 +62,8 @@ class TrainWorker(ObservingWorker):
         self.log = Log(self.folder / "log.txt")
         begin_log(self.job, self.log)
         self.logs.append(self.log)
-        self.trainer = Trainer(self.base, self.counted_images(), self.device)
+        self.trainer = self.new_trainer()
+        self.check_partition(self.trainer, self.expected)
         self.trajectory = StoredTrajectory(self.folder / "trajectory", self.device)
         self.audience = self._audience(self.trajectory)
         self.rows: list[Row] = []
@@ -130,6 +132,11 @@ class TrainWorker(ObservingWorker):
             self.say(f"starts over: the harness's sources changed since epoch {t}")
             self.rows_are_void()
             return None
+        trainer = self.trainer
+        if isinstance(trainer, FederatedTrainer) and bundle["trainer"]["partition"] != trainer.partition:
+            self.say(f"starts over: images are dealt to clients otherwise since epoch {t}")
+            self.rows_are_void()
+            return None
         if lost:
             self.say(f"starts over: of the snapshots up to epoch {t}, {', '.join(map(str, lost))} are gone")
             self.rows_are_void()
@@ -159,8 +166,7 @@ class TrainWorker(ObservingWorker):
         self._note_epoch()
         if self._save():
             self.log_rows(audience.cells)
-        images = trainer.t * trainer.steps_per_epoch() * self.base.batch_size
-        self.report_epoch(trainer.t, images, self.clock.get("train"), audience.cells)
+        self.report_epoch(trainer.t, counts["forward_passes"], self.clock.get("train"), audience.cells)
 
     def _note_epoch(self) -> None:
         """The epoch in the logs: in the base's with what its own weights come to in validation, where that is known."""
@@ -229,5 +235,6 @@ class TrainWorker(ObservingWorker):
             "seconds": self.clock.seconds,
             "counts": self.trainer.counts.as_dict(),
             "moving": self._moving(),
+            **({"partition": trainer.partition} if isinstance(trainer := self.trainer, FederatedTrainer) else {}),
         }
         self.store.write_base(record, self.rows, self.folder)

@@ -18,14 +18,16 @@ from safetensors.torch import save as save_safetensors
 
 from harness.causes import Cause, Interrupted
 from harness.config import BaseConfig, ConfigError
+from harness.federated.server import FederatedTrainer
 from harness.kernel import KERNEL, checked, numbers
-from harness.method import Method
+from harness.method import Exchange, Method
 from harness.planning.methods import make_method
 from harness.planning.plan import CellPlan
 from harness.problem.images import Images
 from harness.problem.splits import load_split
 from harness.running.audience import RunningCell
 from harness.running.events import (
+    BatchesDone,
     CellEnded,
     DiskFailed,
     EpochEnded,
@@ -52,7 +54,7 @@ from harness.tracking.runs import cell_info
 from harness.training.clock import Clock, Load, peak_memory_bytes
 from harness.training.evaluate import Evaluator
 from harness.training.kernels import told_kernels
-from harness.training.loop import set_determinism
+from harness.training.loop import Trainer, set_determinism
 from harness.training.out_of_memory import bounded_by
 from harness.validation import reason
 
@@ -62,6 +64,13 @@ if TYPE_CHECKING:
 
 MOST_THREADS = 4096
 """as engine.threads may have"""
+CLIENTS = "clients"
+"""the table of a cell that says which images every client of its federation has, and how right it is"""
+COMMUNICATION = (
+    *("upload_bytes", "download_bytes"),
+    *("client_accuracy", "client_accuracy_std", "client_accuracy_worst"),
+)
+"""what a record holds of a federation's last round"""
 
 
 class Worker(ABC):
@@ -90,6 +99,8 @@ class Worker(ABC):
         self._noted: dict[str, int] = {}
         """how many rows of a cell its log has, by its key"""
         self._ended: set[str] = set()
+        self.ends = contextlib.ExitStack()
+        """what is ended with the job"""
         self._best = -math.inf
         """validation accuracy of all rows that were seen, `_seen` of each cell's by its key"""
         self._seen: dict[str, int] = {}
@@ -115,6 +126,45 @@ class Worker(ABC):
     def counted_images(self, before: int = 0) -> CountedImages:
         """The training split, whose batches are told as they are done; `before`: epochs that are not the job's own."""
         return CountedImages(self.images, self.tell, before)
+
+    def new_trainer(self, before: int = 0, cell: RunningCell | None = None) -> Trainer:
+        """The base at w(0): its own training, or on a federation the server and its clients.
+
+        `before`: epochs that are not the job's own; `cell`: one of an exchange, None for the base.
+        """
+        federation = self.base.federation
+        if federation.clients == 0:
+            return Trainer(self.base, self.counted_images(before), self.device)
+        server = None if cell is None else cell.method
+        assert server is None or isinstance(server, Exchange)
+
+        def client() -> Exchange:
+            made = Exchange() if cell is None else make_method(cell.cell.method)
+            assert isinstance(made, Exchange)
+            return made
+
+        def told(of_round: int, done: int, clients: int, seconds: float) -> None:
+            images = federation.local_epochs * len(self.images) / federation.clients
+            self.tell(BatchesDone(of_round - before, done, clients, images / max(seconds, 1e-9), seconds * clients))
+
+        trainer = FederatedTrainer(
+            *(self.base, self.images, self.device, server, client),
+            processes=self.job.client_processes,
+            say=self.say,
+            told=told,
+            phase=contextlib.nullcontext if cell is None else self.clock.phase,
+        )
+        self.ends.callback(trainer.close)
+        return trainer
+
+    def check_partition(self, trainer: Trainer, known: Record | None) -> None:
+        """Refused where a repeated base's images are dealt otherwise than when it was recorded."""
+        then = None if known is None else known.get("partition")
+        if then is not None and isinstance(trainer, FederatedTrainer) and trainer.partition != then:
+            raise Refused(
+                f"the partition of the repeated base ({trainer.partition}) differs from the recorded one ({then}): "
+                "redo=base trains it anew"
+            )
 
     @cached_property
     def evaluator(self) -> Evaluator:
@@ -145,7 +195,7 @@ class Worker(ABC):
         if lease is None:
             self.tell(WorkedElsewhere())
             return
-        with lease:
+        with lease, self.ends:
             inside.check_writable(self.lock_folder)
             self.lock_folder.mkdir(parents=True, exist_ok=True)
             for half in inside.files_below(self.lock_folder, ".*.tmp"):  # what a killed process was writing
@@ -297,7 +347,7 @@ class Worker(ABC):
         if entry.status == "done":
             assert entry.method is not None
             try:
-                tables = entry.method.tables()
+                tables = {**entry.method.tables(), **self._clients(entry)}
                 self.store.write_tables(cell.key, tables)
                 kernel = self._kernel(cell, tables)
                 self._keep_fitted(entry.key, entry.method)
@@ -313,6 +363,7 @@ class Worker(ABC):
         names = (f"{split}_{metric}" for split in ("val", "test") for metric in ("accuracy", "loss", "ece", "brier"))
         summary = {name: last[name] for name in names if name in last}
         summary |= {name: last[name] for name in last if name.startswith(("val_", "test_"))}
+        communication = {name: last[name] for name in COMMUNICATION if name in last}
         cost = {
             "method_seconds": self.clock.get(f"method/{cell.key}"),
             "eval_seconds": self.clock.get(f"eval/{cell.key}"),
@@ -327,7 +378,14 @@ class Worker(ABC):
             "weights": weights is not None,
         }
         record = cell_record(self.job, cell, entry.status, self.base_digest, entry.cause)
-        record |= {"summary": summary, "cost": cost, "holds": holds, "rederived": self.rederived, "kernel": kernel}
+        record |= {
+            "summary": summary,
+            "communication": communication,
+            "cost": cost,
+            "holds": holds,
+            "rederived": self.rederived,
+            "kernel": kernel,
+        }
         if "test_accuracy" in summary and entry.test_correct is not None:
             record["test_correct"] = packed(entry.test_correct)
         record["machine"]["load"] = {"cores": os.cpu_count(), "busy": self.load.busy()}
@@ -336,6 +394,14 @@ class Worker(ABC):
         self._ended.add(cell.key)
         self.cell_log(cell.key).lines([done_line(record)] if entry.cause is None else ending(entry.status, entry.cause))
         self.tell(ended(record))
+
+    def _clients(self, entry: RunningCell) -> dict[str, pd.DataFrame]:
+        """The table of a federation's clients; none without one."""
+        import pandas as pd
+
+        if entry.client_accuracy_K is None:
+            return {}
+        return {CLIENTS: pd.DataFrame(self.evaluator.client_table(entry.client_accuracy_K))}
 
     def _kernel(self, cell: CellPlan, tables: dict[str, pd.DataFrame]) -> dict[str, float]:
         """Age and effective number of the kernel among a method's tables; nothing, said in a line, where it is none."""
