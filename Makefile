@@ -53,7 +53,7 @@ test-ray: $(VENV)/ready ## Run on a Ray of this machine
 
 test-live: $(VENV)/ready ## Follow trainings of Lightning and of Hugging Face's Trainer (two minutes)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[live]'
-	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m live -n 0 tests/live $(ARGS)
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m live -n 0 tests/live tests/adopted $(ARGS)
 
 test-nightly: $(VENV)/ready slurm-daemons ## Run every test there is, those of the four targets above too (an hour)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[slurm,ray,live]'

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, Field
 
-from harness.config import Count, FilePath, Name, Number, Seed, Text, TrackerConfig
+from harness.config import Count, FilePath, Name, Number, Seed, Text, TrackerConfig, ViewName
 from harness.planning.vocabulary import Seeds
 from harness.results.columns import METRICS, OWN_NAME
 from harness.validation import ConfigError, Faults, Validated, as_given, field_types, nearest, shown, validated
@@ -210,7 +210,7 @@ def name_and_rest(verb: str, texts: Sequence[str]) -> tuple[str, list[str]]:
     words = [text for text in texts if "=" not in text]
     if len(words) != 1:
         raise ConfigError(f"{verb} takes one name and key=value pairs, got {', '.join(map(shown, words)) or 'no name'}")
-    return validated("name", Name, words[0]), [text for text in texts if "=" in text]
+    return validated("name", ViewName, words[0]), [text for text in texts if "=" in text]
 
 
 def values_of_method(texts: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
