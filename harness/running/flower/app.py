@@ -35,7 +35,7 @@ def _serve(grid: Grid, context: Context) -> None:
     config = context.run_config
     desk = Desk(Path(str(config["desk"])))
     threading.Thread(target=_leave_with, args=(Path(str(config["results"])), desk), daemon=True).start()
-    nodes = Nodes(grid, int(config["clients"]), float(config["seconds"]))
+    nodes = Nodes(grid, int(config["clients"]), float(config["seconds"]), bool(config["simulated"]))
     try:
         nodes.find()
     except NodesDiffer as error:

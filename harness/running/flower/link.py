@@ -71,7 +71,7 @@ class Watched:
         self._log = log
         with open(log, "wb") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness.running.flower.link", *words],
+                [sys.executable, "-P", "-m", "harness.running.flower.link", *words],
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=file,
@@ -154,7 +154,13 @@ class Run:
             f'[superlink]\ndefault = "{NAME}"\n\n[superlink.{NAME}]\naddress = "{link.address}"\ninsecure = true\n',
             encoding="utf-8",
         )
-        config = {"desk": str(folder), "results": str(results), "clients": clients, "seconds": seconds}
+        config = {
+            "desk": str(folder),
+            "results": str(results),
+            "clients": clients,
+            "seconds": seconds,
+            "simulated": isinstance(link, Simulation),
+        }
         (app / "pyproject.toml").write_text(_project(config), encoding="utf-8")
         words = ["flwr", "run", str(app), NAME, "--stream"]
         if link.options:

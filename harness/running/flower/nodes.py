@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import time
 from collections.abc import Iterable, Iterator
@@ -27,9 +28,14 @@ class NodesDiffer(Exception):
 
 
 class Nodes:
-    """The nodes of a Flower grid, one for each of so many clients, waited for `seconds` where some are not there."""
+    """The nodes of a Flower grid, one for each of so many clients, waited for `seconds` where some are not there.
 
-    def __init__(self, grid: Grid, clients: int, seconds: float) -> None:
+    `simulated`: they share processes, and Flower goes on to use one of these that is gone: then this process ends too,
+    and its job goes on from the round's start on a simulation with whole ones.
+    """
+
+    def __init__(self, grid: Grid, clients: int, seconds: float, simulated: bool) -> None:
+        self.simulated = simulated
         self._grid = grid
         self._clients = clients
         self._seconds = seconds
@@ -118,16 +124,18 @@ class Across:
             raise failed(order, error) from error
         again.add(order.k)
         self._say(asked_again(order, error))
+        if self._nodes.simulated and isinstance(error, Lost):
+            os._exit(1)
         try:
             self._nodes.find()
         except NodesDiffer as differ:
             raise failed(order, differ) from error
         self._push(order, waiting, again)
 
-    @staticmethod
-    def _read(reply: Message) -> Answer:
+    def _read(self, reply: Message) -> Answer:
         if reply.has_error():
-            raise Lost(str(reply.error.reason or "its node did not answer"))
+            gone = "its process is gone"
+            raise Lost(gone if self._nodes.simulated else str(reply.error.reason or gone))
         return read_answer(reply.content)
 
     def close(self) -> None:
