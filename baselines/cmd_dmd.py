@@ -67,6 +67,8 @@ class DMDOfReferences(Observer):
     offset: Offset = "constant"
     clip: bool = True
 
+    needs_even_steps = True
+
     def __post_init__(self) -> None:
         check_modes(self.modes, self.samples)
         check_warmup(self.warmup)

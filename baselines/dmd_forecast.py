@@ -33,6 +33,8 @@ class DMDForecast(Observer):
     offset: Offset = "constant"
     clip: bool = True
 
+    needs_even_steps = True
+
     def __post_init__(self) -> None:
         check_warmup(self.warmup)
         check_rank(self.rank, self.energy, self.offset)

@@ -23,6 +23,8 @@ class DMDReconstruction(Reconstruction):
     energy: float = 0.9999
     offset: Offset = "constant"
 
+    needs_even_steps = True
+
     def __post_init__(self) -> None:
         check_rank(self.rank, self.energy, self.offset)
 

@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
             one.add_argument(
                 "--details", action="store_true", help="also every base, operations, and what methods hold"
             )
-        if verb in ("report", "list") or verb not in NO_CONFIGURATION:
+        if verb in ("report", "list", "give") or verb not in NO_CONFIGURATION:
             one.add_argument(
                 "--config-dir",
                 action="append",
@@ -112,6 +112,9 @@ def _code(arguments: Sequence[str] | None) -> int:
         "plan": _plan,
         "run": _run,
         "tune": _tune,
+        "adopt": _adopt,
+        "analyse": _analyse,
+        "give": _give,
         "report": _report,
         "publish": _publish,
         "sync": _sync,
@@ -119,6 +122,7 @@ def _code(arguments: Sequence[str] | None) -> int:
         "merge": _merge,
     }
     verb = verbs[parsed.verb]
+    interrupt.goes_on_from(None)
     try:
         with interrupt.sigterm_too():
             return verb(parsed, " ".join(["traindyn", *map(shlex.quote, given)]))
@@ -267,14 +271,19 @@ def _power(plan: Plan) -> str:
 
     statistics = plan.experiment.statistics
     added = {*plan.experiment.added}
-    asked = statistics.comparisons(cell.method.name for _, cell in plan.cells if cell.method.name not in added)
+    chosen_methods = [cell.method.name for _, cell in plan.cells if cell.method.name not in added]
+    asked = statistics.comparisons(chosen_methods, plan.experiment.plain)
     rows: dict[tuple[str, ...], set[int]] = {}
+    methods: dict[tuple[str, ...], set[str]] = {}
     for base in plan.bases:
-        rows.setdefault(base.config.row, set()).add(base.config.seed)
+        row = base.config.row
+        rows.setdefault(row, set()).add(base.config.seed)
+        methods.setdefault(row, set()).update(cell.method.name for cell in base.cells)
     chosen = {cell.method.name for _, cell in plan.cells}
     if not any({*pair} <= chosen for pair in asked):
         return "decides nothing: no primary comparison is among the chosen methods (statistics.primary)"
-    tests = len(asked) * len(rows)
+    # as the report counts them: the rows that have both methods, every row where none has
+    tests = sum(sum({*pair} <= own for own in methods.values()) or len(rows) for pair in asked)
     std, suites = earlier_std(plan.store.root, {(model, data) for model, data, *_ in rows})
     known = f"the median over methods in {', '.join(suites)}" if suites else "which is assumed"
     models: dict[int, dict[str, None]] = {}
@@ -305,6 +314,9 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
         from harness.storage.views import write_joined
 
         left = "left" in plan.statuses.values()
+        cost = estimate(plan)
+        if not cost.base_epochs + cost.branch_epochs + cost.shadow_epochs + cost.rederived_epochs:
+            interrupt.goes_on_from("finished cell")
     console = _console()
     _say_view(plan, console)
     with interrupt.gently():
@@ -316,6 +328,11 @@ def _run(parsed: argparse.Namespace, command: str) -> int:
             warm_up()
             plan = _with_data(plan, lambda: _make_plan(parsed, command), console)
             check_room(plan, estimate(plan))
+            if plan.experiment.evaluate.is_own:
+                from harness.running.own_trial import measured_names
+
+                with _saying("trying the evaluation on the last snapshot"):
+                    plan.measured = measured_names(plan)
         write_joined(plan.store, plan.as_record())
         if "left" in plan.statuses.values():
             return _execute(plan, tuple(str(folder.resolve()) for folder in parsed.config_dir), console)
@@ -338,7 +355,7 @@ def _with_data(plan: Plan, again: Callable[[], Plan], console: Console) -> Plan:
         if config.model.pretrained is True:
             _say(console, f"pretrained weights of {config.model.name}: looking for them")
         obtain_weights(config.model, config.dataset)
-    datasets = {base.config.dataset.name: base.config.dataset for base in plan.bases}
+    datasets = {base.config.dataset.name: base.config.dataset for base in plan.bases if base.shows_images}
     messages = [message for message in (obtain(dataset) for dataset in datasets.values()) if message is not None]
     for message in messages:
         _say(console, message)
@@ -456,6 +473,13 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
     with interrupt.gently():
         plan = _with_data(plan, lambda: _make_plan(parsed, command), console)
         check_room(plan, estimate(plan))
+        if plan.experiment.evaluate.is_own:
+            from harness.running.own_trial import measured_names
+
+            with _saying("trying the evaluation on the last snapshot"):
+                names, metric = measured_names(plan), plan.experiment.tune.metric
+            if metric not in names:
+                raise ConfigError(f"tune.metric must be among what is measured ({', '.join(names)}), got {metric}")
     with interrupt.gently(), EventFolder(plan.store) as events:
         settings = plan.experiment.settings
         engine = open_engine(settings.engine, plan.bases[0].config.device, events.path, plan.clients)
@@ -524,6 +548,50 @@ def _sync(parsed: argparse.Namespace, command: str) -> int:
 
     with interrupt.gently():
         return sync(given, _console_line())
+
+
+def _adopt(parsed: argparse.Namespace, command: str) -> int:
+    from harness.arguments import AdoptArguments, name_and_rest, read_arguments
+
+    name, rest = name_and_rest("adopt", parsed.overrides)
+    given = read_arguments(AdoptArguments, "adopt", rest)
+    with _saying("reading checkpoints"):
+        from harness.adopted.adopt import adopt
+
+    with interrupt.gently():
+        adopt(name, given, _console_line())
+    return 0
+
+
+def _analyse(parsed: argparse.Namespace, command: str) -> int:
+    from harness.arguments import AnalyseArguments, name_and_rest, read_arguments
+
+    name, rest = name_and_rest("analyse", parsed.overrides)
+    given = read_arguments(AnalyseArguments, "analyse", rest)
+    with _saying("reading snapshots"):
+        from harness.adopted.analyse import analyse
+    say = _console_line()
+    with interrupt.gently():
+        page = analyse(name, given, say)
+    say(f"analysis: {page}")
+    return 0
+
+
+def _give(parsed: argparse.Namespace, command: str) -> int:
+    from harness.arguments import GiveArguments, name_and_rest, read_arguments, values_of_method
+
+    name, rest = name_and_rest("give", parsed.overrides)
+    values, rest = values_of_method(rest)
+    given = read_arguments(GiveArguments, "give", rest)
+    with _saying("reading snapshots"):
+        from harness.adopted.give import give_weights
+        from harness.planning.methods import make_importable
+    make_importable(parsed.config_dir)
+    say = _console_line()
+    with interrupt.gently():
+        path = give_weights(name, given, values, parsed.config_dir, say)
+    say(f"checkpoint: {path}")
+    return 0
 
 
 def _doctor(parsed: argparse.Namespace, command: str) -> int:

@@ -84,6 +84,8 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 CountOrNone = Annotated[int, Field(ge=0, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 MOST_EPOCHS = 10**6
+OWN = "own"
+"""What stands for the data set and the optimizer of an adopted run in tables."""
 RECALIBRATED = "base_recalibrated"
 """The base's own weights with BatchNorm statistics anew: what every method is compared with."""
 Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
@@ -276,6 +278,10 @@ class MethodConfig(Validated):
         return f"method.{self.name}.{'_target_' if name == 'target' else name}"
 
 
+BETTER = {"accuracy": "higher", "loss": "lower", "ece": "lower", "brier": "lower"}
+"""which way the metrics that the harness knows are compared"""
+
+
 @dataclass(frozen=True)
 class EvaluateConfig(Validated):
     """When and on how many images weights are evaluated."""
@@ -289,6 +295,43 @@ class EvaluateConfig(Validated):
     batch_size: Count = 256
     reconstructions: Literal["last", "every"] = "last"
     """reconstructions at the `last` epoch, or at `every` evaluated one"""
+    command: Text | None = None
+    """of an adopted run: what measures {checkpoint}, on validation data; its last line is a JSON object of numbers"""
+    test_command: Text | None = None
+    """likewise on test data, at the last snapshot alone"""
+    recalibrate_command: Text | None = None
+    """what takes the running statistics of {checkpoint} anew, in place"""
+    callable: Text | None = None
+    """module:Problem in a folder given by --config-dir, in place of commands"""
+    buffers: Literal["last", "averaged", "recalibrate"] = "last"
+    """of an adopted run's methods: the snapshot's own, those that a method models, or taken anew"""
+    metric: Name | None = None
+    """which of the measured numbers methods are compared by; None: accuracy where there is one, else loss"""
+    better: Literal["higher", "lower"] | None = None
+    """which way a metric of another name is compared"""
+    dtype: Literal["source", "float32"] = "source"
+    """what weights are rounded to for a command or a callable: the snapshots' own type, or none"""
+    timeout: Annotated[Number, Field(gt=0, le=10**6)] = 3600.0
+    """seconds that one command may take"""
+    jobs: Annotated[int, Field(ge=1, le=4096)] = 1
+    """commands at once, of one job"""
+
+    def check(self) -> None:
+        if self.callable is not None and (self.command or self.test_command or self.recalibrate_command):
+            raise ConfigError(f"evaluate.callable must be null where a command is given, got {shown(self.callable)}")
+        for name in ("test_command", "recalibrate_command"):
+            if getattr(self, name) is not None and self.command is None:
+                raise ConfigError(f"evaluate.command must be given where evaluate.{name} is, got null")
+        known = self.metric in (None, *BETTER)
+        if known and self.metric is not None and self.better not in (None, BETTER[self.metric]):
+            raise ConfigError(f"evaluate.better must be {BETTER[self.metric]} for {self.metric}, got {self.better}")
+        if not known and self.better is None:
+            raise ConfigError(f"evaluate.better must be higher or lower for the metric {self.metric}, got null")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether somebody's own code measures."""
+        return self.command is not None or self.callable is not None
 
     def key(self, name: str) -> str:
         return f"evaluate.{name}"
@@ -314,15 +357,13 @@ class StatisticsConfig(Validated):
     def key(self, name: str) -> str:
         return f"statistics.{name}"
 
-    def comparisons(self, methods: Iterable[str]) -> list[tuple[str, str]]:
+    def comparisons(self, methods: Iterable[str], plain: str = RECALIBRATED) -> list[tuple[str, str]]:
         """Method and control of every comparison that is tested: a suite's list as a whole, whatever is chosen of its
-        methods, since its comparisons share one level; without a list those of the chosen methods."""
+        methods, since its comparisons share one level; without a list those of the chosen methods. `plain`: what
+        stands for plain training."""
         if self.primary is None:
-            plain = {"base", RECALIBRATED}
-            return [(name, RECALIBRATED) for name in dict.fromkeys(methods) if name not in plain]
-        pairs = [
-            (entry, RECALIBRATED) if isinstance(entry, str) else next(iter(entry.items())) for entry in self.primary
-        ]
+            return [(name, plain) for name in dict.fromkeys(methods) if name not in ("base", RECALIBRATED)]
+        pairs = [(entry, plain) if isinstance(entry, str) else next(iter(entry.items())) for entry in self.primary]
         return list(dict.fromkeys(pairs))
 
 
@@ -417,6 +458,22 @@ class BaseConfig(Validated):
     def problem(self) -> str:
         """The label without the seed: `test_resnet-digits-sgd_momentum`."""
         return "-".join(self.row)
+
+
+@dataclass(frozen=True)
+class AdoptedConfig(BaseConfig):
+    """A run of somebody else's training, of which snapshots are read and nothing is trained.
+
+    Its model, data set and optimizer are known by name alone, unless it `is_known`: then model and data set are those
+    of a classifier that the harness evaluates itself. A batch is of one image, and an epoch a snapshot.
+    """
+
+    adopted: str = ""
+    """the key of its base"""
+    is_known: bool = False
+
+    def check(self) -> None:
+        """What trains is checked; this does not."""
 
 
 Save = Literal["none", "final"]

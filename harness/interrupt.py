@@ -28,6 +28,13 @@ class _State:
     armed = False
     gentle = False
     said = False
+    unit: str | None = None
+    """what the verb under way goes on from, where that is not what GOES_ON has"""
+
+
+def goes_on_from(unit: str | None) -> None:
+    """Have an interrupt say that the verb under way goes on from the last such unit; None: as GOES_ON has it."""
+    _State.unit = unit
 
 
 def arm() -> None:
@@ -87,7 +94,7 @@ def said(verb: str) -> int:
 
 
 def _line(verb: str) -> str:
-    unit = GOES_ON.get(verb)
+    unit = _State.unit or GOES_ON.get(verb)
     return "interrupted" + (f": run the same command again to go on from the last {unit}" if unit else "")
 
 

@@ -177,6 +177,8 @@ class Method(ABC):
     """whether its proposals carry buffers, so that `batchnorm: averaged` is possible"""
     needs_probe: ClassVar[bool] = False
     """whether an observer or a reconstruction calls `run.probe_loss`; it may follow from the parameters"""
+    needs_even_steps: ClassVar[bool] = False
+    """whether it takes snapshots to lie at equal distances in time, which those of somebody's own training may not"""
 
     def needs(self, epochs: int) -> tuple[int, int] | None:
         """First and last t of the stored snapshots that this method reads in a base of `epochs` epochs.
@@ -222,21 +224,27 @@ class Observer(Method):
 
     kind = "observer"
     cadence: Literal["epoch"] | int = "epoch"
+    """when `observe` is called: after every epoch, or after every so many optimizer steps; it may be a parameter"""
 
     @abstractmethod
-    def begin(self, run: Run) -> None: ...
+    def begin(self, run: Run) -> None:
+        """Called once before the first snapshot: forget all state, and keep of `run` what is needed."""
 
     @abstractmethod
-    def observe(self, snapshot: Snapshot) -> None: ...
+    def observe(self, snapshot: Snapshot) -> None:
+        """Take in one snapshot, w(0) first; it is valid during the call only, so copy what you keep."""
 
     @abstractmethod
-    def propose(self) -> Proposal | None: ...
+    def propose(self) -> Proposal | None:
+        """The weights that the method stands for now, None for the base's own; changes nothing."""
 
     @abstractmethod
-    def state_dict(self) -> State: ...
+    def state_dict(self) -> State:
+        """All that the method needs to go on after what it has observed, as nested dicts, lists and tensors."""
 
     @abstractmethod
-    def load_state_dict(self, state: State) -> None: ...
+    def load_state_dict(self, state: State) -> None:
+        """Be in the state that `state_dict` gave; `begin` was called before."""
 
 
 class Reconstruction(Method):
@@ -245,13 +253,16 @@ class Reconstruction(Method):
     kind = "reconstruction"
 
     def needs(self, epochs: int) -> tuple[int, int] | None:
+        """As in `Method`; all snapshots unless a class says otherwise."""
         return 0, epochs
 
     @abstractmethod
-    def fit(self, run: Run) -> None: ...
+    def fit(self, run: Run) -> None:
+        """Called once after the run: read `run.trajectory`, which may be kept for `reconstruct`."""
 
     @abstractmethod
-    def reconstruct(self, t: int) -> Proposal: ...
+    def reconstruct(self, t: int) -> Proposal:
+        """The weights that the model of the run has after epoch t, for any t from 0 to the last; changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -420,22 +431,29 @@ class Brancher(Method):
         """From the parameters and the base's epochs alone; ValueError where they do not fit."""
 
     def needs(self, epochs: int) -> tuple[int, int] | None:
+        """As in `Method`; the snapshots up to the prefix unless a class says otherwise."""
         return 0, self.branch(epochs).prefix
 
     @abstractmethod
-    def begin(self, session: Session) -> None: ...
+    def begin(self, session: Session) -> None:
+        """Called at the base's state after epoch `start`, on resume too: set the schedule or the optimizer, and
+        derive from the trajectory what training needs."""
 
     @abstractmethod
-    def train_epoch(self, session: Session) -> None: ...
+    def train_epoch(self, session: Session) -> None:
+        """Train one epoch: by `session.train_epoch`, or over `session.batches` in steps of its own."""
 
     def propose(self, session: Session) -> Proposal | None:
+        """The weights to evaluate after an epoch, None for the live ones; changes nothing."""
         return None
 
     @abstractmethod
-    def state_dict(self) -> State: ...
+    def state_dict(self) -> State:
+        """What `begin` cannot compute again; weights, buffers and optimizer are the harness's."""
 
     @abstractmethod
-    def load_state_dict(self, state: State) -> None: ...
+    def load_state_dict(self, state: State) -> None:
+        """Be in the state that `state_dict` gave; `begin` was called before."""
 
 
 Payload: TypeAlias = "Mapping[str, Tensor]"

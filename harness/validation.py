@@ -418,6 +418,8 @@ def _wanted(details: ErrorDetails) -> str | None:
     kind, context = details["type"], details.get("ctx", {})
     if kind == "is_instance_of":
         return None
+    if kind == "less_than" and context["lt"] == 1:
+        return "a share below 1"
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"

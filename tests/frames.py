@@ -45,6 +45,7 @@ def cells(method, accuracies, model="net", dataset="digits", optimizer="sgd", ba
             "trainable_fraction": 1.0,
             "moving": 1.0,
             "busy": 0.05,
+            "federation": "none",
             "control": None,
             "schedule": "constant",
             "twin": None,
@@ -81,6 +82,8 @@ def history_of(frame, curves=None):
             seconds = {"train_seconds": 2.0 * epoch, "method_seconds": 0.5 * epoch, "eval_seconds": 0.0}
             counts = {"gradients_full": float(IMAGES * epoch), "gradients_subspace": 0.0}
             metrics = {"val_accuracy": value, "val_loss": 1 - value / 100, "train_loss": 1 / epoch}
+            if cell["federation"] != "none":
+                metrics |= {"upload_bytes": 1e6 * epoch, "download_bytes": 2e6 * epoch, "transmitted_fraction": 0.5}
             rows.append({"cell_key": cell["cell_key"], "epoch": epoch, **metrics, **seconds, **counts})
     return pd.DataFrame(rows)
 

@@ -34,6 +34,8 @@ class Controls:
     """by control that is there the methods that it is for"""
     left_out: dict[str, str] = field(default_factory=dict)
     """by control that is not there the reason"""
+    plain: str = RECALIBRATED
+    """the control of all"""
 
     def of(self, methods: Iterable[FittedMethod]) -> dict[str, FittedMethod | None]:
         """The added controls that methods of one base need, each with the first method that names it; None for the
@@ -43,7 +45,7 @@ class Controls:
             if method.name in self.names:
                 continue
             if method.name not in PLAIN:
-                found.setdefault(RECALIBRATED, None)
+                found.setdefault(self.plain, None)
             own = [method.config.control, *(control for name, control in self.primary if name == method.name)]
             for control in own:
                 if control is not None:
@@ -76,8 +78,8 @@ class Controls:
                 how = "it trains on its own" if control.kind == "brancher" else "it watches every step"
                 self.left_out.setdefault(name, f"{how}, method=[...,{name}] adds it")
         begin = next((place for place, method in enumerate(methods, 1) if method.name == "base"), 0)
-        first = [control for control in added if control.name == RECALIBRATED]
-        return (*methods[:begin], *first, *methods[begin:], *(c for c in added if c.name != RECALIBRATED))
+        first = [control for control in added if control.name == self.plain]
+        return (*methods[:begin], *first, *methods[begin:], *(c for c in added if c.name != self.plain))
 
     def _like(
         self, name: str, preset: Values, method: FittedMethod | None, resolved: Callable[[str, Values], FittedMethod]
@@ -106,8 +108,10 @@ class Controls:
             yield f"controls not added: {'; '.join(f'{name}: {reason}' for name, reason in missing.items())}"
 
 
-def add_controls(composed: Composition, statistics: StatisticsConfig, config_dirs: tuple[Path, ...]) -> Controls:
-    """Put the presets of controls that are missing among a composition's methods, in place."""
+def add_controls(
+    composed: Composition, statistics: StatisticsConfig, config_dirs: tuple[Path, ...], plain: str = RECALIBRATED
+) -> Controls:
+    """Put the presets of controls that are missing among a composition's methods, in place; `plain`: that of all."""
     methods, chosen = composed.values["method"], composed.chosen["method"]
     presets = available("method", config_dirs)
     if "all" in chosen or set(chosen) <= PLAIN:
@@ -117,7 +121,7 @@ def add_controls(composed: Composition, statistics: StatisticsConfig, config_dir
     own = [values for of in (methods, *entries) for name in chosen if isinstance(values := of.get(name), dict)]
     named = [control for values in own if isinstance(control := values.get("control"), str)]
     named += [control for method, control in primary if method in chosen]
-    missing = [name for name in dict.fromkeys([RECALIBRATED, *named]) if name in presets and name not in chosen]
+    missing = [name for name in dict.fromkeys([plain, *named]) if name in presets and name not in chosen]
     stated: dict[str, set[str]] = {}
     for name in missing:
         preset, values = load_yaml(presets[name]).get(name), methods.get(name) or {}
@@ -129,7 +133,7 @@ def add_controls(composed: Composition, statistics: StatisticsConfig, config_dir
         overlay(whole, values, set[KeyPath]())
         methods[name] = whole
     composed.chosen["method"] = [*chosen, *stated]
-    return Controls(tuple(stated), stated, primary)
+    return Controls(tuple(stated), stated, primary, plain=plain)
 
 
 def without(entry: Mapping[str, Any], methods_chosen: bool, controls: Controls) -> list[str]:

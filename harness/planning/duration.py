@@ -56,6 +56,8 @@ def duration(plan: Plan) -> Duration:
     bases = [base for base in plan.bases if open_cells[base.key]]
     if not bases:
         return Duration(0.0, "nothing is left to do")
+    if all(base.is_adopted for base in bases):
+        return Duration(None, "how long is known after the first snapshots: nothing is trained, and all is evaluated")
     if isinstance(engine, SlurmConfig | RayConfig | FlowerConfig):
         return Duration(
             None, f"how long is known after the first batches: jobs run where engine={engine.name} has them"

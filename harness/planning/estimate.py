@@ -47,16 +47,23 @@ class EpochsLeft(NamedTuple):
 
 def epochs_to_train(plan: Plan, base: BasePlan, left: list[CellPlan]) -> EpochsLeft:
     """What a base's open cells `left` take in epochs of training."""
-    if not left:
+    if not left or base.is_adopted:
         return EpochsLeft(0, 0, 0, 0)
     epochs, folder = base.config.epochs, plan.store.base_folder(base.key)
     branch = sum(cell.branch.epochs for cell in left if cell.branch is not None)
     if plan.base_status(base) not in ("done", "diverged") or plan.retrains(base):
         return EpochsLeft(epochs, branch, 0, 0)
-    followers = [cell for cell in left if cell.kind != "brancher"]
-    shadow = epochs if needs_shadow(base, followers, folder / "trajectory") else 0
+    shadow = epochs if shadowed(plan, base, left) else 0
     rederived = sum(cell.branch.prefix for cell in left if cell.branch is not None and branch_lacks(cell, folder))
     return EpochsLeft(0, branch, shadow, rederived)
+
+
+def shadowed(plan: Plan, base: BasePlan, left: list[CellPlan]) -> list[CellPlan]:
+    """Those of a base's open cells `left` for which it is run again in a shadow run."""
+    if base.is_adopted or plan.base_status(base) != "done" or plan.retrains(base):
+        return []
+    folder = plan.store.base_folder(base.key) / "trajectory"
+    return [cell for cell in left if cell.kind != "brancher" and needs_shadow(base, [cell], folder)]
 
 
 def estimate(plan: Plan) -> Estimate:

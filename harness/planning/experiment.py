@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from harness.config import BaseConfig, EvaluateConfig, Settings, StatisticsConfig, TuneConfig
+from harness.config import RECALIBRATED, BaseConfig, EvaluateConfig, Settings, StatisticsConfig, TuneConfig
 from harness.planning.methods import FittedMethod
 
 
@@ -54,3 +54,5 @@ class Experiment:
     stated: dict[str, set[str]] = field(default_factory=dict)
     """by such a control the parameters that the suite or the command line state; all others follow its method's"""
     entries: tuple[Entry, ...] = ()
+    plain: str = RECALIBRATED
+    """the method that stands for plain training"""

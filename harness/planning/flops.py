@@ -91,6 +91,8 @@ def work_left(plan: Plan) -> Work:
     training = evaluation = done_operations = done_seconds = 0.0
     largest, largest_model, recorded = 0, "", 0
     for base in plan.bases:
+        if base.is_adopted:  # nothing of it is trained, and who evaluates it knows what that takes
+            continue
         config = base.config
         cost = image_cost(config.model, config.dataset)
         images = images_per_epoch(config)

@@ -98,7 +98,7 @@ def check_allowed(key: str, target: str, folders: Iterable[Path], packages: Iter
         raise ConfigError(f"{key} must name an importable class, got {target!r}: no module named {top!r}")
     if not any(Path(spec.origin).resolve().is_relative_to(folder.resolve()) for folder in folders):
         raise ConfigError(
-            f"{key} must lie in {', '.join(packages)} or in a folder given by --config-dir, "
+            f"{key} must lie in {' or in '.join([*packages, 'a folder given by --config-dir'])}, "
             f"got {target!r} in {spec.origin}"
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -10,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.config import BaseConfig, EvaluateConfig, MethodConfig
+from harness.config import BETTER, AdoptedConfig, BaseConfig, EvaluateConfig, MethodConfig
 from harness.method import Branch
+from harness.planning.adopted import evaluation_key, own_cell_key, own_metric
 from harness.planning.experiment import Experiment
 from harness.planning.methods import FittedMethod
 from harness.planning.model_cost import model_facts, pretrained_digest
@@ -25,6 +28,11 @@ from harness.storage.views import join, set_twins
 from harness.validation import ConfigError, Faults, printable
 
 ENDED = ("done", "stale", "failed", "diverged", "skipped")
+STALE = {
+    "base": "whose base was trained anew to other weights since",
+    "sources": "made by other sources of the harness than these",
+}
+"""why a finished cell can be stale"""
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,24 @@ class BasePlan:
     cells: tuple[CellPlan, ...]
     settings: str
     """its key but for the seed"""
+    evaluation: str = ""
+    """what identifies somebody's own evaluation of it, when it was planned"""
+
+    def settings_of(self, cell: CellPlan, evaluate: EvaluateConfig) -> str:
+        """A cell's key but for the seed."""
+        if self.evaluation:
+            return own_cell_key(self.settings, cell.method, self.evaluation, cell.source)
+        return cell_key(self.settings, cell.method, evaluate, self.config.dataset.test_size, cell.source)
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether it is a run of somebody else's training, which is read and never trained."""
+        return isinstance(self.config, AdoptedConfig)
+
+    @property
+    def shows_images(self) -> bool:
+        """Whether its cells are evaluated on a data set that is known here."""
+        return not isinstance(self.config, AdoptedConfig) or self.config.is_known
 
     @property
     def control(self) -> CellPlan | None:
@@ -84,11 +110,13 @@ class BasePlan:
         return max((c.needs[1] for c in self.cells if c.needs is not None and c.kind != "reconstruction"), default=0)
 
     def kept(self, keep: str) -> set[int]:
-        """The snapshots that stay when every cell has its record."""
-        return kept_ts(keep, self.config.epochs, self.warmup)
+        """The snapshots that stay when every cell has its record; those of an adopted run are nobody's to drop."""
+        return set() if self.is_adopted else kept_ts(keep, self.config.epochs, self.warmup)
 
     def snapshots(self, pending: list[CellPlan], keep: str) -> set[int]:
         """The snapshots to record while `pending` cells are open."""
+        if self.is_adopted:
+            return set()
         wanted = self.kept(keep)
         for cell in pending:
             if cell.needs is not None:
@@ -106,6 +134,8 @@ class Plan:
         self.bases = bases
         self.store = store
         self.notes = notes
+        self.measured: tuple[str, ...] = ()
+        """what somebody's own evaluation measures, where it was tried"""
 
     @property
     def cells(self) -> Iterator[tuple[BasePlan, CellPlan]]:
@@ -134,21 +164,26 @@ class Plan:
     def status(self, base: BasePlan, cell: CellPlan) -> str:
         """done, stale, failed, diverged, skipped or left; what `redo` names counts as left.
 
-        Stale: other harness sources than these, or a base that was trained anew since.
+        Stale: for one of the reasons in `STALE`.
         """
         record = self.store.record(cell.key)
         if record is None or self.lacks(base, cell, record) or self.retrains(base):
             return "left"
         status: str = record["status"]
-        known = self.base_records[base.key]
-        moved = known is not None and known["digests"][-1:] != record["base_digest"]
-        if status == "done" and (moved or record["sources"].get("harness") != harness_digest()):
+        if status == "done" and self.why_stale(base, record) is not None:
             status = "stale"
         asked = self.experiment.settings.redo
         again = "all" in asked or cell.method.name in asked
         again = again or (status in ("failed", "skipped") and "failed" in asked)
         again = again or (status == "stale" and "stale" in asked)
         return "left" if again else status
+
+    def why_stale(self, base: BasePlan, record: Record) -> str | None:
+        """The first of the reasons in `STALE` why the record of a finished cell is, None where it is not."""
+        known = self.base_records[base.key]
+        if known is not None and known["digests"][-1:] != record["base_digest"]:
+            return "base"
+        return None if record["sources"].get("harness") == harness_digest() else "sources"
 
     @cached_property
     def base_records(self) -> dict[str, Record | None]:
@@ -164,7 +199,7 @@ class Plan:
         """Whether `redo` asks for this base to be trained anew."""
         asked = self.experiment.settings.redo
         known = self.base_records[base.key]
-        if known is None:
+        if known is None or base.is_adopted:
             return False
         stale = "stale" in asked and known["sources"].get("harness") != harness_digest()
         return "all" in asked or "base" in asked or stale
@@ -206,7 +241,7 @@ class Plan:
             "primary": [
                 {"method": method, "control": control}
                 for method, control in experiment.statistics.comparisons(
-                    cell.method.name for _, cell in self.cells if cell.method.name not in added
+                    (cell.method.name for _, cell in self.cells if cell.method.name not in added), experiment.plain
                 )
             ],
             "margin": experiment.statistics.margin,
@@ -223,9 +258,7 @@ class Plan:
                 {
                     "cell_key": cell.key,
                     "base_key": base.key,
-                    "settings": cell_key(
-                        base.settings, cell.method, experiment.evaluate, base.config.dataset.test_size, cell.source
-                    ),
+                    "settings": base.settings_of(cell, experiment.evaluate),
                     **labels(base.config),
                     "method": cell.method.name,
                     "kind": cell.kind,
@@ -238,8 +271,27 @@ class Plan:
                 for base, cell in self.cells
             ],
         }
+        record |= self._measured()
         set_twins(record)
         return record
+
+    def _measured(self) -> Record:
+        """What somebody's own evaluation measures, for whoever shows it; nothing where the harness evaluates."""
+        evaluate = self.experiment.evaluate
+        if not evaluate.is_own:
+            return {}
+        metric = own_metric(evaluate, self.measured or self._recorded_names())
+        test = "test" if evaluate.test_command is not None else "val"
+        measured = {"metric": f"{test}_{metric}", "better": {metric: evaluate.better or BETTER.get(metric, "higher")}}
+        return measured | ({"plain": "base"} if self.experiment.plain == "base" else {})
+
+    def _recorded_names(self) -> tuple[str, ...]:
+        """The names of what finished cells measured."""
+        for _, cell in self.cells:
+            record = self.store.record(cell.key)
+            if record is not None and record["status"] == "done":
+                return tuple(name.removeprefix("val_") for name in record["summary"] if name.startswith("val_"))
+        return ()
 
     @cached_property
     def view_line(self) -> str | None:
@@ -265,26 +317,37 @@ def labels(base: BaseConfig) -> dict[str, Any]:
     }
 
 
-def plan_cell(base: BaseConfig, key: str, method: FittedMethod, evaluate: EvaluateConfig) -> CellPlan:
+def plan_cell(
+    base: BaseConfig, key: str, method: FittedMethod, evaluate: EvaluateConfig, N: int | None = None
+) -> CellPlan:
     """A setting of a method on the base with that key; ConfigError where its mini-batches are larger than the data
-    or do not suit the model's norms."""
+    or do not suit the model's norms. `N`: weights, where no known model says."""
     from harness.problem.datasets import train_images
 
     config = method.config
+    if isinstance(base, AdoptedConfig) and (evaluate.is_own or not base.is_known):
+        source = source_digest(config.target.rpartition(".")[0])
+        return _cell(own_cell_key(key, config, evaluation_key(evaluate), source), key, method, source, N or 0)
     check_own_batch_size(base.dataset, method, train_images(base.dataset))
     facts = model_facts(base.model, base.dataset)
     check_method(base, method, evaluate, facts)
     source = source_digest(config.target.rpartition(".")[0])
+    return _cell(cell_key(key, config, evaluate, base.dataset.test_size, source), key, method, source, facts.N)
+
+
+def _cell(key: str, base: str, method: FittedMethod, source: str, N: int) -> CellPlan:
+    """A cell of that key, on the base with the key `base`, which has N weights."""
+    config = method.config
     return CellPlan(
-        key=cell_key(key, config, evaluate, base.dataset.test_size, source),
-        base_key=key,
+        key=key,
+        base_key=base,
         method=config,
         kind=method.kind,
         cadence=method.cadence,
         needs=method.needs,
         branch=method.branch,
         epochs_read=method.epochs_read,
-        memory_floats=method.memory_floats(facts.N),
+        memory_floats=method.memory_floats(N),
         source=source,
         changed=method.changed,
     )
@@ -300,6 +363,9 @@ def make_plan(experiment: Experiment, store: Store) -> Plan:
     refused: set[str] = set()
     bases, faults = [], Faults()
     for config, methods in experiment.bases:
+        if isinstance(config, AdoptedConfig):
+            bases.append(_adopted(config, methods, experiment, store, faults, notes))
+            continue
         name, asked = config.dataset.name, repr(config.dataset)
         if asked not in data and asked not in refused:
             refused.add(asked)
@@ -322,6 +388,9 @@ def make_plan(experiment: Experiment, store: Store) -> Plan:
         notes += [f"dataset {name}: {note}" for note in here.notes] if here is not None else []
         if here is not None and config.federation.clients > 0:
             faults.tried(check_parts, config, facts, here.sha256)
+        if config.dataset.label_noise > 0:
+            share = f"{100 * config.dataset.label_noise:.3g} %"
+            notes.append(f"dataset {name}: labels of {share} of the training images are changed (label_noise)")
         digests = here.sha256 if here is not None else declared or "undeclared", *weights
         key, settings = base_key(config, *digests), base_key(replace(config, seed=0), *digests)
         cells: list[CellPlan] = []
@@ -344,13 +413,44 @@ def make_plan(experiment: Experiment, store: Store) -> Plan:
     return Plan(experiment, tuple(bases), store, list(dict.fromkeys(notes)))
 
 
+def _adopted(
+    config: AdoptedConfig,
+    methods: tuple[FittedMethod, ...],
+    experiment: Experiment,
+    store: Store,
+    faults: Faults,
+    notes: list[str],
+) -> BasePlan:
+    """The plan of a base that was adopted."""
+    from harness.checkpoints.registry import read_name, read_run
+
+    run, cells = read_run(store, config.adopted), []
+    for method in methods:
+        added = method.name in experiment.added
+        tried = Faults() if added else faults
+        cell = tried.tried(plan_cell, config, run.key, method, experiment.evaluate, run.N)
+        cells += [] if cell is None else [cell]
+        notes += [f"controls not added: {line}" for line in tried.lines] if added else []
+    named = sorted(read_name(store.root, config.model.name).keys.items())  # all seeds of a name are one setting
+    settings = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:20]
+    evaluation = evaluation_key(experiment.evaluate) if experiment.evaluate.is_own else ""
+    return BasePlan(run.key, config, run.N, run.buffer_floats, tuple(cells), settings, evaluation)
+
+
 def _pretrained(config: BaseConfig) -> tuple[str | None]:
     """What identifies a base's pretrained weights, in a tuple of one."""
     return (pretrained_digest(config.model),)
 
 
+def watches_steps(cell: CellPlan) -> bool:
+    """Whether a cell is of an observer of optimizer steps, which stored snapshots never serve."""
+    return cell.kind == "observer" and cell.cadence != "epoch"
+
+
 def needs_shadow(base: BasePlan, cells: list[CellPlan], folder: Path) -> bool:
-    """Whether cells of a trained base cannot all be replayed from its stored snapshots."""
+    """Whether cells of a trained base cannot all be replayed from its stored snapshots; an adopted one has them all."""
+    if base.is_adopted:
+        return False
     for cell in cells:
         span = cell.replays(base.config.epochs)
         if span is None or any(not is_file(snapshot_path(folder, t)) for t in range(span[0], span[1] + 1)):

@@ -9,13 +9,15 @@ from collections.abc import Iterable, Set
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import yaml
 
 from harness.config import (
     ENGINES,
     MOST_EPOCHS,
+    OWN,
+    RECALIBRATED,
     BaseConfig,
     DatasetConfig,
     EngineConfig,
@@ -36,9 +38,21 @@ from harness.config import (
     TuneConfig,
 )
 from harness.packages import CONF
+from harness.planning.adopted import (
+    adopted_base,
+    adopted_runs,
+    check_callable,
+    check_evaluation,
+    check_given,
+    check_replays,
+    plain_control,
+    with_defaults,
+    with_policy,
+)
 from harness.planning.compose import (
     BASE_GROUPS,
     LIST_GROUPS,
+    NO_SUITE,
     Composition,
     KeyPath,
     Request,
@@ -80,6 +94,10 @@ from harness.validation import (
     too_long,
     validated,
 )
+
+if TYPE_CHECKING:
+    from harness.checkpoints.registry import Named
+    from harness.checkpoints.runs import AdoptedRun
 
 REDO_CHOICES = ("failed", "stale", "base", "all")
 BASE_KEYS = (
@@ -402,7 +420,7 @@ def resolve(request: Request, command: str, compares: bool = True) -> Experiment
     `compares`: whether methods are compared, so that their controls are there too.
     """
     make_importable(request.config_dirs)
-    faults = Faults()
+    faults, request = Faults(), replace(request, overrides=with_defaults(request.overrides))
     composed = faults.tried(compose_values, request, faults)
     experiment = None if composed is None else faults.tried(validate, composed, request.config_dirs, command, compares)
     faults.check()
@@ -438,18 +456,22 @@ def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str,
     values, faults = composed.values, Faults()
     refused = composed.refused | _check_top_level(values, faults)
     statistics = faults.tried(_statistics, values["statistics"], config_dirs)
-    controls = Controls()
+    controls, runs, plain = Controls(), None, RECALIBRATED
+    if values["adopted"] is not None:
+        runs = _adopted(composed, config_dirs, faults)
+        plain = plain_control(from_mapping(EvaluateConfig, "evaluate", values["evaluate"]), runs[0])
     with faults.gathered():
         if compares and statistics is not None:
-            controls = add_controls(composed, statistics, config_dirs)
+            controls = add_controls(composed, statistics, config_dirs, plain)
         _drop_unchosen(composed, config_dirs)
     if any(key not in preset for group, key in LIST_GROUPS.items() for preset in values[group].values()):
         faults.check()
-    settings = faults.tried(_settings, values, composed.suite, composed.view)
+    suite = composed.suite if runs is None or composed.suite != NO_SUITE else runs[0].name
+    settings = faults.tried(_settings, values, suite, composed.view)
     tune = faults.tried(from_mapping, TuneConfig, "tune", values["tune"], trials=values["trials"])
     evaluate = faults.tried(from_mapping, EvaluateConfig, "evaluate", values["evaluate"])
     device = None if settings is None else faults.tried(_device, values["device"], settings.engine)
-    entries = _entries(composed, config_dirs, controls, faults)
+    entries = _entries(composed, config_dirs, controls, faults) if runs is None else [_own_entry(composed, runs)]
     notes: list[str] = []
     if values["tuned"] and settings is not None and tune is not None and not refused:
         notes += faults.tried(overlay_tuned, entries, settings, tune, composed.overridden, controls.names) or []
@@ -457,7 +479,10 @@ def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str,
     everything = "all" in composed.chosen["method"]
     for entry in entries:
         with faults.gathered():
-            bases += _bases(entry, device, refused, composed.overridden, config_dirs, controls, notes, everything)
+            if runs is None:
+                bases += _bases(entry, device, refused, composed.overridden, config_dirs, controls, notes, everything)
+            else:
+                bases += _adopted_bases(entry, device, runs, config_dirs, controls, notes)
         evaluate = faults.tried(from_mapping, EvaluateConfig, "evaluate", entry.values["evaluate"])
     faults.lines += [
         line for line in too_long(values) if not any(f.split()[0] == line.split()[0] for f in faults.lines)
@@ -484,7 +509,70 @@ def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str,
         controls.names,
         controls.stated,
         tuple(entries),
+        plain,
     )
+
+
+Runs: TypeAlias = "tuple[Named, list[AdoptedRun]]"
+
+
+def _adopted(composed: Composition, config_dirs: tuple[Path, ...], faults: Faults) -> Runs:
+    """The runs of the name that is asked for; ConfigError where there is none, or keys do not go with it."""
+    values = composed.values
+    faults.lines += check_given(composed.overridden)
+    asked = values["seeds"] if ("seeds",) in composed.overridden and not values["tuned"] else None
+    faults.check()
+    runs = adopted_runs(values["results_dir"], values["adopted"], asked)
+    evaluate = faults.tried(from_mapping, EvaluateConfig, "evaluate", values["evaluate"])
+    if evaluate is not None:
+        faults.tried(check_evaluation, evaluate, runs[0])
+        faults.tried(check_callable, evaluate, config_dirs)
+    faults.check()
+    return runs
+
+
+def _own_entry(composed: Composition, runs: Runs) -> Entry:
+    """What an entry of `bases` would be for an adopted run."""
+    named, own = runs[0], copy.deepcopy(composed.values)
+    own |= {"epochs": runs[1][0].epochs, "seeds": [run.seed for run in runs[1]]}
+    return Entry(named.name, OWN if named.dataset is None else named.dataset, OWN, "none", own)
+
+
+def _adopted_bases(
+    entry: Entry,
+    device: Literal["cpu", "cuda"] | None,
+    runs: Runs,
+    config_dirs: tuple[Path, ...],
+    controls: Controls,
+    notes: list[str],
+) -> list[tuple[BaseConfig, tuple[FittedMethod, ...]]]:
+    """An adopted run's bases, one of each seed, with the methods that can follow it."""
+    named, found = runs
+    own, faults = entry.values, Faults()
+    evaluate = from_mapping(EvaluateConfig, "evaluate", own["evaluate"])
+    bases: list[tuple[BaseConfig, tuple[FittedMethod, ...]]] = []
+    for run in [run for run in found if run.seed in own["seeds"]]:
+        methods = []
+        for method in _methods(own, run.epochs, config_dirs, controls, notes, faults):
+            added, tried = method.name in controls.names, Faults()
+            kept = tried.tried(with_policy, method, evaluate)
+            if kept is not None:
+                tried.tried(check_replays, kept, run)
+            if added:
+                notes += [f"controls not added: {line}" for line in tried.lines]
+            else:
+                faults.lines += tried.lines
+            methods += [kept] if kept is not None and not tried.lines else []
+        bases.append((adopted_base(named, run, device or "cpu"), tuple(methods)))
+    faults.lines = list(dict.fromkeys(faults.lines))
+    faults.check()
+    if (
+        evaluate.is_own
+        and evaluate.buffers == "last"
+        and any("running_var" in own.name for run in found for own in run.buffers)
+    ):
+        notes.append("running statistics are the last snapshot's own: evaluate.buffers=recalibrate takes them anew")
+    return bases
 
 
 def _bases(

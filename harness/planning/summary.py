@@ -10,13 +10,14 @@ from rich.table import Table
 
 from harness.fitting import FirstThatFits
 from harness.planning.duration import Duration
-from harness.planning.estimate import Estimate
+from harness.planning.estimate import Estimate, shadowed
 from harness.planning.flops import Work
 from harness.planning.model_cost import image_cost
-from harness.planning.plan import BasePlan, Plan
+from harness.planning.plan import STALE, BasePlan, Plan, watches_steps
 from harness.planning.slots import most_jobs
 from harness.problem.datasets import check_sizes
 from harness.problem.sources import find_source
+from harness.storage.views import resting_on
 
 ROWS = 60
 """rows that a plan shows one by one"""
@@ -114,7 +115,9 @@ def _held(plan: Plan) -> str:
 def _dead_weights(plan: Plan) -> Iterator[str]:
     """Per model that has weights which meet nothing but padding, how many they are."""
     for (model, data, pixels), base in {
-        (b.config.model.name, b.config.dataset.name, b.config.dataset.image_size): b for b in plan.bases
+        (b.config.model.name, b.config.dataset.name, b.config.dataset.image_size): b
+        for b in plan.bases
+        if not b.is_adopted
     }.items():
         share = image_cost(base.config.model, base.config.dataset).unreached / base.N
         if share > 0.01:
@@ -127,7 +130,8 @@ def _dead_weights(plan: Plan) -> Iterator[str]:
 def _image_bytes(plan: Plan) -> int:
     """Of the largest data set that a job holds in memory."""
     found = [0]
-    for config in {base.config.dataset.name: base.config.dataset for base in plan.bases}.values():
+    trained = [base.config.dataset for base in plan.bases if not base.is_adopted]
+    for config in {dataset.name: dataset for dataset in trained}.values():
         if not find_source(config).streams:
             found.append(sum(check_sizes(config)) * config.channels * config.size**2)
     return max(found)
@@ -167,20 +171,63 @@ def sums_text(plan: Plan, cost: Estimate) -> str:
     trained = {
         "of bases": cost.base_epochs,
         "of branches": cost.branch_epochs,
-        "of bases run again for cells that snapshots cannot serve": cost.shadow_epochs,
+        _shadow_runs(plan): cost.shadow_epochs,
         "of bases run again for restart states that are gone": cost.rederived_epochs,
     }
     epochs = ", ".join(f"{count} {what}" for what, count in trained.items() if count)
     return text + (f"; epochs to train: {epochs}" if epochs else "; nothing to train")
 
 
+def _shadow_runs(plan: Plan) -> str:
+    """`in shadow runs of 2 bases for ema, which watches optimizer steps`"""
+    steps: dict[str, None] = {}
+    lost: dict[str, None] = {}
+    bases = 0
+    for base in plan.bases:
+        cells = shadowed(plan, base, [cell for cell in base.cells if plan.statuses[cell.key] == "left"])
+        bases += bool(cells)
+        for cell in cells:
+            (steps if watches_steps(cell) else lost)[cell.method.name] = None
+    reasons = [
+        *([f"{' and '.join(steps)}, which watch{'' if len(steps) > 1 else 'es'} optimizer steps"] if steps else []),
+        *([f"{' and '.join(lost)}, whose snapshots are not stored"] if lost else []),
+    ]
+    return f"in shadow runs of {counted(bases, 'base')} for {'; and for '.join(reasons)}"
+
+
+def _stale(plan: Plan) -> Iterator[str]:
+    """Per reason how many finished cells are stale."""
+    reasons: Counter[str] = Counter()
+    for base, cell in plan.cells:
+        if plan.statuses[cell.key] == "stale":
+            record = plan.store.record(cell.key)
+            reasons[(record and plan.why_stale(base, record)) or "sources"] += 1
+    for reason, text in STALE.items():
+        if count := reasons[reason]:
+            yield f"{counted(count, 'stale cell')} {text}; redo=stale makes {'it' if count == 1 else 'them'} anew"
+
+
+def _retrained(plan: Plan) -> Iterator[str]:
+    """What `redo` asks of bases means for cells that are not planned."""
+    again = {base.key for base in plan.bases if plan.retrains(base)}
+    others = resting_on(plan.store, again, {cell.key for _, cell in plan.cells})
+    if others:
+        views = ", ".join(f"{count} of {view}" for view, count in others.items())
+        yield (
+            f"{counted(len(again), 'base')} will be trained anew: cells of views that rest on the present weights and "
+            f"are not among these ({views}) are stale where the weights change"
+        )
+
+
 def plan_text(plan: Plan, cost: Estimate) -> str:
     """The methods, the sums, and notes, as lines."""
     methods = dict.fromkeys(cell.method.name for _, cell in plan.cells)
     lines = [sums_text(plan, cost), f"methods: {', '.join(methods)}", *plan.notes, *_dead_weights(plan)]
-    stale = Counter(plan.statuses.values())["stale"]
-    if stale:
-        lines.append(f"{stale} cells were made by other harness sources than these; redo=stale runs them anew")
+    lines += [*_stale(plan), *_retrained(plan)]
+    ended = Counter(plan.statuses.values())
+    if failed := ended["failed"] + ended["skipped"]:
+        was, it = ("was", "it") if failed == 1 else ("were", "them")
+        lines.append(f"{counted(failed, 'cell')} failed or {was} skipped; redo=failed runs {it} again")
     return "\n".join(lines)
 
 

@@ -21,6 +21,7 @@ from harness.config import (
     FilePath,
     MethodConfig,
     ModelConfig,
+    Name,
     Number,
     Options,
     Save,
@@ -62,6 +63,7 @@ class TopLevel(Validated):
     tune: dict[str, Any]
     statistics: dict[str, Any]
     name: ViewName | None
+    adopted: Name | None
     bases: Annotated[list[dict[str, Any]], Field(min_length=1)] | None
     seeds: Seeds
     epochs: Epochs

@@ -39,7 +39,7 @@ class Options:
     """Its name, None for the latest."""
     root: Path
     columns: str
-    metric: str
+    metric: str | None
     target: float | None
     budget: str | int | None
     compare: str
@@ -94,7 +94,7 @@ def make_report(options: Options, say: Say) -> Report:
     compared: list[Printed] = []
     texts: list[str] = []
     if options.compare:
-        comparison = compare(found.frame, options.compare, name, options.metric, views.correct)
+        comparison = compare(found.frame, options.compare, name, found.metric, views.correct)
         write_csv(comparison.table, folder / "compare.csv")
         compared = comparison_tables(comparison, views.choice)
         write_printed(compared, folder, "compare")

@@ -32,7 +32,7 @@ class MethodStyle:
         return POINTS[self.marker]
 
 
-PLAIN, AVERAGES, CMD, CONTROL, DMD, LOW, FROZEN, EXCHANGES, OTHERS = (
+PLAIN, AVERAGES, CMD, CONTROL, DMD, LOW, FROZEN, EXCHANGES, ROUNDS, OTHERS = (
     "plain training",
     "averages",
     "CMD",
@@ -40,10 +40,11 @@ PLAIN, AVERAGES, CMD, CONTROL, DMD, LOW, FROZEN, EXCHANGES, OTHERS = (
     "DMD",
     "subspaces",
     "frozen weights",
-    "exchanges",
+    "fewer bytes",
+    "federated optimizers",
     "others",
 )
-FAMILIES = (PLAIN, AVERAGES, CMD, CONTROL, DMD, LOW, FROZEN, EXCHANGES, OTHERS)
+FAMILIES = (PLAIN, AVERAGES, CMD, CONTROL, DMD, LOW, FROZEN, EXCHANGES, ROUNDS, OTHERS)
 """The families in the order of panels and legends."""
 
 KNOWN = {
@@ -90,22 +91,23 @@ KNOWN = {
     "p_bfgs_equal": MethodStyle("P-BFGS (equal budget)", LOW, "#6BC6A4", "dash", "square"),
     "p_bfgs_long": MethodStyle("P-BFGS (long budget)", LOW, "#00533C", "dashdot", "triangle-up"),
     "twa": MethodStyle("TWA", LOW, "#8F9B00", "longdash", "diamond"),
+    "fed_cmd": MethodStyle("Federated CMD", EXCHANGES, "#C54905", "solid", "circle"),
+    "fed_frozen_random": MethodStyle("Frozen at random (fed.)", EXCHANGES, "#9B6712", "dash", "cross"),
+    "fed_frozen_least_moved": MethodStyle("Frozen, least moved (fed.)", EXCHANGES, "#75581C", "dot", "cross"),
+    "apf": MethodStyle("APF", EXCHANGES, "#303880", "solid", "square"),
+    "a_apf": MethodStyle("Aggressive APF", EXCHANGES, "#7E77CB", "dash", "square"),
+    "fed_half": MethodStyle("Half precision", EXCHANGES, "#8A8786", "dot", "diamond"),
+    "fedpaq": MethodStyle("FedPAQ", EXCHANGES, "#05855C", "solid", "triangle-up"),
+    "top_k": MethodStyle("Top-k", EXCHANGES, "#47B694", "dashdot", "triangle-down"),
+    "fedprox": MethodStyle("FedProx", ROUNDS, "#B25C86", "dash", "diamond"),
+    "fedavgm": MethodStyle("FedAvgM", ROUNDS, "#66157A", "longdash", "triangle-up"),
+    "fedadam": MethodStyle("FedAdam", ROUNDS, "#42125D", "dashdot", "star"),
+    "scaffold": MethodStyle("SCAFFOLD", ROUNDS, "#5F1352", "longdash", "star"),
     "frozen_random": MethodStyle("Frozen at random", FROZEN, "#A6761D", "dash", "cross"),
-    "fed_cmd": MethodStyle("Federated CMD", EXCHANGES, "#D55E00", "solid", "circle"),
-    "fed_frozen_random": MethodStyle("Frozen at random, federated", EXCHANGES, "#A6761D", "dash", "cross"),
-    "fed_frozen_least_moved": MethodStyle("Frozen where least moved, federated", EXCHANGES, "#5E430F", "dot", "cross"),
-    "apf": MethodStyle("APF", EXCHANGES, "#332288", "solid", "square"),
-    "a_apf": MethodStyle("Aggressive APF", EXCHANGES, "#7B78C8", "dash", "square"),
-    "fed_half": MethodStyle("Half precision", EXCHANGES, "#767676", "dot", "diamond"),
-    "fedpaq": MethodStyle("FedPAQ", EXCHANGES, "#009E73", "solid", "triangle-up"),
-    "top_k": MethodStyle("Top-k", EXCHANGES, "#6BC6A4", "dashdot", "triangle-down"),
-    "fedprox": MethodStyle("FedProx", EXCHANGES, "#CC79A7", "dash", "diamond"),
-    "fedavgm": MethodStyle("FedAvgM", EXCHANGES, "#7B2D8B", "longdash", "triangle-up"),
-    "fedadam": MethodStyle("FedAdam", EXCHANGES, "#4B1D6B", "dashdot", "star"),
-    "scaffold": MethodStyle("SCAFFOLD", EXCHANGES, "#882255", "longdash", "star"),
     "frozen_least_moved": MethodStyle("Frozen where least moved", FROZEN, "#5E430F", "dot", "triangle-down"),
 }
-SPARE = ("#882255", "#44AA99", "#DDAA33", "#004488", "#BB5566", "#117733", "#AA3377", "#332288")
+SPARE = ("#882255", "#3D5AFE", "#4CAF00", "#B000B5", "#BB5566", "#117733", "#C62828", "#332288")
+"""The colours of methods that are not known: far from those of all that are."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from harness.config import ConfigError
+from harness.results.columns import METRICS
 from harness.results.frame import Gathered, build_frame, gather, is_of, with_labels
 from harness.results.index import is_current, write_index
 from harness.storage.files import replacing
@@ -64,11 +66,12 @@ class Views:
 
 
 def make_views(
-    store: Store, name: str, metric: str = "test_accuracy", target: float | None = None, columns: str = ""
+    store: Store, name: str, metric: str | None = None, target: float | None = None, columns: str = ""
 ) -> Views:
-    """Rewrite the files of a view with a metric, a target and a choice of columns, whatever they are now.
+    """Rewrite the files of a view with a metric (None: the view's own), a target and a choice of columns, whatever they
+    are now.
 
-    ConfigError where the columns are unknown.
+    ConfigError where the metric or the columns are unknown.
     """
     views = _write(store.suite_folder(name), gather(store, read_plan(store.root, name)), metric, target, columns)
     write_index(store)
@@ -78,7 +81,7 @@ def make_views(
 def _write(
     folder: Path,
     gathered: Gathered,
-    metric: str = "test_accuracy",
+    metric: str | None = None,
     target: float | None = None,
     columns: str = "",
 ) -> Views:
@@ -87,6 +90,9 @@ def _write(
     from harness.report.tables.write import write_tables
 
     frame, history, correct = gathered
+    metric = metric or str(frame.attrs.get("metric", "test_accuracy"))
+    if metric not in METRICS:
+        raise ConfigError(f"tables.metric must be one of {', '.join(METRICS)}, got {metric!r}")
     choice, found = Choice.of(columns, frame), results(frame, history, metric, target, correct)
     summary = write_tables(found, folder / "tables", choice)
     # The frame goes last: it names the plan that everything beside it is of.

@@ -6,6 +6,7 @@ holds it; what the report computes from several columns is declared in `harness.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -150,6 +151,32 @@ ADDED = (
 """The columns that frames stored by earlier versions lack; NaN there."""
 METRICS = {name: COLUMNS[name] for name in sorted(COLUMNS) if COLUMNS[name].source == "summary"}
 """The metrics that methods are compared by, at a cell's last epoch."""
+OWN_NAME = r"[A-Za-z][A-Za-z0-9_]{0,59}"
+"""what the metrics of somebody's own evaluation may be called"""
+
+
+def declare(better: object) -> tuple[str, ...]:
+    """Make metrics known that somebody's own evaluation measures, `better` saying of each whether higher or lower is,
+    in the place of those of another view; the names of their columns, those that are known anyway aside. What is no
+    such mapping is passed over."""
+    for key in [key for key in METRICS if key not in FRAME_COLUMNS]:
+        del COLUMNS[key], METRICS[key]
+    names = []
+    for name, way in better.items() if isinstance(better, dict) else ():
+        if not re.fullmatch(OWN_NAME, str(name)) or way not in ("higher", "lower"):
+            continue
+        for split, title in (("val", "validation"), ("test", "test")):
+            key = f"{split}_{name}"
+            if key in FRAME_COLUMNS:
+                continue
+            heading = f"{split} {name}"
+            COLUMNS[key] = METRICS[key] = Column(
+                key, "summary", title=f"{title} {name}", heading=heading, digits=4, higher_is_better=way == "higher"
+            )
+            names.append(key)
+    return tuple(names)
+
+
 COSTS = tuple(column.name for column in _ALL if column.source in ("cost", "load", "report"))
 """The columns that say what a method costs."""
 COMMUNICATION = tuple(column.name for column in _ALL if column.source == "communication")

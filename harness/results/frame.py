@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from harness.results.columns import ADDED, FRAME_COLUMNS, METRICS, PARAMETER, ROW_METHOD, from_source
+from harness.results.columns import ADDED, FRAME_COLUMNS, METRICS, PARAMETER, ROW_METHOD, declare, from_source
 from harness.results.correct import Correct, correct_of, correct_table
 from harness.storage.checked import STATUSES as RECORDED
 from harness.storage.files import CorruptFile
@@ -57,7 +57,7 @@ def _row(cell: dict[str, Any], record: dict[str, Any] | None, history: pa.Table 
         return {**row, "status": "left" if record is None else "stale"}
     row |= {name: record.get(name) for name in from_source("record")}
     row["versions"] = _text({"traindyn" if name == "cmdbench" else name: v for name, v in record["versions"].items()})
-    row |= {name: record["summary"].get(name) for name in from_source("summary")}
+    row |= {name: record["summary"].get(name) for name in METRICS}
     row |= {name: record["communication"].get(name) for name in from_source("communication")}
     row |= {name: record["cost"].get(name) for name in from_source("cost")}
     load = (record.get("machine") or {}).get("load") or {}
@@ -80,6 +80,7 @@ def build_frame(store: Store, plan: dict[str, Any]) -> pd.DataFrame:
     the parameters that differ between cells are columns too, see `with_parameters`. `frame.attrs["causes"]` has CAUSE
     of the cells that did not end well, by their keys. ConfigError as in `validate`.
     """
+    declare(plan.get("better"))
     rows = _Rows()
     for cell, record, table in _cells(store, plan):
         rows.add(cell, record, table)
@@ -98,6 +99,7 @@ def gather(store: Store, plan: dict[str, Any]) -> Gathered:
     """Frame and history of a plan as `build_frame` and `build_history` give them, and the test images that every cell
     got right as `correct.correct_table` does; each record is read once.
     """
+    declare(plan.get("better"))
     rows = _Rows()
     parts: list[pa.Table] = []
     whole: list[pa.Table] = []
@@ -181,14 +183,30 @@ def _table(store: Store, cell_key: str, content: bytes) -> pa.Table | None:
 
 
 def _frame(rows: list[dict[str, Any]], plan: dict[str, Any]) -> pd.DataFrame:
-    frame = with_parameters(pd.DataFrame(rows, columns=list(FRAME_COLUMNS)).astype(FRAME_COLUMNS))
+    kinds = FRAME_COLUMNS | dict.fromkeys(declare(plan.get("better")), "float64")
+    frame = with_parameters(pd.DataFrame(rows, columns=list(kinds)).astype(kinds))
     frame.attrs["plan"] = _digest(plan)
     frame.attrs["fast"] = is_fast(plan)
     frame.attrs["reconstructions"] = reconstructions(plan)
     frame.attrs["kinds"] = all("kind" in cell for cell in plan["cells"])
-    frame.attrs |= _tested(plan)
+    frame.attrs |= _tested(plan) | _own(plan)
     validate(frame)
     return frame
+
+
+def _own(plan: dict[str, Any]) -> dict[str, Any]:
+    """Of a view with somebody's own evaluation `metric`, what methods are compared by, and `plain`, the method that
+    stands for plain training where it is not the recalibrated base; ConfigError for anything else."""
+    found: dict[str, Any] = {}
+    if plan.get("metric") is not None:
+        if plan["metric"] not in METRICS:
+            raise ConfigError(f"plan.metric must be one of {', '.join(METRICS)}, got {shown(plan['metric'])}")
+        found["metric"] = plan["metric"]
+    if plan.get("plain") is not None:
+        if plan["plain"] != "base":
+            raise ConfigError(f"plan.plain must be base, got {shown(plan['plain'])}")
+        found["plain"] = "base"
+    return found
 
 
 def with_parameters(frame: pd.DataFrame) -> pd.DataFrame:
@@ -248,7 +266,11 @@ def reconstructions(plan: dict[str, Any]) -> list[str]:
 
 def validate(frame: pd.DataFrame) -> None:
     """ConfigError of one line where a frame has other columns, dtypes, statuses or ranges, or a cell twice."""
-    own = [name for name in frame.columns if not str(name).startswith(PARAMETER)]
+    own = [
+        name
+        for name in frame.columns
+        if not str(name).startswith(PARAMETER) and (name in FRAME_COLUMNS or name not in METRICS)
+    ]
     if own != list(FRAME_COLUMNS):
         differing = sorted(set(own) ^ set(FRAME_COLUMNS)) or "their order"
         raise ConfigError(f"frame columns must be those of FRAME_COLUMNS, got a difference in {differing}")
@@ -330,6 +352,7 @@ def _views(results_dir: Path, name: str, plan: dict[str, Any]) -> tuple[pd.DataF
     folder = results_dir / "suites" / name
     try:
         frame, history = (read_parquet(folder / f"{kind}.parquet") for kind in ("frame", "history"))
+        declare(plan.get("better"))
         earlier = set(FRAME_COLUMNS) - set(frame.columns)
         if earlier <= set(ADDED):
             frame = with_parameters(_whole(frame))
@@ -342,9 +365,10 @@ def _views(results_dir: Path, name: str, plan: dict[str, Any]) -> tuple[pd.DataF
 
 def _whole(frame: pd.DataFrame) -> pd.DataFrame:
     """A frame of an earlier version with all columns; there were no federations then."""
-    whole = frame.reindex(columns=list(FRAME_COLUMNS))
-    federation = whole["federation"].astype("object")
-    return whole.assign(federation=federation.where(federation.notna(), "none")).astype(FRAME_COLUMNS)
+    whole = [*FRAME_COLUMNS, *(name for name in frame.columns if name in METRICS and name not in FRAME_COLUMNS)]
+    frame = frame.reindex(columns=whole)
+    federation = frame["federation"].astype("object")
+    return frame.assign(federation=federation.where(federation.notna(), "none")).astype(FRAME_COLUMNS)
 
 
 def load_frame(results_dir: Path | str, name: str | None = None) -> pd.DataFrame:

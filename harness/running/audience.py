@@ -238,6 +238,7 @@ class Audience:
     def epoch(self, snapshot: Snapshot, train: Row) -> None:
         """Feed the state after an epoch, add everyone's row, evaluated where due. `train` is the base's row."""
         self._show([one for one in self.observers() if one[0].cell.cadence == "epoch"], snapshot)
+        self._ready(snapshot)
         own: dict[str, Own] = {}
         for entry, method in self.observers():
             with self._guarded(entry):
@@ -248,6 +249,9 @@ class Audience:
 
     def _checked(self, method: Method, call: str, given: object) -> Proposal | None:
         return checked_proposal(method, call, given, self.evaluator.flat.layout.N)
+
+    def _ready(self, snapshot: Snapshot) -> None:
+        """All observers have seen the snapshot, and what they propose is asked for next."""
 
     def _proposed(self, entry: RunningCell, method: Observer, snapshot: Snapshot, own: dict[str, Own]) -> Row:
         """Metrics of what a method proposes; `own` remembers those of the base's weights, by BatchNorm policy."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.causes import Cause
 from harness.config import EvaluateConfig, Save
 from harness.planning.duration import Problem, problem
+from harness.planning.estimate import epochs_to_train
 from harness.planning.plan import BasePlan, CellPlan, Plan, needs_shadow
 from harness.planning.slots import client_processes
 from harness.running.display import Display
@@ -182,7 +183,9 @@ class Scheduler:
         if known is None or (known["status"] == "failed" and first):
             if active or elsewhere:
                 return
-            if self._may(base, "train"):
+            if base.is_adopted:
+                self._give_up(base, cells, "failed", Cause("its base.json is gone: adopt it again"))
+            elif self._may(base, "train"):
                 yield self._job("train", base, followers)
             else:
                 self._give_up(base, cells, "failed", Cause("its base could not be trained"), base_log(base.key))
@@ -241,7 +244,7 @@ class Scheduler:
         served = tuple(c for c in followers if diverged or not needs_shadow(base, [c], folder))
         rest = tuple(c for c in followers if c not in served)
         if served and self._may(base, "replay"):
-            yield self._job("replay", base, served)
+            yield self._job("adopted" if base.is_adopted else "replay", base, served)
         elif rest and self._may(base, "shadow"):
             yield self._job("shadow", base, rest)
         else:
@@ -321,8 +324,6 @@ def epochs_left(plan: Plan) -> dict[Problem, int]:
     left: Counter[Problem] = Counter()
     for base in plan.bases:
         cells = [cell for cell in base.cells if plan.statuses[cell.key] == "left"]
-        name = problem(base.config)
-        if cells and (plan.base_status(base) not in ("done", "diverged") or plan.retrains(base)):
-            left[name] += base.config.epochs
-        left[name] += sum(cell.branch.epochs for cell in cells if cell.branch is not None)
+        epochs = epochs_to_train(plan, base, cells)
+        left[problem(base.config)] += epochs.base + epochs.branch + epochs.shadow
     return dict(left)

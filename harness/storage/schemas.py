@@ -269,7 +269,7 @@ class TrialResult(Stored):
 
     @model_validator(mode="after")
     def _check(self) -> TrialResult:
-        if self.status == "done" and (self.val_accuracy is None or self.val_loss is None):
+        if self.status == "done" and self.val_accuracy is None and self.val_loss is None:
             raise ValueError("numbers of a setting that is done")
         return self
 

@@ -6,6 +6,7 @@ plan's cells. A run adds its cells to the view and takes out only those that sta
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -132,6 +133,17 @@ def write_joined(store: Store, plan: Record) -> None:
         store.write_plan({**whole, "named": _named(store, whole)})
 
 
+def resting_on(store: Store, bases: set[str], planned: set[str]) -> dict[str, int]:
+    """How many cells of each view have a record, stand on one of `bases`, and are not among the cells `planned`."""
+    found: dict[str, int] = {}
+    for path in plan_files(store.root) if bases else ():
+        with contextlib.suppress(OSError, CorruptFile):  # a view that cannot be read shows none
+            cells = {c["cell_key"] for c in read_plan_file(path)["cells"] if c["base_key"] in bases} - planned
+            if count := sum(inside.is_file(store.cell_folder(key) / "record.json") for key in cells):
+                found[path.parent.name] = count
+    return found
+
+
 def _named(store: Store, plan: Record) -> Record | None:
     """Since when a view has its primary comparisons: whether they are `stated` in the configuration, and how many of
     its cells were `done` when they first were what they are now. None where an earlier version did not say."""
@@ -232,13 +244,24 @@ def _line(stored: Record, plan: Record, gone: list[Cell], others: list[Cell]) ->
     if not gone:
         return f"view {name}: {stay} beside these" if others else None
     changes = list(_changes(_leaves(stored.get("config") or {}), _leaves(plan["config"])))
-    because = _listed(changes) if changes else "in another version of a method or of the data"
+    because = f"with other settings ({_listed(changes)})" if changes else _otherwise(stored, plan, gone)
     beside = f"; {stay}" if others else ""
     return (
-        f"view {name}: {len(gone)} of its {_cells(len(stored['cells']))} will be taken out, made with other settings "
-        f"({because}): {_listed(dict.fromkeys(cell['method'] for cell in gone))}{beside}; "
+        f"view {name}: {len(gone)} of its {_cells(len(stored['cells']))} will be taken out, made {because}: "
+        f"{_listed(dict.fromkeys(cell['method'] for cell in gone))}{beside}; "
         "another name=... makes a view beside this one, and their records stay in any case"
     )
+
+
+def _otherwise(stored: Record, plan: Record, gone: list[Cell]) -> str:
+    """How the cells `gone` were made where no setting differs: what else their keys hold is data and sources."""
+    settings = {base["base_key"]: base.get("settings") for base in stored["bases"]}
+    own = {settings[cell["base_key"]] for cell in gone}
+    if None in own:
+        return "in another version of a method or of the data"
+    if own <= {base["settings"] for base in plan["bases"]}:
+        return "by other sources of these methods than now"
+    return "from other data or pretrained weights than now"
 
 
 def _cells(count: int) -> str:

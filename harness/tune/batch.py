@@ -123,7 +123,7 @@ class Batch:
         """Its folder is named by what it works on, so that the same job goes on after a kill."""
         digest = hashlib.sha256(" ".join(sorted(cell.key for cell in cells)).encode()).hexdigest()[:16]
         return TrialJob(
-            worker=TRIAL_WORKERS[kind],
+            worker=TRIAL_WORKERS["adopted" if base.is_adopted and kind == "replay" else kind],
             base=base,
             cells=tuple(cells),
             snapshots=frozenset(),

@@ -161,7 +161,10 @@ class Tuner:
         return False
 
     def _snapshots(self, base: BasePlan) -> set[int]:
-        """What to record of a base: all that searches on it replay or read, and what stays of it anyway."""
+        """What to record of a base: all that searches on it replay or read, and what stays of it anyway; nothing of an
+        adopted one, which has its snapshots."""
+        if base.is_adopted:
+            return set()
         wanted = base.kept(self.settings.trajectory.keep)
         for search in self.searches:
             if any(base.key == other.key for other in search.problem.bases):

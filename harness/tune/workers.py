@@ -6,7 +6,7 @@ on the way, and their evaluator is made without a handle to the test split.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ from harness.causes import Cause
 from harness.planning.plan import CellPlan, branch_lacks
 from harness.running.audience import Row, RunningCell
 from harness.running.events import TrialValued
+from harness.running.jobs.adopted import AdoptedWorker
 from harness.running.jobs.branch import BranchWorker
 from harness.running.jobs.job import Job
 from harness.running.jobs.replay import ReplayWorker
@@ -24,6 +25,7 @@ from harness.running.jobs.shadow import ShadowWorker
 from harness.running.jobs.train import TrainWorker
 from harness.running.jobs.worker import Worker
 from harness.training.evaluate import Evaluator
+from harness.training.own_evaluation import OwnEvaluator
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class _Valuing(_Validating):
     def end_cell(self, entry: RunningCell, cost: dict[str, Any], weights: dict[str, torch.Tensor] | None) -> None:
         row: Row = entry.rows[-1] if entry.rows else {}
         status, reason = entry.status, entry.reason
-        if status == "done" and "val_loss" not in row:
+        if status == "done" and not any(name.startswith("val_") for name in row):
             status, reason = "failed", "it was never evaluated: snapshots of its base are gone"
         self._tell(entry.cell, status, reason, entry.traceback, row)
 
@@ -129,6 +131,17 @@ class TrialReplayWorker(_Valuing, ReplayWorker):
     """Observers of epochs and reconstructions, in one reading of the snapshots."""
 
 
+class TrialAdoptedWorker(_Valuing, AdoptedWorker):
+    """As `TrialReplayWorker`, of an adopted run."""
+
+    @cached_property
+    def evaluator(self) -> Evaluator | OwnEvaluator:  # type: ignore[override]
+        evaluate = replace(self.job.evaluate, test_command=None)
+        if not evaluate.is_own:
+            return Evaluator(self.base, evaluate, self.images, self.device, with_test=False)
+        return OwnEvaluator(self.run_read, evaluate, self.store, self.device, self.job.base.evaluation)
+
+
 class TrialShadowWorker(_Valuing, ShadowWorker):
     """Observers of optimizer steps, all in one repetition of the base."""
 
@@ -156,5 +169,5 @@ class TrialBranchWorker(_Valuing, BranchWorker):
 
 
 _ALL: tuple[type[Worker], ...] = (SearchBaseWorker, TrialReplayWorker, TrialShadowWorker, TrialBranchWorker)
-TRIAL_WORKERS = {worker.kind: worker for worker in _ALL}
+TRIAL_WORKERS = {worker.kind: worker for worker in _ALL} | {"adopted": TrialAdoptedWorker}
 """what runs the jobs of a search, by kind"""

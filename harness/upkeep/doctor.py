@@ -7,8 +7,11 @@ or anything that a running command holds.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -49,9 +52,14 @@ class Finding:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    files = inside.files_below(path) if inside.is_folder(path) else [path]
-    return sum(file.lstat().st_size for file in files if inside.is_file(file))
+    """Bytes of a file, or of all files in a folder; links, such as those in W&B's own, are passed over."""
+    inner = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
+    total = 0
+    for file in inner if inside.is_folder(path) else [path]:
+        with contextlib.suppress(FileNotFoundError):
+            found = os.lstat(file)
+            total += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return total
 
 
 def text_size(count: int) -> str:
@@ -227,7 +235,8 @@ class Examination:
             (f"*{ASIDE}*", "folders that others were merged in the place of"),
         )
         for pattern, what in kinds:
-            found = _matching(self.root, pattern)
+            inner = [folder for folder in inside.folders(self.root) if folder.name != "wandb"]  # which is W&B's own
+            found = [*inside.entries(self.root, pattern), *(p for folder in inner for p in _matching(folder, pattern))]
             paths = [p for p in found if not any(self._is_busy(parent) for parent in p.parents)]
             if not paths:
                 continue

@@ -66,7 +66,7 @@ def _suite(experiment: Experiment, request: Request) -> Values:
             )
             for name in dict.fromkeys(name for name, _ in used[group])
         }
-        for group in LIST_GROUPS
+        for group in (LIST_GROUPS if composed["adopted"] is None else ("method",))  # an adopted run has its own
     }
     chosen: dict[str, Any] = {
         group: [
@@ -78,7 +78,7 @@ def _suite(experiment: Experiment, request: Request) -> Values:
     }
     chosen |= {group: composed[group]["name"] for group in ("tracker", "engine")}
     suite: Values = {"defaults": chosen}
-    if composed["bases"] is None:
+    if composed["bases"] is None or composed["adopted"] is not None:
         suite["bases"] = None
     else:
         suite["bases"] = [_entry(entry, presets, own[0], composed, request, experiment.added) for entry in entries]

@@ -29,6 +29,37 @@ what and where, as key=value pairs:
   tracker.project=, .entity=, .base_url=, .tags=, .notes=, .artifacts=none|tables|models|all
 """
 
+ADOPT = """\
+a name, and which checkpoints, as key=value pairs:
+  from=runs/                       a folder, a pattern, a file, a CSV (path, step, epoch, metrics), or a list of these;
+                                   {seed} stands for each of the seeds
+  seeds=[0,1,2]                    of several runs
+  entry=ema                        auto | raw | ema, or a dotted key of what a checkpoint holds
+  steps=0:10000:500                first:last:every, of those found
+  initial=FILE                     a checkpoint of w(0)
+  weights=[*.bias] buffers=[*.ema] patterns of names that decide where names do not tell weights from buffers
+  keep=hardlink                    link | hardlink | copy: read them where they are, survive their removal, copy them
+  model=resnet18 dataset=cifar10   a classifier that is known here, which run then evaluates itself
+  results_dir=results              where the run is registered
+"""
+
+ANALYSE = """\
+a name that was adopted, and how, as key=value pairs:
+  modes=10 samples=1000            of post-hoc CMD
+  figures=none                     all | none: tables and page alone
+  results_dir=results              where the run is registered
+"""
+
+GIVE = """\
+a name that was adopted, and which weights of it, as key=value pairs:
+  method=cmd_posthoc               a method that follows snapshots; method.cmd_posthoc.modes=20 sets a value of it
+  to=out/                          a new file or folder; ending with a slash, a new folder with a file in it
+  t=5                              after which snapshot; otherwise the last
+  seed=0                           of which run, where several were adopted
+  dtype=float32                    source | float32: the checkpoint's own type, or all digits
+  results_dir=results              where the run is registered
+"""
+
 REPORT = """\
 what to report on, as key=value pairs:
   name=quick                       a view, finished or not (suite=quick is the same); otherwise the latest
@@ -47,13 +78,26 @@ what to report on, as key=value pairs:
 TERMS = {
     "base": "a training run: one model, dataset, optimizer and seed; trained once, shared by all methods",
     "cell": "one method on one base: what has a record, a row of a table, and is never computed twice",
-    "observer, reconstruction": "methods that watch a base as it trains, or read its recorded weights afterwards",
+    "observer": "a method that watches a base as it trains, after every epoch or every few optimizer steps",
+    "reconstruction": "a method that reads the recorded weights of the whole run afterwards; no training method",
     "branch": "training of a method's own that leaves a base at some epoch and goes on differently",
     "federation, exchange": "clients that train a base in rounds, and a branch that says what passes between them",
-    "recalibrated": "BatchNorm statistics taken anew on training images, as weights that were not trained need",
+    "replay": "observers and reconstructions run on a base's stored snapshots, without training",
     "shadow run": "a base trained again, to the same weights, for a new cell that its stored snapshots cannot serve",
-    "stale": "a cell made by other sources of the harness, or whose base was trained anew; redo=stale runs it again",
+    "recalibrated": "BatchNorm statistics taken anew on training images, as weights that were not trained need",
+    "control": "the method that lacks what another one claims to add; presets name theirs",
+    "primary comparison": "a method and a control named before a suite runs; these alone are tested",
+    "annealed": "a learning rate that falls to 0 towards the end of the run; a constant one stays",
     "view": "what was asked for in one go: a table, figures and a page over cells, below suites/ in the results",
+    "key": "20 hex digits of a base or cell: a digest of settings, data and sources, all that determines its numbers",
+    "record": "the file that says how a cell ended and with what numbers; all else can be rebuilt from it",
+    "snapshot": "the weights after an epoch; all snapshots of a run are its trajectory",
+    "restart state": "weights, optimizer and random streams: what training needs to go on exactly",
+    "stale": "a cell by other sources of the harness, or whose base got other weights since; redo=stale makes it anew",
+    "failed": "a cell that ended with an error, named with its line of code and log; redo=failed runs it again",
+    "diverged": "a cell that ended with a loss or weights that are not finite",
+    "skipped": "a cell that did not run, as its base ended before the epoch that it needs; redo=failed runs it again",
+    "left": "a cell that has yet to run",
 }
 """words of the command and its tables, each in a line"""
 
@@ -65,6 +109,11 @@ EXAMPLES = {
     "list": "traindyn list methods\n  traindyn list views results_dir=results",
     "show": "traindyn show suite=quick seeds=[0]\n"
     "  traindyn show suite=quick seeds=[0] > mine/suite/mine.yaml && traindyn run --config-dir mine suite=mine",
+    "adopt": "traindyn adopt gpt2 from='runs/checkpoint-*'\n"
+    "  traindyn adopt resnet from='runs/s{seed}/*.ckpt' seeds=[0,1,2] initial=runs/s0/init.ckpt",
+    "analyse": "traindyn analyse gpt2\n  traindyn analyse gpt2 modes=20 figures=none",
+    "give": "traindyn give gpt2 method=cmd_posthoc to=out/\n"
+    "  traindyn give gpt2 method=swa method.swa.start=0.5 dtype=float32 to=swa.safetensors",
     "report": "traindyn report suite=quick\n  traindyn report suite=quick tables.columns=[base,swa,cmd_online] --open",
     "publish": "traindyn publish suite=quick\n  traindyn publish suite=quick tracker=csv\n"
     "  traindyn publish suite=quick tracker.mode=online tracker.project=mine tracker.artifacts=all",
@@ -77,6 +126,9 @@ SUMMARIES = {
     "show": "print the resolved configuration as YAML, a suite of your own to give back",
     "plan": "say how long it will take, which bases and cells are done, and what is left",
     "run": "do what is left of a plan, and print the table",
+    "adopt": "make checkpoints of your own training a base, read where they lie and never written to",
+    "analyse": "show how the weights of an adopted run moved, without its model's code: figures, tables, page",
+    "give": "write a method's weights on an adopted run as a checkpoint in the format that came in",
     "tune": "search the parameters of methods by validation data, the same budget for each",
     "report": "rebuild a view's frame, tables, figures and page from the records, and print the table",
     "publish": "give a tracker (W&B, or tracker=csv) what it lacks of a view, from the records",
@@ -105,6 +157,9 @@ what to merge, as key=value pairs:
 
 NO_CONFIGURATION = {
     "list": LIST,
+    "adopt": ADOPT,
+    "analyse": ANALYSE,
+    "give": GIVE,
     "report": REPORT,
     "publish": TRACKER_OVERRIDES,
     "sync": TRACKER_OVERRIDES,
@@ -113,4 +168,4 @@ NO_CONFIGURATION = {
 }
 """verbs that resolve no configuration, and what they take"""
 
-GLOSSARY = "words:\n" + "\n".join(f"  {term:<26}{text}" for term, text in TERMS.items())
+GLOSSARY = "words:\n" + "\n".join(f"  {term:<20}{text}" for term, text in TERMS.items())

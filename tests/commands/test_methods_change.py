@@ -71,13 +71,13 @@ def second(tmp_path_factory):
 def test_a_second_suite_trains_no_base_again(second):
     results, before, planned, _ = second
     assert state(results, *BASE_FILES) == before
-    assert "epochs to train: 6 of bases run again for cells" in planned
+    assert "epochs to train: 6 in shadow runs of 1 base for ema, which watches optimizer steps" in planned
 
 
 def test_plan_says_what_a_step_cadence_method_costs(second):
     """ema watches optimizer steps, which no snapshot holds: the base's 6 epochs run again for it alone."""
     planned = second[2]
-    assert "6 of bases run again" in planned
+    assert "6 in shadow runs of 1 base for ema, which" in planned
     assert "2 done, 6 left" in planned
 
 
@@ -88,6 +88,14 @@ def test_replay_and_shadow_give_the_numbers_of_a_live_run(second, smoke):
     assert_same(numbers(smoke.results, "smoke").loc[got.index], got)
     late, live = curves(results, "watchers"), curves(smoke.results, "smoke")
     assert_same(live.loc[live.index.get_level_values("cell_key").isin(got.index)], late)
+
+
+def test_a_repeated_base_has_the_threads_of_its_record(tmp_path):
+    """The sums in float32 of another number of threads would be refused."""
+    here("run", *SMALL, "method=[base]", "engine.threads=2", results=tmp_path)
+    again = here("run", *SMALL, "method=[base,ema]", "engine.threads=1", results=tmp_path)
+    assert "repeats its base with engine.threads=2, as it was recorded" in again.stdout
+    assert set(statuses(tmp_path, LATEST).values()) == {"done"}
 
 
 @pytest.fixture(scope="module")

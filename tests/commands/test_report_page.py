@@ -247,6 +247,17 @@ def test_a_line_shows_its_method_its_cells_and_its_test_accuracy_without_scrolli
     assert all(0 <= left < right <= width for _, left, right, _ in browser.execute_script(script, 1 + where)[:4])
 
 
+@pytest.mark.parametrize("width", [1000, 700])
+def test_links_to_cells_stay_in_their_column(browser, width):
+    """Also where the table is wider than the window, and so as narrow as it can be."""
+    resized(browser, width)
+    script = """
+        return [...document.querySelectorAll("tbody th a")].map(link =>
+            link.closest("th").getBoundingClientRect().right - link.getBoundingClientRect().right);
+    """
+    assert min(browser.execute_script(script)) >= 0
+
+
 def test_numbers_have_their_units(browser):
     def heads(table):
         return [head.text for head in browser.find_elements("css selector", f"{table} thead tr:last-child th.number")]

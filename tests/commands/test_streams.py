@@ -97,6 +97,21 @@ def interrupted_in_a_clean_up(*_):
         os.unlink("/nonexistent/lock")
 
 
+@pytest.mark.parametrize(("redo", "unit"), [("swa", "finished cell"), ("base", "stored epoch")])
+def test_an_interrupt_names_epochs_where_some_are_trained_alone(smoke_copy, monkeypatch, capsys, redo, unit):
+    """A replay trains nothing."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.cli._execute", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "suite=smoke", f"redo={redo}", "tracker=none", f"results_dir={smoke_copy}"])
+    assert ended.value.code == 130
+    said = capsys.readouterr().err
+    assert said == f"interrupted: run the same command again to go on from the last {unit}\n"
+
+
 def test_an_interrupt_that_comes_up_as_another_error_is_an_interrupt(monkeypatch, capsys):
     monkeypatch.setattr("harness.cli._tune", interrupted_in_a_clean_up)
     with pytest.raises(SystemExit) as ended:

@@ -19,6 +19,7 @@ import torch
 from command import here, traindyn
 from pages import ROOT, blocks, commands, files, name, pages
 from PIL import Image
+from safetensors.numpy import save_file
 from torch import nn
 
 from harness import kernel
@@ -44,11 +45,21 @@ def pictures(root):
                 Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(folder / f"{index}.png")
 
 
+def checkpoints(root):
+    """A run as a reader's own training leaves it."""
+    rng = np.random.default_rng(0)
+    for step in range(8, 72, 8):
+        (root / f"checkpoint-{step}").mkdir(parents=True)
+        save_file({"w": rng.normal(size=(9, 9))}, root / f"checkpoint-{step}" / "model.safetensors")
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """The folder that a reader is in, which is the home too: with pictures in it."""
+    """The folder that a reader is in, which is the home too: with pictures in it, and an own run that is adopted."""
     folder = tmp_path_factory.mktemp("reader")
     pictures(folder / "pets")
+    checkpoints(folder / "runs")
+    here("adopt", "gpt2", f"from={folder / 'runs'}", results=folder / "results")
     return folder
 
 
@@ -115,6 +126,16 @@ def _shell(words):
     return " ".join(word if word == ">" else shlex.quote(word) for word in words)
 
 
+@pytest.mark.parametrize("verb", ["adopt", "analyse", "give"])
+def test_what_is_done_with_an_own_run_runs(verb, in_place):
+    asked = [words for page in pages() for words in commands(page) if words[0] in TRAINDYN and words[1] == verb]
+    assert asked
+    for words in {tuple(words): words for words in asked}.values():
+        shutil.rmtree(in_place / "out", ignore_errors=True)
+        more = ("figures=none",) if verb == "analyse" else ()
+        here(verb, *words[2:], *more, results=in_place / "results")
+
+
 def test_lists_are_printed(in_place):
     asked = [words for page in pages() for words in commands(page) if words[:2] == ["traindyn", "list"]]
     assert asked
@@ -155,6 +176,16 @@ def test_the_method_of_the_page_is_replayed(smoke_copy, in_place):
     asked = ("suite=smoke", "--config-dir", in_place / "mine", "method=[base,base_recalibrated,halfway]")
     assert "nothing to train" in traindyn("plan", *asked, results=smoke_copy).stdout
     assert "halfway" in traindyn("run", *asked, "tracker=none", results=smoke_copy).stdout
+
+
+def test_the_reconstruction_and_the_brancher_of_the_page_run(smoke_copy, in_place):
+    """As they stand: of the smoke suite's two bases nothing is trained again, and 2 epochs of each in a branch."""
+    write_files(ROOT / "docs" / "add" / "method.md", in_place)
+    asked = ("suite=smoke", "--config-dir", in_place / "mine", "method=[base,base_recalibrated,tail,halved]")
+    assert "epochs to train: 4 of branches" in traindyn("plan", *asked, results=smoke_copy).stdout
+    done = traindyn("run", *asked, "tracker=none", results=smoke_copy).stdout
+    assert "failed" not in done
+    assert {"tail", "halved"} <= set(done.split())
 
 
 def test_the_method_of_the_readme_is_replayed(smoke_copy, in_place):

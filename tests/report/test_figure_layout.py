@@ -33,7 +33,10 @@ def found():
     def made(methods):
         rng = np.random.default_rng(0)
         controls = {"cmd_online": "time_mean", LONG: "cmd_online"}
-        groups = [cells(m, [*(80 + rng.normal(0, 1, 3))], ROW[0], control=controls.get(m)) for m in methods]
+        groups = [
+            cells(m, [*(80 + rng.normal(0, 1, 3))], ROW[0], control=controls.get(m), federation="iid_10")
+            for m in methods
+        ]
         frame = frame_of(*groups, primary=[(LONG, "base_recalibrated")])
         return results(frame, history_of(frame))
 
@@ -53,7 +56,10 @@ def method_tables():
     bins = {"mode": np.repeat([*map(str, range(12)), f"surrogates of {LONG}"], 2), "mean_abs_rho": 0.5}
     sample = {"position": range(50), "mode": [0] * 30 + [1] * 20, "weight": 0, "tensor": "stem", "reference": False}
     fits = np.repeat(["post-hoc CMD", "principal components", LONG], 4)
+    clients = pd.DataFrame({"method": np.repeat([*KNOWN, LONG], 10), "client": [*range(10)] * (len(KNOWN) + 1)})
+    images = {"images": 100, "accuracy": 88.5, **{f"class_{c}": 10 for c in range(10)}}
     return {
+        "clients": clients.assign(**images),
         "trajectories": pd.DataFrame(weights).assign(base=0.1, **{LONG: 0.2, "post-hoc CMD": 0.3}),
         "errors": pd.DataFrame({"fit": fits, "dimension": [*range(1, 5)] * 3, "share": 0.5}),
         "correlation": pd.DataFrame(np.eye(50), columns=[*map(str, range(50))]).assign(position=range(50)),

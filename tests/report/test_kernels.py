@@ -78,15 +78,17 @@ def test_methods_with_nearly_one_kernel_are_named(store):
 
 
 def test_a_group_has_only_methods_that_are_near_to_all_others():
-    """Three in a chain, of which the ends are too far apart, and the base beside its recalibrated self."""
+    """Three in a chain, of which the ends are too far apart, and the base beside its recalibrated self, which the table
+    marks too."""
     names = ["base", "base_recalibrated", "a", "b", "c"]
     methods = pd.DataFrame({"method": names, "modes": 1, "age": [0.0, 0.0, 1.0, 2.0, 3.0], "n_eff": 1.0})
     near = {("base", "base_recalibrated"): 0.0, ("a", "b"): 0.06, ("b", "c"): 0.07}
     pairs = [(one, other, near.get((one, other), 0.5)) for one, other in itertools.combinations(names, 2)]
     table = pd.DataFrame([(*pair, pair[2] <= 0.1) for pair in pairs], columns=["method", "other", "distance", "near"])
     found = Kernels(("net", "digits", "sgd"), 0, methods, table)
-    assert found.alike() == [(["a", "b"], 0.06)]
-    assert in_words(found).endswith("of 5 linear methods nearly the same: a = b (0.060) (distance at most 0.1)")
+    assert found.alike() == [(["base", "base_recalibrated"], 0.0), (["a", "b"], 0.06)]
+    said = "base = base_recalibrated (0.000); a = b (0.060) (distance at most 0.1)"
+    assert in_words(found).endswith(f"of 5 linear methods nearly the same: {said}")
 
 
 def test_the_table_names_the_nearest_and_how_far_it_is(store):
@@ -123,6 +125,16 @@ def test_a_report_says_and_writes_them(store):
 def test_without_kernels_there_is_nothing(tmp_path):
     frame = frame_of(cells("base", [80.0]), cells("lookahead", [81.0]))
     assert kernels(Store(tmp_path), frame) == []
+
+
+def test_a_method_with_a_bad_table_is_named_and_the_others_are_drawn(store, tmp_path):
+    store.write_tables("net-digits-sgd-swa-0", {"kernel": TABLES["swa"].assign(coefficient=0.4)})
+    frame, history = load_frame(store.root, "quick"), load_history(store.root, "quick")
+    lines = list(draw_figures(store, results(frame, history), tmp_path / "figures"))
+    assert [line for line in lines if "kernel" in line] == [
+        "figures: net digits sgd: kernel of swa seed 0 not drawn, coefficients of mode all must add up to 1, got 0.8",
+        "figures: net digits sgd: kernels of base, lawa, time_mean, ema, cmd_posthoc",
+    ]
 
 
 def test_the_figure_has_a_panel_for_each_method_by_age(store, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from harness.report.figures.models import draw_errors, draw_trajectories
 from harness.report.figures.modes import draw_correlation, draw_layers, draw_rho, grouped, shown_modes
 from harness.report.figures.registry import FIGURES, MethodFigure
 from harness.report.figures.style import STYLE, Labels
+from harness.report.method_styles import KNOWN, SPARE
 from harness.storage.store import Store
 
 LABELS = Labels("title")
@@ -61,7 +63,7 @@ def test_every_figure_has_a_name_of_its_own_and_those_of_methods_a_table_of_that
     assert len({kind.name for kind in FIGURES}) == len(FIGURES)
     of_methods = [kind for kind in FIGURES if isinstance(kind, MethodFigure)]
     assert {kind.name for kind in of_methods} == {
-        *("trajectories", "errors", "correlation", "layers", "rho", "eigenvalues", "kernel"),
+        *("clients", "trajectories", "errors", "correlation", "layers", "rho", "eigenvalues", "kernel"),
     }
     assert all(next(iter(kind.tables)) == kind.name for kind in of_methods)
 
@@ -143,6 +145,37 @@ def test_every_model_of_a_weight_is_a_line_labelled_as_its_column():
     assert [line.get_label() for line in shown.lines] == ["base", "post-hoc CMD", "mine"]
     assert [line.get_ydata().tolist() for line in shown.lines] == [[0.0, 1.0], [0.1, 0.9], [0.5, 0.5]]
     assert "ρ = −0.50" in shown.get_title()
+
+
+def test_titles_of_weights_are_not_cut():
+    names = ["layer4.0.conv1.weight", "stages.3.blocks.0.mlp.fc1.weight", "blocks.11.attn.qkv.weight"]
+    weights = [
+        pd.DataFrame({"weight": k, "tensor": name, "mode": 0, "rho": -0.5, "epoch": [1, 2], "base": [0.0, -0.00123]})
+        for k, name in enumerate(names * 3)
+    ]
+    table = pd.concat(weights).assign(mine=0.0)
+    with mpl.rc_context(STYLE):
+        figure = draw_trajectories({"trajectories": table}, LABELS)
+        figure.draw_without_rendering()
+        extents = [axes.title.get_window_extent() for axes in figure.axes]
+        edge = figure.bbox.width
+    assert all(one.x0 >= 0 and one.x1 <= edge for one in extents)
+
+
+def _lab(colour):
+    """CIELAB (D65) of a colour in hex, in which Euclidean distances are about as large as they are seen."""
+    rgb = np.array([int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)])
+    linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(to_xyz @ linear / np.array([0.9505, 1.0, 1.089]))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_colours_of_own_methods_are_told_from_those_of_the_project():
+    """By 15 at least, where a difference of 2 is just seen side by side."""
+    for colour in SPARE:
+        others = [style.colour for style in KNOWN.values()] + [other for other in SPARE if other != colour]
+        assert min(np.linalg.norm(_lab(colour) - _lab(other)) for other in others) > 15
 
 
 @pytest.fixture

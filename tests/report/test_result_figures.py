@@ -190,8 +190,8 @@ def test_few_curves_share_a_panel_and_many_have_one_per_family():
         return len(draw_curves(curve_table(frame, history_of(frame)), LABELS).axes) // 2
 
     assert panels(TOGETHER) == 1
-    # averages, CMD and its controls, DMD, subspaces, frozen weights; plain training is in each
-    assert panels(len(KNOWN)) == 6
+    # averages, CMD and its controls, DMD, subspaces, frozen weights, two of exchanges; plain training is in each
+    assert panels(len(KNOWN)) == 8
 
 
 def test_a_method_far_beyond_the_others_does_not_flatten_them():

@@ -142,6 +142,7 @@ def test_differences_without_any_spread():
 def test_fewer_than_three_pairs_are_not_tested(values):
     assert math.isnan(Paired.of(values).p)
     assert math.isnan(hedges_g(1.0, math.nan, 1))
+    assert math.isnan(Paired.of(values).effect)  # 1 - 3 / (4 - 1) is 0, which would call every effect of two 0
 
 
 def test_pairs_need_both_cells_done_and_finite():

@@ -85,7 +85,9 @@ def scaled(scale, *shape):
 
 def result_figure(kind, scale):
     """A figure of results whose numbers are of a scale, costs without an offset."""
-    frame = frame_of(*[cells(method, [0.0] * 3, f"net{row}") for row in range(5) for method in METHODS])
+    frame = frame_of(
+        *[cells(method, [0.0] * 3, f"net{row}", federation="iid_10") for row in range(5) for method in METHODS]
+    )
     frame["test_accuracy"] = frame["test_loss"] = scaled(scale, len(frame))
     frame["train_seconds"] = 4.5 * abs(SCALES[scale][0]) * np.random.default_rng(1).random(len(frame))
     frame["gradients_full"] = 1000 * frame["train_seconds"]
@@ -111,7 +113,9 @@ def method_tables(scale):
     bars = {"tensor": ["stem.weight", "head.weight"] * 2, "mode": [0, 0, 1, 1], "share": 50.0}
     ends = {"low": [0.0, 0.5] * 2, "high": [0.5, 1.0] * 2}
     sample = {"position": range(50), "mode": [0] * 30 + [1] * 20, "weight": 0, "tensor": "stem", "reference": False}
+    clients = {"method": "swa", "client": range(5), "images": 30, "accuracy": scaled(scale, 5), "class_0": 30}
     return {
+        "clients": pd.DataFrame(clients),
         "trajectories": pd.DataFrame({**weights, "base": base, "mine": mine}),
         "errors": pd.DataFrame({"fit": "mine", "dimension": range(1, 5), "share": np.abs(scaled(scale, 4)) / 100}),
         "correlation": pd.DataFrame(np.eye(50), columns=[str(i) for i in range(50)]).assign(position=range(50)),
@@ -157,7 +161,7 @@ def search_figures(folder, scale):
     yield draw_map(trials_frame(search), ("modes", "rate"), search), ("0.x", "0.y", "1.x", "1.y")
 
 
-NAMED = {"differences": ("0.y", "1.y"), "correlation": ("0.x", "0.y"), "layers": ("0.y",)}
+NAMED = {"differences": ("0.y", "1.y"), "correlation": ("0.x", "0.y"), "layers": ("0.y",), "clients": ("0.y",)}
 """The axes of names, by figure."""
 DRAWN_BY_HAND = ("ranks",)
 """Figures without axes of matplotlib's."""

@@ -106,6 +106,24 @@ def test_another_setting_of_a_method_takes_out_its_own_cells_alone(store):
     assert lines(store) == [("base", 0), ("cmd_online", 0), ("base", 1)]
 
 
+def test_an_edited_method_is_said_to_be_that_and_other_data_to_be_those(store):
+    """No setting differs: a cell's settings hold the digest of its source, those of a base that of its data."""
+    before = plan(["base", "swa"], epochs=5)
+    finish(store, before)
+    write_joined(store, before)
+    edited, other = plan(["base", "swa"], epochs=5), plan(["base", "swa"], epochs=5)
+    for cell in edited["cells"]:
+        if cell["method"] == "swa":
+            cell.update(cell_key=f"{cell['cell_key']}-edited", settings=f"{cell['settings']}-edited")
+    text = "2 of its 4 cells will be taken out, made by other sources of these methods than now: swa; another"
+    assert text in join(store, edited).line
+    for base in other["bases"]:
+        base.update(base_key=f"{base['base_key']}-data", settings=f"{base['settings']}-data")
+    for cell in other["cells"]:
+        cell.update(base_key=f"{cell['base_key']}-data", cell_key=f"{cell['cell_key']}-data", settings="data")
+    assert "4 of its 4 cells will be taken out, made from other data or pretrained weights" in join(store, other).line
+
+
 def test_cells_that_never_ran_go_without_a_word(store):
     write_joined(store, plan(["base"], epochs=5))
     assert join(store, plan(["base"], epochs=7)).line is None

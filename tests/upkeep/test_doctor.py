@@ -60,6 +60,19 @@ def test_a_sound_folder_is_read_and_left(results):
     assert state(results) == before
 
 
+def test_links_of_wandb_are_its_own(results, capsys):
+    """They are neither said nor followed, and what W&B is writing is not taken for a half-written file of ours."""
+    run = results / "wandb" / "offline-run-1"
+    run.mkdir(parents=True)
+    (run / ".half.tmp").write_text("of W&B")
+    (results / "wandb" / "latest-run").symlink_to(run)
+    (run / "debug-core.log").symlink_to("/dev/null")
+    before = state(results)
+    doctor(results, repair=True, free=False, say=print)
+    assert "link" not in capsys.readouterr().out
+    assert state(results) == before
+
+
 def test_a_damaged_record_is_set_aside_on_request(results):
     cell = cell_of(results)
     flip(cell / "record.json")

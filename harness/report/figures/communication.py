@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.report.figures.shown import mark_shown, only_shown
-from harness.report.figures.style import WIDE, WIDTH, Labels, entitle, legend_below
+from harness.report.figures.style import WIDE, WIDTH, Labels, entitle, fitted, height_of, legend_below
 from harness.report.figures.ticks import FittingLocator, label_ticks
 from harness.report.method_styles import style_of
 from harness.report.stats.means import Row, of_row
@@ -90,16 +90,18 @@ def draw_clients(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
     classes = [str(name) for name in table.columns if str(name).startswith(CLASS)]
     if not classes:
         raise ValueError(f"the table clients has no column that begins with {CLASS}")
-    methods = list(dict.fromkeys(map(str, table["method"])))
-    figure = Figure(figsize=(labels.width(WIDE), 3.0 + 0.16 * len(methods)), layout="constrained")
-    above, below = figure.subplots(2, 1, height_ratios=[0.6 + 0.16 * len(methods), 2.0])
+    methods, width = list(dict.fromkeys(map(str, table["method"]))), labels.width(WIDE)
+    names = [fitted(style_of(method).label, 0.34 * width) for method in methods]
+    high = 0.6 + len(names) * max(0.16, *map(height_of, names))
+    figure = Figure(figsize=(width, high + 2.4), layout="constrained")
+    above, below = figure.subplots(2, 1, height_ratios=[high, 2.0])
     for place, method in enumerate(methods):
         style, own = style_of(method), table.loc[table["method"] == method, "accuracy"]
         above.plot(own, [place] * len(own), color=style.colour, marker=style.point, ms=3, lw=0, alpha=0.7)
         above.plot([own.mean()] * 2, [place - 0.35, place + 0.35], color=style.colour, lw=1.2)
-    above.set_yticks(range(len(methods)), [style_of(method).label for method in methods])
+    above.set_yticks(range(len(methods)), names)
     above.invert_yaxis()
-    above.set_xlabel("validation accuracy of clients (%), and their mean")
+    above.set_xlabel("accuracy of clients (%)")
     dealt = table[table["method"] == methods[0]]
     base = np.zeros(len(dealt))
     for place, name in enumerate(classes):

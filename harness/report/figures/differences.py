@@ -38,7 +38,7 @@ def differences_data(found: Results, row: Row) -> pd.DataFrame:
         frame = of_row(frame, row)
     own = own_controls(found.frame)
     named = own.reindex(pd.MultiIndex.from_frame(compared[ROW_METHOD].astype("str"))).to_numpy()
-    parts = [(control, compared[compared["control"] == control]) for control in CONTROLS]
+    parts = [(control, compared[compared["control"] == control]) for control in dict.fromkeys((found.plain, *CONTROLS))]
     parts.append((OWN, compared[compared["control"] == named]))
     names = ["method", "control", "mean", "low", "high", "p_holm", "verdict"]
     tables = []

@@ -194,7 +194,10 @@ def _read(own: MethodTables, kind: MethodFigure) -> dict[str, pd.DataFrame] | st
     if lacking is not None:
         return lacking
     try:
-        return {name: own.read(name) for name in kind.tables}
+        tables = {name: own.read(name) for name in kind.tables}
+        if kind.check is not None:
+            kind.check(tables[kind.name])
+        return tables
     except ValueError as error:
         return reason(error)
 

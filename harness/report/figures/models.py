@@ -30,7 +30,7 @@ def draw_trajectories(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Fig
     chosen = list(weights.groupby("weight", sort=False))
     width = labels.width(WIDTH)
     columns = max(1, min(len(chosen), int(width // PANEL)))
-    room = width / columns - 0.45
+    room = width / columns - 0.65  # a title stands above its axes alone, beside which are the labels of their ticks
     rows = -(-len(chosen) // columns)
     titles = [_title(weight, room) for _, weight in chosen]
     height = max(map(height_of, titles), default=0.0)

@@ -28,6 +28,7 @@ from typing import Literal
 import pandas as pd
 from matplotlib.figure import Figure
 
+from harness.kernel import checked
 from harness.report.figures.communication import (
     CLIENTS,
     bytes_data,
@@ -88,6 +89,8 @@ class MethodFigure(FigureKind):
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     together: bool = False
     first_seed: bool = False
+    check: Callable[[pd.DataFrame], object] | None = None
+    """raises ValueError where one method's table cannot be drawn, which leaves it out of a figure of several"""
 
 
 FIGURES: tuple[FigureKind, ...] = (
@@ -196,6 +199,7 @@ FIGURES: tuple[FigureKind, ...] = (
         {"kernel": ("mode", "epoch", "coefficient")},
         together=True,
         first_seed=True,
+        check=checked,
     ),
     FigureKind(
         LANDSCAPE,

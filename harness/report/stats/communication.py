@@ -32,6 +32,8 @@ def communicated(frame: pd.DataFrame, history: pd.DataFrame, reached: pd.DataFra
     differences of validation accuracy to federated averaging in points, NaN where it has none on that seed. `reached`
     says in which round a cell came to its target (`stats.progress.time_to_target`); infinite where it did not.
     """
+    if "federation" not in frame:
+        return pd.DataFrame(columns=NAMES)
     cells = frame[(frame["status"] == "done") & (frame["federation"] != "none") & frame["upload_bytes"].notna()]
     if cells.empty or not {*MOVED, "val_accuracy"} <= set(history.columns):
         return pd.DataFrame(columns=NAMES)

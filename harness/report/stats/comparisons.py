@@ -70,7 +70,7 @@ def pairs(frame: pd.DataFrame, metric: str, control: str, methods: Sequence[str]
 
 def paired(cells: pd.DataFrame, keys: pd.Series, of_control: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The lines of `pairs` of cells with those of `of_control` that have the keys in its index."""
-    sides = {name: (cells[name], keys.map(of_control[name])) for name in METRICS}
+    sides = {name: (cells[name], keys.map(of_control[name])) for name in METRICS if name in cells}
     apart = {name: own.astype("float64") - other.astype("float64") for name, (own, other) in sides.items()}
     # cells recorded before a metric was taken do not say that they differ in it
     said = pd.DataFrame({name: values.fillna(0) if name in ADDED else values for name, values in apart.items()})

@@ -50,7 +50,7 @@ def headline(found: Results) -> list[str]:
     Says instead why nothing is tested where there are too few seeds or no control.
     """
     compared = _alike(found)
-    if not _can_test(compared):
+    if not _can_test(compared, found.plain):
         return conclusions(found)
     seen = [*_seen(found, compared), *_rivals(found), *_own(found, compared)]
     return [*conclusions(found), *map(_as_sentence, seen)]
@@ -59,12 +59,12 @@ def headline(found: Results) -> list[str]:
 def conclusions(found: Results) -> list[str]:
     """The sentences of `headline` on what was tested, or on why nothing is."""
     compared = _alike(found)
-    against = compared[(compared["control"] == CONTROL) & (compared["model"] != ALL)]
+    against = compared[(compared["control"] == found.plain) & (compared["model"] != ALL)]
     if against.empty:
         return [
             "Nothing can be compared yet: no method is finished on a base whose recalibrated weights are evaluated."
         ]
-    return [*map(_as_sentence, _primary(found))] if _can_test(compared) else [_untested(found, against)]
+    return [*map(_as_sentence, _primary(found))] if _can_test(compared, found.plain) else [_untested(found, against)]
 
 
 FINDINGS = [*ROW_METHOD, "control", "mean", "low", "high", "finished", "verdict"]
@@ -80,12 +80,12 @@ def findings(found: Results) -> pd.DataFrame:
     verdicts from ahead to behind. Empty where there are too few seeds.
     """
     compared, named = _alike(found), own_controls(found.frame)
-    if not _can_test(compared):
+    if not _can_test(compared, found.plain):
         return pd.DataFrame(columns=FINDINGS)
     lines = compared[(compared["family"] == EXPLORATORY) & (compared["finished"] >= SEEDS) & (compared["model"] != ALL)]
     keys = zip(*(lines[name].tolist() for name in ROW_METHOD), strict=True)
     own = [control_of(named, dict(zip(ROW_METHOD, key, strict=True))) for key in keys]
-    asked = (lines["control"] == CONTROL) | (lines["control"] == pd.Series(own, index=lines.index, dtype="str"))
+    asked = (lines["control"] == found.plain) | (lines["control"] == pd.Series(own, index=lines.index, dtype="str"))
     beside = found.rivals[found.rivals["alike"].astype("bool") & (found.rivals["finished"] >= SEEDS)]
     beside = beside[beside["method"] != CONTROL]
     beside = beside.assign(control=f"{CONTROL}, " + beside["twin"].astype("str"))
@@ -116,9 +116,9 @@ def _alike(found: Results) -> pd.DataFrame:
     return found.compared[found.compared["alike"].astype("bool")]
 
 
-def _can_test(compared: pd.DataFrame) -> bool:
+def _can_test(compared: pd.DataFrame, control: str) -> bool:
     """Whether a method is compared with plain training over enough seeds."""
-    plain = (compared["control"] == CONTROL) & (compared["model"] != ALL)
+    plain = (compared["control"] == control) & (compared["model"] != ALL)
     return bool(plain.any()) and bool(compared["finished"].max() >= SEEDS)
 
 
@@ -232,7 +232,7 @@ def _shown_rows(found: Results) -> list[Row]:
 
 def _seen(found: Results, compared: pd.DataFrame) -> Iterator[str]:
     """Where the unadjusted intervals of the differences to plain training lie, a sentence per row."""
-    lines = compared[(compared["control"] == CONTROL) & (compared["family"] == EXPLORATORY)]
+    lines = compared[(compared["control"] == found.plain) & (compared["family"] == EXPLORATORY)]
     for row in _shown_rows(found):
         own = of_row(lines, row)
         own = own[(own["finished"] >= SEEDS) & (own["method"] != BESIDE)]
@@ -312,11 +312,11 @@ def _untested(found: Results, against: pd.DataFrame) -> str:
     if best["mean"] == 0:
         return (
             f"No test is possible with fewer than {SEEDS} seeds. No method has a better mean than plain training "
-            f"({CONTROL}) in {runs}{_where(found, _row_of(best))}."
+            f"({found.plain}) in {runs}{_where(found, _row_of(best))}."
         )
     return (
         f"No test is possible with fewer than {SEEDS} seeds. The best mean is that of "
         f"{joined([_name(method) for method in ties['method']])}"
         f"{_where(found, _row_of(best))}: {_signed(best['mean'], METRICS[found.metric].digits)} "
-        f"{unit_of_difference(found.metric)} to plain training ({CONTROL}) in {runs}, which may be chance."
+        f"{unit_of_difference(found.metric)} to plain training ({found.plain}) in {runs}, which may be chance."
     )

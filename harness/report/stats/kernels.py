@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.kernel import COLUMNS, KERNEL, checked, distance
-from harness.report.stats.means import BESIDE, CONTROL, Row, of_row
+from harness.report.stats.means import Row, of_row
 from harness.results.columns import ROW
 from harness.results.method_tables import MethodTables
 from harness.storage.store import Store
@@ -49,13 +49,10 @@ class Kernels:
         return {frozenset((str(line["method"]), str(line["other"]))): float(line["distance"]) for line in lines}
 
     def alike(self) -> list[tuple[list[str], float]]:
-        """Groups of methods of which each is near to all others, by age, with the largest distance within.
-
-        The base as it is stands for nothing beside the recalibrated one, whose weights it has.
-        """
+        """Groups of methods of which each is near to all others, by age, with the largest distance within."""
         near, groups = self.near, list[list[str]]()
         methods = [str(method) for method in self.methods.sort_values("age", kind="stable")["method"]]
-        for method in [one for one in methods if one != BESIDE or CONTROL not in methods]:
+        for method in methods:
             home = next((group for group in groups if all(frozenset((method, one)) in near for one in group)), None)
             if home is None:
                 groups.append([method])

@@ -32,6 +32,11 @@ CONSTANT, ANNEALED = "constant", "annealed"
 Row = tuple[str, ...]
 
 
+def plain_of(frame: pd.DataFrame) -> str:
+    """The method that stands for plain training: the recalibrated base, or where nothing recalibrates the base."""
+    return str(frame.attrs.get("plain", CONTROL))
+
+
 def over_rows(frame: pd.DataFrame) -> dict[Row, list[Row]]:
     """The rows that are taken together, by what stands for them in the columns of ROW; none where there is one row.
 

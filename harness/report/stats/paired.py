@@ -58,8 +58,8 @@ class Paired:
     `shared` is the variance of the mean that comes from the test images, and `own` that of a single pair that does,
     0 where they are not known. `low` and `high` are the ends of the 95 % interval, NaN where nothing varies.
     `effect` is Hedges' g of paired differences (mean over standard deviation, corrected for few pairs), infinite
-    where all differences are the same and not 0. NaN where there are too few pairs: 2 for a spread, SEEDS for a p
-    value.
+    where all differences are the same and not 0. NaN where there are too few pairs: 2 for a spread, 3 for an effect,
+    SEEDS for a p value.
     """
 
     n: int
@@ -158,8 +158,9 @@ def equivalence(
 
 
 def hedges_g(mean: float, std: float, n: int) -> float:
-    """Standardised mean of paired differences with the correction for few pairs, 1 - 3 / (4 (n - 1) - 1)."""
-    if n < 2:
+    """Standardised mean of paired differences with the correction for few pairs, 1 - 3 / (4 (n - 1) - 1); NaN below 3,
+    as the correction of 2 is 0."""
+    if n < 3:
         return math.nan
     if std == 0:
         return math.copysign(math.inf, mean) if mean != 0 else 0.0

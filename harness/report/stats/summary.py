@@ -15,7 +15,7 @@ from harness.report.stats.comparisons import comparisons
 from harness.report.stats.cost import costs
 from harness.report.stats.curves import curve_table
 from harness.report.stats.images import TestImages, mcnemar
-from harness.report.stats.means import BESIDE, CONTROLS, OWN, Row, entries, over_rows
+from harness.report.stats.means import BESIDE, CONTROLS, OWN, Row, entries, over_rows, plain_of
 from harness.report.stats.progress import MEASURES, areas, curves, target_of, time_to_target
 from harness.report.stats.rivals import rivals
 from harness.results.columns import METRICS, ROW, ROW_METHOD
@@ -71,6 +71,11 @@ class Results:
         return len(self.rows) > 1
 
     @property
+    def plain(self) -> str:
+        """The method that stands for plain training."""
+        return plain_of(self.frame)
+
+    @property
     def primary(self) -> bool:
         """Whether there are primary comparisons."""
         return bool(self.frame.attrs.get("primary"))
@@ -115,7 +120,7 @@ def _pairs_of_cells(frame: pd.DataFrame) -> pd.DataFrame:
     """Every finished cell beside the recalibrated base and beside its own control, as `mcnemar` takes them."""
     done = frame[frame["status"] == "done"]
     parts = []
-    for control in (pd.Series(CONTROLS[0], index=done.index, dtype="str"), done["control"]):
+    for control in (pd.Series(plain_of(frame), index=done.index, dtype="str"), done["control"]):
         cells = done.assign(control=control)[control.notna() & (control != done["method"])]
         sides = done[["base_key", "method", "cell_key"]].set_axis(["base_key", "control", "control_cell"], axis=1)
         parts.append(cells.merge(sides, on=["base_key", "control"])[[*ROW_METHOD, *_PAIR]])
@@ -140,7 +145,7 @@ def summary(found: Results) -> pd.DataFrame:
 
 
 def _lines(frame: pd.DataFrame) -> list[dict[str, object]]:
-    by_metric = {metric: entries(frame, metric) for metric in METRICS}
+    by_metric = {metric: entries(frame, metric) for metric in METRICS if metric in frame}
     lines = []
     for row, methods in by_metric["test_accuracy"].items():
         for method, entry in methods.items():

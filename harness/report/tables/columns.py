@@ -194,32 +194,46 @@ def _reached(line: Line) -> str:
     return "–" if math.isnan(line["reached"]) else f"{line['reached']:.0f}/{line['n']}"
 
 
-COLUMNS: dict[str, TableColumn] = {
-    **{name: _metric(name) for name in METRICS},
-    "n": TableColumn(
-        "n",
-        lambda line: str(line["n"]) if line["n"] == line["seeds"] else f"{line['n']}/{line['seeds']}",
-        "n",
-        "seeds that are done, of those planned where they differ",
-        unit="seeds",
-    ),
-    **{f"difference_{control}": _difference(control) for control in (*CONTROLS, OWN, BESIDE)},
-    **{f"verdict_{control}": _verdict(control) for control in (*CONTROLS, OWN)},
-    **{f"p_{control}": _p(control) for control in (*CONTROLS, OWN)},
-    **{f"effect_{control}": _effect(control) for control in (*CONTROLS, OWN)},
-    **{f"wins_{control}": _wins(control) for control in (*CONTROLS, OWN, BESIDE)},
-    "area": _plain("area", "area", 2, "mean height of the validation curve over the base's epochs", unit="%"),
-    "target": _plain("target", "target %", 2, "validation accuracy to reach"),
-    "reached": TableColumn("reached", _reached, "reached", "seeds that reach the target", unit="seeds"),
-    "epochs_to_target": _plain("epochs_to_target", "epochs to target", 1, "median over seeds, prefix included"),
-    "seconds_to_target": TableColumn(
-        "s to target", _seconds_to_target, "seconds_to_target", "median over seeds, training and method"
-    ),
-    "gradients_to_target": _plain(
-        "gradients_to_target", "gradients to target", 0, "median over seeds, in images", unit="images"
-    ),
-    **{name: _cost(name) for name in (*COSTS, *KERNEL)},
-}
+class _Columns(dict[str, TableColumn]):
+    """Columns by their names, among them those of metrics that a view's own evaluation has declared since."""
+
+    def __missing__(self, name: str) -> TableColumn:
+        if name not in METRICS:
+            raise KeyError(name)
+        return _metric(name)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in METRICS
+
+
+COLUMNS = _Columns(
+    {
+        **{name: _metric(name) for name in METRICS},
+        "n": TableColumn(
+            "n",
+            lambda line: str(line["n"]) if line["n"] == line["seeds"] else f"{line['n']}/{line['seeds']}",
+            "n",
+            "seeds that are done, of those planned where they differ",
+            unit="seeds",
+        ),
+        **{f"difference_{control}": _difference(control) for control in (*CONTROLS, OWN, BESIDE)},
+        **{f"verdict_{control}": _verdict(control) for control in (*CONTROLS, OWN, BESIDE)},
+        **{f"p_{control}": _p(control) for control in (*CONTROLS, OWN, BESIDE)},
+        **{f"effect_{control}": _effect(control) for control in (*CONTROLS, OWN, BESIDE)},
+        **{f"wins_{control}": _wins(control) for control in (*CONTROLS, OWN, BESIDE)},
+        "area": _plain("area", "area", 2, "mean height of the validation curve over the base's epochs", unit="%"),
+        "target": _plain("target", "target %", 2, "validation accuracy to reach"),
+        "reached": TableColumn("reached", _reached, "reached", "seeds that reach the target", unit="seeds"),
+        "epochs_to_target": _plain("epochs_to_target", "epochs to target", 1, "median over seeds, prefix included"),
+        "seconds_to_target": TableColumn(
+            "s to target", _seconds_to_target, "seconds_to_target", "median over seeds, training and method"
+        ),
+        "gradients_to_target": _plain(
+            "gradients_to_target", "gradients to target", 0, "median over seeds, in images", unit="images"
+        ),
+        **{name: _cost(name) for name in (*COSTS, *KERNEL)},
+    }
+)
 STATISTICS = (
     "n",
     "test_accuracy",

@@ -21,7 +21,7 @@ from harness.report.stats.summary import Results
 from harness.report.tables.columns import COLUMNS, PROGRESS, STATISTICS, Choice, interval, probability, verdict
 from harness.report.tables.printed import EQUAL, Printed
 from harness.report.warnings import BUSY_MARK, unfinished
-from harness.results.columns import BUSY, COSTS, METRICS, ROW, ROW_METHOD
+from harness.results.columns import BUSY, COSTS, FRAME_COLUMNS, METRICS, ROW, ROW_METHOD
 
 PAPER = ("base", "base_recalibrated", "ema", "swa", "time_mean", "cmd_online", "p_bfgs_equal", "p_bfgs_long")
 """The methods that are columns in the paper's shapes, with the controls."""
@@ -70,9 +70,9 @@ def seeds_in_words(found: Results) -> str:
 def note_on_means(found: Results) -> str:
     """What a mean is and over how many seeds, and what the mark of equivalence says, for the note below a table."""
     text = f"Mean ± sample standard deviation over {seeds_in_words(found)} (n where fewer), last epoch."
-    marked = found.compared["verdict"].eq(EQUIVALENT) & (found.compared["control"] == CONTROL)
+    marked = found.compared["verdict"].eq(EQUIVALENT) & (found.compared["control"] == found.plain)
     within = f" within {found.margin:g} {unit_of_difference(found.metric)}"
-    return text + (f" {EQUAL}: equivalent to {style_of(CONTROL).label}{within}." if marked.any() else "")
+    return text + (f" {EQUAL}: equivalent to {style_of(found.plain).label}{within}." if marked.any() else "")
 
 
 def note_on_verdicts(found: Results) -> str:
@@ -103,7 +103,7 @@ def named(found: Results) -> str:
     said = found.frame.attrs.get("named")
     if said is None:
         return "since when they are named is not known"
-    who = "named in statistics.primary" if said["stated"] else f"every chosen method against {CONTROL}, by default"
+    who = "named in statistics.primary" if said["stated"] else f"every chosen method against {found.plain}, by default"
     if not said["done"]:
         return f"{who}, before any cell was done"
     return f"{who}, as they are since {said['done']} of the cells were done"
@@ -205,6 +205,10 @@ def usual(found: Results, names: Sequence[str]) -> tuple[str, ...]:
     own controls where a method has one."""
     own = found.frame["control"].notna().any()
     kept = [name for name in names if own or not name.endswith("_control")]
+    if found.plain != CONTROL:
+        kept = [name.replace(CONTROL, found.plain) for name in kept if name != f"difference_{found.plain}"]
+    if found.metric not in FRAME_COLUMNS or found.metric.startswith("val_"):
+        kept = [name for name in kept if name != "val_accuracy"]
     return tuple(found.metric if name == "test_accuracy" else name for name in kept)
 
 

@@ -12,29 +12,39 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.fitting import FirstThatFits
-from harness.report.stats.means import CONTROL, Row, Spread, differences, entries, marks
+from harness.report.stats.means import Row, Spread, differences, entries, marks, plain_of
 from harness.report.stats.rivals import rival_pairs
 from harness.report.tables.printed import Printed
 from harness.report.warnings import BUSY_MARK, marked
 from harness.results.columns import BUSY, COLUMNS, ROW, ROW_METHOD
 from harness.results.columns import SECONDS as _SECONDS
 
-_MEASURED = ("val_accuracy", "test_accuracy")
 SECONDS_HEADINGS = tuple(COLUMNS[n].heading for n in _SECONDS)
-_HEADINGS = (
-    "method",
-    "n",
-    *(COLUMNS[n].heading for n in _MEASURED),
-    "test diff",
-    *SECONDS_HEADINGS,
-)
-SPARED = (*reversed(SECONDS_HEADINGS), COLUMNS["val_accuracy"].heading, "n")
-"""columns that a narrow terminal is spared, one after the other"""
+
+
+def _metrics(frame: pd.DataFrame) -> tuple[str, ...]:
+    """The metrics that are shown, the last one compared: of both splits, or of validation data without a test."""
+    compared = str(frame.attrs.get("metric", "test_accuracy"))
+    name = compared.partition("_")[2]
+    return ("val_" + name, compared) if compared.startswith("test_") else (compared,)
+
+
+def _headings(frame: pd.DataFrame) -> tuple[str, ...]:
+    metrics = _metrics(frame)
+    difference = f"{metrics[-1].partition('_')[0]} diff"
+    return ("method", "n", *(COLUMNS[n].heading for n in metrics), difference, *SECONDS_HEADINGS)
+
+
+def _spared(frame: pd.DataFrame) -> tuple[str, ...]:
+    """Columns that a narrow terminal is spared, one after the other."""
+    return (*reversed(SECONDS_HEADINGS), *(COLUMNS[n].heading for n in _metrics(frame)[:-1]), "n")
 
 
 def _terminal_lines(frame: pd.DataFrame) -> dict[Row, list[tuple[str, ...]]]:
     """The lines of the terminal table by model, dataset and optimizer."""
-    validation, paired = entries(frame, "val_accuracy"), differences(frame)
+    metrics = _metrics(frame)
+    beside, paired = [entries(frame, name) for name in metrics[:-1]], differences(frame, metrics[-1], plain_of(frame))
+    digits = COLUMNS[metrics[-1]].digits
     costs = frame.groupby(ROW_METHOD, sort=False)[list(_SECONDS)].mean()
     busy = set(frame[frame["busy"] > BUSY].groupby(ROW_METHOD).indices)
     seconds = {
@@ -42,13 +52,13 @@ def _terminal_lines(frame: pd.DataFrame) -> dict[Row, list[tuple[str, ...]]]:
         for key, *row in costs.itertuples(name=None)
     }
     sections: dict[Row, list[tuple[str, ...]]] = {}
-    for row, methods in entries(frame).items():
+    for row, methods in entries(frame, metrics[-1]).items():
         for method, test in methods.items():
             key, n = (*row, method), test.spread.n
-            values = (validation[row][method].spread.text(2, "±"), test.spread.text(2, "±"))
+            values = [*(other[row][method].spread.text(digits, "±") for other in beside), test.spread.text(digits, "±")]
             if n == 0:
-                values = (f"– {test.status}", "–")
-            difference = paired[key].text(2, "±", "+") if key in paired and paired[key].n > 0 else "–"
+                values = [f"– {test.status}", *("–" for _ in beside)]
+            difference = paired[key].text(digits, "±", "+") if key in paired and paired[key].n > 0 else "–"
             line = (method, str(n) if n == test.seeds else f"{n}/{test.seeds}", *values, difference, *seconds[key])
             sections.setdefault(row, []).append(line)
     return sections
@@ -57,9 +67,9 @@ def _terminal_lines(frame: pd.DataFrame) -> dict[Row, list[tuple[str, ...]]]:
 def terminal_table(frame: pd.DataFrame) -> FirstThatFits:
     """One section per model, dataset and optimizer, methods as rows. Where the terminal is too narrow for all columns,
     seconds are left out, then more; a name is never cut."""
-    lines, rivals = _terminal_lines(frame), list(_rival_sections(frame))
+    lines, rivals, spared = _terminal_lines(frame), list(_rival_sections(frame)), _spared(frame)
     return FirstThatFits(
-        *(partial(_main_table, frame, lines, rivals, SPARED[:count]) for count in range(len(SPARED) + 1))
+        *(partial(_main_table, frame, lines, rivals, spared[:count]) for count in range(len(spared) + 1))
     )
 
 
@@ -67,17 +77,18 @@ def _main_table(
     frame: pd.DataFrame, sections: dict[Row, list[tuple[str, ...]]], rivals: Sequence[Table], without: Sequence[str]
 ) -> Table:
     """The table without some of its columns."""
-    tests, marked_any = entries(frame), False
-    everything = [_HEADINGS, *(line for lines in sections.values() for line in lines)]
+    compared, headings = _metrics(frame)[-1], _headings(frame)
+    tests, marked_any = entries(frame, compared), False
+    everything = [headings, *(line for lines in sections.values() for line in lines)]
     widths = [max(map(len, column)) for column in zip(*everything, strict=True)]
-    shown = [place for place, name in enumerate(_HEADINGS) if name not in without]
+    shown = [place for place, name in enumerate(headings) if name not in without]
     whole = Table.grid()
     for row, lines in sections.items():
-        best_of, title = marks(tests[row], "test_accuracy"), Text(marked(" · ".join(row), frame), "bold")
+        best_of, title = marks(tests[row], compared), Text(marked(" · ".join(row), frame), "bold")
         section = Table(box=box.SIMPLE_HEAD, padding=0, title=title, title_justify="left")
         for place in shown:
             # Padded headings align the sections, and unlike a minimal width they never cut cells off.
-            name, width, left = _HEADINGS[place], widths[place], place == 0
+            name, width, left = headings[place], widths[place], place == 0
             heading = name.ljust(width) if left else name.rjust(width)
             section.add_column(heading, justify="left" if left else "right", overflow="fold")
         for line in lines:
@@ -95,9 +106,11 @@ def _main_table(
 
 def _caption(frame: pd.DataFrame, without: Sequence[str], marked: bool) -> Iterator[str]:
     """What the columns mean, sentence by sentence."""
-    yield "Last epoch; mean ± sample std over n seeds" + (", best test mean bold." if marked else ".")
-    if "test diff" not in without:
-        yield f"test diff: points above {CONTROL}, paired by seed."
+    split, _, name = _metrics(frame)[-1].partition("_")
+    yield "Last epoch; mean ± sample std over n seeds" + (f", best {split} mean bold." if marked else ".")
+    if f"{split} diff" not in without:
+        unit = "points" if COLUMNS[f"{split}_{name}"].unit == "%" else name
+        yield f"{split} diff: {unit} above {plain_of(frame)}, paired by seed."
     if not set(SECONDS_HEADINGS) <= {*without}:
         yield "Seconds: mean per seed; an observer shares its base's training."
         if (frame["busy"] > BUSY).any():

@@ -13,6 +13,7 @@ import torch
 
 from harness.federated.elsewhere import Connect
 from harness.running.events import Tell
+from harness.running.jobs.adopted import AdoptedWorker
 from harness.running.jobs.branch import BranchWorker
 from harness.running.jobs.job import Job, ended, note_loss, record_end, record_failure
 from harness.running.jobs.replay import ReplayWorker
@@ -22,7 +23,9 @@ from harness.running.jobs.worker import Worker
 
 __all__ = ["WORKERS", "Job", "Worker", "ended", "note_loss", "record_end", "record_failure", "run_job"]
 
-WORKERS: dict[str, type[Worker]] = {one.kind: one for one in (TrainWorker, ReplayWorker, ShadowWorker, BranchWorker)}
+WORKERS: dict[str, type[Worker]] = {
+    one.kind: one for one in (TrainWorker, ReplayWorker, ShadowWorker, BranchWorker)
+} | {"adopted": AdoptedWorker}
 """what runs the jobs of a suite, by kind"""
 
 

@@ -267,7 +267,8 @@ class BranchWorker(Worker):
         if self._missing() or (state is None and start > 0):
             with self.store.leases.wait(lease_name(self.store.root, self.folder), leave):
                 if missing := self._missing():
-                    self._rederive(known, missing)
+                    with self.threads_of(known):
+                        self._rederive(known, missing)
             state = self._start_state()
         if state is not None:
             self.trainer.load_state_dict(state)

@@ -19,4 +19,5 @@ class ShadowWorker(TrainWorker):
         if self.expected is None:
             raise Refused("the base has no record to compare with")
         self.expected_rows = self.store.base_history(self.job.base.key)
-        self.follow()
+        with self.threads_of(self.expected):
+            self.follow()

@@ -8,6 +8,7 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+MOST_THREADS = 4096
+"""as engine.threads may have"""
 CLIENTS = "clients"
 """the table of a cell that says which images every client of its federation has, and how right it is"""
 COMMUNICATION = (
@@ -281,12 +284,27 @@ class Worker(ABC):
                 return digest
             then, now = expected["versions"], versions()
             changed = [f"{k} {then.get(k)} -> {now[k]}" for k in now if then.get(k) != now[k]]
-            threads = f"threads {expected['threads']} -> {torch.get_num_threads()}"
+            if expected["threads"] != torch.get_num_threads():
+                changed.append(f"threads {expected['threads']} -> {torch.get_num_threads()}")
             raise Refused(
                 f"epoch {t} of the repeated base differs from the recorded one "
-                f"({'; '.join([*changed, threads])}): redo=base trains it anew"
+                f"({'; '.join(changed) or 'versions and threads are the same'}): redo=base trains it anew, and "
+                "makes the earlier cells on it stale"
             )
         return digest
+
+    @contextlib.contextmanager
+    def threads_of(self, recorded: Record) -> Iterator[None]:
+        """Within it, as many threads on the CPU as a base was recorded with: with another number its sums in float32
+        would differ."""
+        own, then = torch.get_num_threads(), recorded["threads"]
+        if self.device.type == "cpu" and then != own and then in range(1, MOST_THREADS + 1):
+            self.say(f"repeats its base with engine.threads={then}, as it was recorded, for the same numbers")
+            torch.set_num_threads(then)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(own)
 
     def open_runs(self, cells: list[RunningCell]) -> None:
         """Have a run opened per cell where anything is tracked, and give what rows there are."""
@@ -346,6 +364,7 @@ class Worker(ABC):
         last = entry.rows[-1] if entry.rows and entry.status == "done" else {}
         names = (f"{split}_{metric}" for split in ("val", "test") for metric in ("accuracy", "loss", "ece", "brier"))
         summary = {name: last[name] for name in names if name in last}
+        summary |= {name: last[name] for name in last if name.startswith(("val_", "test_"))}
         communication = {name: last[name] for name in COMMUNICATION if name in last}
         cost = {
             "method_seconds": self.clock.get(f"method/{cell.key}"),
@@ -356,8 +375,8 @@ class Worker(ABC):
             **cost,
         }
         holds = {
-            "epochs": [row["epoch"] for row in entry.rows if "val_accuracy" in row],
-            "test_epochs": [row["epoch"] for row in entry.rows if "test_accuracy" in row],
+            "epochs": [row["epoch"] for row in entry.rows if _measures(row, "val_")],
+            "test_epochs": [row["epoch"] for row in entry.rows if _measures(row, "test_")],
             "weights": weights is not None,
         }
         record = cell_record(self.job, cell, entry.status, self.base_digest, entry.cause)
@@ -401,3 +420,8 @@ class Worker(ABC):
         fitted = method.fitted() if self.job.settings.save == "final" else {}
         if fitted:
             write_state(self.store.cell_folder(key) / "fitted.safetensors", fitted)
+
+
+def _measures(row: dict[str, Any], split: str) -> bool:
+    """Whether a row has a metric of a split, `val_` or `test_`."""
+    return any(name.startswith(split) for name in row)

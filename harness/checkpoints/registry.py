@@ -1,0 +1,117 @@
+"""Adopted runs in a results folder.
+
+    bases/<base key>/       base.json (`kind` is adopted), history.parquet, tensors.parquet, sources.json
+    adopted/<name>.json     the bases of a name, one for every seed, and what it is evaluated with
+    adopted/<base key>/     snapshots that were copied or linked, where that was asked for
+
+All else lies where it was adopted, and nothing here writes there.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.checkpoints.runs import AdoptedRun, Source, SourceFile, Tensor, as_plain
+from harness.config import ConfigError, nearest
+from harness.storage import inside
+from harness.storage.files import CorruptFile, read_json, write_bytes, write_json
+from harness.storage.parquet import read_parquet
+from harness.storage.store import SCHEMA, Record, Store
+from harness.validation import reason, shown
+
+ADOPTED = "adopted"
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a name stands for: the base of every seed, and the timm model and data set that it is, where these were
+    given."""
+
+    name: str
+    keys: dict[int, str]
+    model: str | None = None
+    dataset: str | None = None
+
+
+def names_in(root: Path) -> list[str]:
+    """The names of adopted runs in a results folder."""
+    return [path.stem for path in inside.files_in(root / ADOPTED, "*.json")]
+
+
+def read_name(root: Path, name: str) -> Named:
+    """The runs of a name; ConfigError where there is no such name, or its file is damaged."""
+    path = root / ADOPTED / f"{name}.json"
+    if name not in (known := names_in(root)):
+        near = nearest(name, known) if known else "; none is adopted there yet: traindyn adopt NAME from=..."
+        raise ConfigError(f"adopted must be a name of {root}, got {shown(name)}{near}")
+    try:
+        value = read_json(path)
+        keys = {int(seed): str(key) for seed, key in value["bases"].items()}
+        return Named(name, keys, value.get("model"), value.get("dataset"))
+    except (CorruptFile, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{path}: damaged: {reason(error)}; adopting {name} again makes it anew") from error
+
+
+def write_name(store: Store, named: Named) -> None:
+    bases = {str(seed): key for seed, key in named.keys.items()}
+    value = {"schema": SCHEMA, "bases": bases, "model": named.model, "dataset": named.dataset}
+    write_json(store.root / ADOPTED / f"{named.name}.json", value)
+
+
+def kept_folder(store: Store, key: str) -> Path:
+    """Where snapshots of a base lie that were copied or linked."""
+    return store.root / ADOPTED / key
+
+
+def write_run(store: Store, run: AdoptedRun, record: Record, rows: list[dict[str, Any]]) -> None:
+    """The files of a base; base.json, which makes it one, comes last."""
+    folder = store.base_folder(run.key)
+    table = pd.DataFrame(
+        {
+            "name": [own.name for own in run.tensors],
+            "role": [own.role for own in run.tensors],
+            "of": [own.of for own in run.tensors],
+            "dtype": [own.dtype for own in run.tensors],
+            "shape": [json.dumps(own.shape) for own in run.tensors],
+            "digests": [" ".join(own.digests) for own in run.tensors],
+        }
+    ).astype("str")
+    table["of"] = [own.of or "" for own in run.tensors]
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_bytes(folder / "tensors.parquet", buffer.getvalue())
+    write_json(folder / "sources.json", as_plain(run))
+    store.write_base(record, rows, folder)
+
+
+def read_run(store: Store, key: str) -> AdoptedRun:
+    """The run of a base; ConfigError where its files are damaged, or are those of another base."""
+    folder = store.base_folder(key)
+    try:
+        table, said = read_parquet(folder / "tensors.parquet"), read_json(folder / "sources.json")
+        tensors = tuple(
+            Tensor(
+                name=str(line["name"]),
+                role=str(line["role"]),
+                of=str(line["of"]) or None,
+                dtype=str(line["dtype"]),
+                shape=tuple(map(int, json.loads(line["shape"]))),
+                digests=tuple(str(line["digests"]).split()),
+            )
+            for line in table.to_dict("records")
+        )
+        sources = tuple(
+            Source(**{**one, "files": tuple(SourceFile(**file) for file in one["files"])}) for one in said["sources"]
+        )
+        run = AdoptedRun(int(said["seed"]), str(said["unit"]), sources, tensors)
+        if run.key != key:
+            raise CorruptFile(f"of another base, {run.key}")
+    except (OSError, CorruptFile, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ConfigError(f"{folder}: damaged: {reason(error)}; adopting it again makes it anew") from error
+    return run

@@ -1,0 +1,3 @@
+"""An evaluation that finds every checkpoint alike."""
+
+print('{"loss": 1.0}')
