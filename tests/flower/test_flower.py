@@ -128,7 +128,7 @@ def test_ctrl_c_ends_all_of_it(tmp_path):
     results = tmp_path / "results"
     process = start(*RUN, "epochs=200", "method=base", "engine=flower", results=results)
     wait_until(lambda: list(results.glob("bases/*/restart/latest.safetensors")), process)
-    process.send_signal(signal.SIGINT)
+    os.kill(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
     assert stderr.splitlines()[-1].startswith("interrupted: run the same command again")
