@@ -6,9 +6,11 @@ RESULTS ?= results
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Flower's pins clash with those of constraints.txt
+FLOWER := .venv-flower
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark test test-recovery slurm-daemons test-slurm test-ray test-live test-nightly check tune report sync docs pictures examples captures
+.PHONY: help setup benchmark test test-recovery slurm-daemons test-slurm test-ray test-flower test-live test-nightly check tune report sync docs pictures examples captures
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -51,13 +53,21 @@ test-ray: $(VENV)/ready ## Run on a Ray of this machine
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
 	@$(BIN)/python -m pytest -m ray -n 0 tests/cluster $(ARGS)
 
+$(FLOWER)/ready: pyproject.toml constraints-flower.txt
+	$(PYTHON) -m venv $(FLOWER)
+	$(FLOWER)/bin/pip install --quiet --disable-pip-version-check --constraint constraints-flower.txt --editable '.[flower]' pytest pytest-xdist hypothesis
+	@touch $@
+
+test-flower: $(FLOWER)/ready ## Run federations over Flower, in an environment of its own (ten minutes)
+	@$(FLOWER)/bin/python -m pytest -m flower -n 0 tests/flower $(ARGS)
+
 test-live: $(VENV)/ready ## Follow trainings of Lightning and of Hugging Face's Trainer (two minutes)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[live]'
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m live -n 0 tests/live tests/adopted $(ARGS)
 
-test-nightly: $(VENV)/ready slurm-daemons ## Run every test there is, those of the four targets above too (an hour)
+test-nightly: $(VENV)/ready slurm-daemons ## Run every test there is, those of the targets above too but test-flower (an hour)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[slurm,ray,live]'
-	@$(BIN)/python -m pytest -n 4 -m 'not slurm and not ray' $(ARGS); others=$$?; \
+	@$(BIN)/python -m pytest -n 4 -m 'not slurm and not ray and not flower' $(ARGS); others=$$?; \
 	$(BIN)/python -m pytest -n 0 -m 'slurm or ray' tests/cluster $(ARGS) && exit $$others
 
 check: $(VENV)/ready ## Lint, formatting, types and the order of the rooms

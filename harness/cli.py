@@ -389,7 +389,7 @@ def _execute(plan: Plan, python_path: tuple[str, ...], console: Console) -> int:
 
             origin = ask_origin(plan.experiment.command, root)
             events = stack.enter_context(EventFolder(plan.store))
-            engine = open_engine(settings.engine, plan.bases[0].config.device, events.path)
+            engine = open_engine(settings.engine, plan.bases[0].config.device, events.path, plan.clients)
             ended = sum(status != "left" for status in plan.statuses.values())
             display = Display(console, ended, len(plan.statuses), epochs_left(plan), engine.slots, time.per_epoch)
             tracking = None
@@ -481,7 +481,8 @@ def _tune(parsed: argparse.Namespace, command: str) -> int:
             if metric not in names:
                 raise ConfigError(f"tune.metric must be among what is measured ({', '.join(names)}), got {metric}")
     with interrupt.gently(), EventFolder(plan.store) as events:
-        engine = open_engine(plan.experiment.settings.engine, plan.bases[0].config.device, events.path)
+        settings = plan.experiment.settings
+        engine = open_engine(settings.engine, plan.bases[0].config.device, events.path, plan.clients)
         with contextlib.closing(engine):
             return tune(plan, engine, events, console, folders, python_path)
 

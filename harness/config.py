@@ -505,7 +505,7 @@ class TrackerConfig(Validated):
         return ARTIFACTS.index(what) <= ARTIFACTS.index(self.artifacts)
 
 
-EngineName = Literal["local", "slurm", "ray"]
+EngineName = Literal["local", "slurm", "ray", "flower"]
 
 
 @dataclass(frozen=True)
@@ -568,7 +568,22 @@ class RayConfig(EngineConfig):
     """GPUs of one job"""
 
 
-ENGINES: dict[EngineName, type[EngineConfig]] = {"local": EngineConfig, "slurm": SlurmConfig, "ray": RayConfig}
+@dataclass(frozen=True)
+class FlowerConfig(EngineConfig):
+    """Servers and clients of federations in Flower's apps, on the CPU."""
+
+    superlink: Text | None = None
+    """host:port of a SuperLink whose SuperNodes are the clients; None: a simulation"""
+    nodes_seconds: Annotated[Number, Field(ge=0, le=10**6)] = 120.0
+    """how long nodes that are not connected are waited for"""
+
+
+ENGINES: dict[EngineName, type[EngineConfig]] = {
+    "local": EngineConfig,
+    "slurm": SlurmConfig,
+    "ray": RayConfig,
+    "flower": FlowerConfig,
+}
 
 
 @dataclass(frozen=True)

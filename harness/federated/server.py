@@ -16,6 +16,7 @@ import torch
 
 from harness.config import BaseConfig
 from harness.federated.client import Answer, ClientSide, Order
+from harness.federated.elsewhere import Transport
 from harness.federated.payload import BufferMean, parted, size_in_bytes, with_buffers
 from harness.federated.processes import Beside, Here, Say, may_fork
 from harness.federated.states import ClientStates
@@ -36,7 +37,8 @@ class FederatedTrainer(Trainer):
     """The server of a federation, and the rounds of its clients.
 
     `server` is the exchange's side here, None for federated averaging; `client` makes one of the same parameters for a
-    client. `processes` clients train at once where that is possible.
+    client. `processes` clients train at once where that is possible; `elsewhere` takes orders to other machines' or
+    libraries' processes in the place of both.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class FederatedTrainer(Trainer):
         say: Say = print,
         told: Told | None = None,
         phase: Phase = contextlib.nullcontext,
+        elsewhere: Transport | None = None,
     ) -> None:
         super().__init__(base, images, device)
         self.exchange = Exchange() if server is None else server
@@ -60,7 +63,7 @@ class FederatedTrainer(Trainer):
         """bytes of all clients so far"""
         self._side = ClientSide(base, images, self.parts, device, client)
         self._processes = min(processes, base.federation.taking_part)
-        self._transport: Here | Beside | None = None
+        self._transport = elsewhere
         self._say, self._told, self._phase = say, told, phase
 
     @property
@@ -85,7 +88,7 @@ class FederatedTrainer(Trainer):
         return {k: 1 if equal else self.federation.images[k] for k in clients}
 
     @property
-    def transport(self) -> Here | Beside:
+    def transport(self) -> Transport:
         if self._transport is None:
             beside = self._processes > 1 and self.device.type == "cpu" and may_fork()
             self._transport = Beside(self._side, self._processes, self._say) if beside else Here(self._side, self._say)

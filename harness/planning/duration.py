@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from harness.config import BaseConfig, RayConfig, SlurmConfig
+from harness.config import BaseConfig, FlowerConfig, RayConfig, SlurmConfig
 from harness.planning.estimate import epochs_to_train
 from harness.planning.flops import evaluated_images, images_per_epoch
 from harness.planning.plan import BasePlan, Plan
@@ -58,7 +58,7 @@ def duration(plan: Plan) -> Duration:
         return Duration(0.0, "nothing is left to do")
     if all(base.is_adopted for base in bases):
         return Duration(None, "how long is known after the first snapshots: nothing is trained, and all is evaluated")
-    if isinstance(engine, SlurmConfig | RayConfig):
+    if isinstance(engine, SlurmConfig | RayConfig | FlowerConfig):
         return Duration(
             None, f"how long is known after the first batches: jobs run where engine={engine.name} has them"
         )

@@ -141,6 +141,11 @@ class Plan:
     def cells(self) -> Iterator[tuple[BasePlan, CellPlan]]:
         return ((base, cell) for base in self.bases for cell in base.cells)
 
+    @property
+    def clients(self) -> set[int]:
+        """How many clients the federations of its bases have."""
+        return {base.config.federation.clients for base in self.bases}
+
     def lacks(self, base: BasePlan, cell: CellPlan, record: Record) -> bool:
         """Whether a finished cell lacks an evaluation or weights that are asked for now."""
         if record["status"] != "done":

@@ -24,6 +24,7 @@ from harness.config import (
     EngineName,
     EvaluateConfig,
     FederationConfig,
+    FlowerConfig,
     ModelConfig,
     OptimizerConfig,
     RayConfig,
@@ -260,6 +261,10 @@ def _add(made: list[Entry], entry: Entry) -> None:
 
 def _device(asked: Literal["auto", "cpu", "cuda"], engine: EngineConfig) -> Literal["cpu", "cuda"]:
     """`cpu` or `cuda`; engines beyond this machine compute where their `gpus` are."""
+    if isinstance(engine, FlowerConfig) and asked == "cuda":
+        raise ConfigError("device must be cpu or auto with engine=flower, whose clients compute on the CPU, got cuda")
+    if isinstance(engine, FlowerConfig):
+        return "cpu"
     found = asked != "cpu" and (engine.gpus > 0 if isinstance(engine, SlurmConfig | RayConfig) else finds_cuda())
     if asked == "cuda" and not found and engine.name != "local":
         raise ConfigError(f"engine.gpus must be above 0 for device=cuda, got 0 with engine={engine.name}")
@@ -487,6 +492,10 @@ def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str,
     assert tune is not None
     assert evaluate is not None
     assert statistics is not None
+    if isinstance(settings.engine, FlowerConfig) and any(base.federation.clients == 0 for base, _ in bases):
+        raise ConfigError(
+            "engine=flower runs federations: federation must have clients, such as federation=iid_10, got none"
+        )
     said = tuple(dict.fromkeys([*notes, *controls.notes()]))
     return Experiment(
         settings,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from harness.config import EngineConfig, RayConfig, SlurmConfig
+from harness.config import EngineConfig, FlowerConfig, RayConfig, SlurmConfig
 from harness.processes import cores
 
 SLURM_JOBS = 64
@@ -60,4 +60,6 @@ def most_jobs(config: EngineConfig, device: str) -> int | None:
         return None if config.workers == "auto" else int(config.workers)
     if isinstance(config, SlurmConfig):
         return SLURM_JOBS if config.workers == "auto" else int(config.workers)
+    if isinstance(config, FlowerConfig):
+        return 1 if config.workers == "auto" else int(config.workers)
     return local_slots(config, device)

@@ -110,7 +110,7 @@ SUITES = {
     f"{GLOBAL}epochs: ${{x\n": "epochs",
     f"{GLOBAL}bases: {{model: test_resnet}}\n": "bases must be a list",
     f"{GLOBAL}bases:\n  - {{model: test_resnet, fast: {{epochs: x}}}}\n": "bases[0].fast.epochs must be a whole number",
-    f"{GLOBAL}engine: {{name: 5}}\n": "engine.name must be one of local, slurm, ray, got 5",
+    f"{GLOBAL}engine: {{name: 5}}\n": "engine.name must be one of local, slurm, ray, flower, got 5",
     f"{GLOBAL}method:\n  base: {{nope: 3}}\n": "method.base has no key 'nope'",
 }
 """texts of files, and what the line must say"""

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.config import ConfigError, RayConfig, SlurmConfig, from_mapping
+from harness.config import ENGINES, ConfigError, FlowerConfig, RayConfig, SlurmConfig, from_mapping
 from harness.running.engine import remote
 from harness.running.engine.slurm import COMMANDS, SlurmEngine, sbatch_parameters
 from harness.running.event_files import EventWriter
@@ -30,12 +30,15 @@ from harness.running.events import JobEnded, Message
         (SlurmConfig, {"workers": 0}, "engine.workers must be auto or at least 1, got 0"),
         (SlurmConfig, {"retries": -1}, "engine.retries must be at least 0, got -1"),
         (RayConfig, {"gpus": -1}, "engine.gpus must be at least 0, got -1"),
+        (FlowerConfig, {"superlink": ""}, "engine.superlink must be text of at least 1 character, got ''"),
+        (FlowerConfig, {"nodes_seconds": -1}, "engine.nodes_seconds must be at least 0, got -1"),
+        (FlowerConfig, {"superlnk": None}, "engine has no key 'superlnk'; nearest: superlink"),
         (RayConfig, {"address": ""}, "engine.address must be text of at least 1 character, got ''"),
     ],
 )
 def test_bad_engines_are_one_line(kind, values, message):
     with pytest.raises(ConfigError) as error:
-        from_mapping(kind, "engine", {"name": "slurm" if kind is SlurmConfig else "ray", **values})
+        from_mapping(kind, "engine", {"name": next(name for name, of in ENGINES.items() if of is kind), **values})
     assert str(error.value).startswith(message)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from harness.config import EngineConfig, RayConfig, SlurmConfig
+from harness.config import EngineConfig, FlowerConfig, RayConfig, SlurmConfig
 from harness.running.events import Event
 
 if TYPE_CHECKING:
@@ -41,8 +41,10 @@ class Engine(Protocol):
         """No more jobs."""
 
 
-def open_engine(config: EngineConfig, device: str, folder: Path) -> Engine:
+def open_engine(config: EngineConfig, device: str, folder: Path, clients: set[int]) -> Engine:
     """The engine of a configuration, for jobs on `device` whose files of events lie in `folder`.
+
+    `clients`: how many the federations of the bases have.
 
     ConfigError where it cannot be had here.
     """
@@ -54,6 +56,10 @@ def open_engine(config: EngineConfig, device: str, folder: Path) -> Engine:
         from harness.running.engine.ray import RayEngine
 
         return RayEngine(config, folder)
+    if isinstance(config, FlowerConfig):
+        from harness.running.engine.flower import FlowerEngine
+
+        return FlowerEngine(config, folder, clients)
     from harness.running.engine.local import LocalEngine
 
     return LocalEngine(config, device, folder)

@@ -22,6 +22,7 @@ from harness.running.events import Event, JobEnded, Message
 from harness.storage.files import is_disk_trouble
 
 if TYPE_CHECKING:
+    from harness.federated.elsewhere import Connect
     from harness.running.jobs import Job
 
 LOOK_SECONDS = 0.1
@@ -41,14 +42,15 @@ class Task:
         """Where the lines of code are written that were being run when a signal such as SIGSEGV ended the process."""
         return self.events.with_suffix(".dump")
 
-    def __call__(self) -> None:
+    def __call__(self, connect: Connect | None = None) -> None:
+        """Run it; `connect` makes the transport to clients that are not trained by this process's own."""
         os.chdir(self.directory)
         from harness.running.jobs import run_job
 
         with EventWriter(self.events) as file, open(self.dump, "w", encoding="utf-8") as dump:
             faulthandler.enable(dump, all_threads=False)
             try:
-                run_job(self.job, file.tell)
+                run_job(self.job, file.tell, connect)
                 end = JobEnded()
             except Exception as error:
                 if is_disk_trouble(error):

@@ -11,6 +11,7 @@ import sys
 
 import torch
 
+from harness.federated.elsewhere import Connect
 from harness.running.events import Tell
 from harness.running.jobs.adopted import AdoptedWorker
 from harness.running.jobs.branch import BranchWorker
@@ -28,8 +29,11 @@ WORKERS: dict[str, type[Worker]] = {
 """what runs the jobs of a suite, by kind"""
 
 
-def run_job(job: Job, tell: Tell) -> None:
-    """Run a job to its end in this process; what it has to say goes to `tell`."""
+def run_job(job: Job, tell: Tell, connect: Connect | None = None) -> None:
+    """Run a job to its end in this process; what it has to say goes to `tell`.
+
+    `connect` makes the transport to clients of a federation elsewhere; None: this process and its own train them.
+    """
     torch.set_num_threads(job.settings.engine.threads)
     sys.path.extend(path for path in job.python_path if path not in sys.path)
-    job.worker(job, tell).run()
+    job.worker(job, tell, connect).run()

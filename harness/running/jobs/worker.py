@@ -18,6 +18,7 @@ from safetensors.torch import save as save_safetensors
 
 from harness.causes import Cause, Interrupted
 from harness.config import BaseConfig, ConfigError
+from harness.federated.elsewhere import Connect, Work
 from harness.federated.server import FederatedTrainer
 from harness.kernel import KERNEL, checked, numbers
 from harness.method import Exchange, Method
@@ -79,8 +80,9 @@ class Worker(ABC):
     kind: ClassVar[str]
     """what it does: train, replay, shadow or branch"""
 
-    def __init__(self, job: Job, tell: Tell) -> None:
+    def __init__(self, job: Job, tell: Tell, connect: Connect | None = None) -> None:
         self.job = job
+        self.connect = connect
         self.base: BaseConfig = job.base.config
         self.tell = tell
         self.device = torch.device(self.base.device)
@@ -137,22 +139,22 @@ class Worker(ABC):
             return Trainer(self.base, self.counted_images(before), self.device)
         server = None if cell is None else cell.method
         assert server is None or isinstance(server, Exchange)
-
-        def client() -> Exchange:
-            made = Exchange() if cell is None else make_method(cell.cell.method)
-            assert isinstance(made, Exchange)
-            return made
+        work = Work(
+            *(self.base, None if cell is None else cell.cell.method, torch.get_num_threads(), os.getcwd()),
+            *(self.job.python_path, self.job.harness),
+        )
 
         def told(of_round: int, done: int, clients: int, seconds: float) -> None:
             images = federation.local_epochs * len(self.images) / federation.clients
             self.tell(BatchesDone(of_round - before, done, clients, images / max(seconds, 1e-9), seconds * clients))
 
         trainer = FederatedTrainer(
-            *(self.base, self.images, self.device, server, client),
+            *(self.base, self.images, self.device, server, work.exchange),
             processes=self.job.client_processes,
             say=self.say,
             told=told,
             phase=contextlib.nullcontext if cell is None else self.clock.phase,
+            elsewhere=None if self.connect is None else self.connect(work, self.say),
         )
         self.ends.callback(trainer.close)
         return trainer
