@@ -93,7 +93,9 @@ def overhead(name: str, jobs: int, folder: Path) -> None:
         start = time.perf_counter()
         with (
             EventFolder(plan.store) as events,
-            contextlib.closing(open_engine(plan.experiment.settings.engine, "cpu", events.path)) as engine,
+            contextlib.closing(
+                open_engine(plan.experiment.settings.engine, "cpu", events.path, plan.clients)
+            ) as engine,
         ):
             drain(engine, idle_job(plan), 2)
             first = time.perf_counter() - start

@@ -211,6 +211,8 @@ def _hold(options: Options, findings: Findings) -> None:
     code = pytest.main(words, plugins=[holding])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED):
         raise RuntimeError(f"pytest ended with {code!r}")
+    if holding.passed + holding.failed + holding.left == 0:
+        raise RuntimeError("no check of the conformance suite could be collected")
     findings.note(
         f"{holding.passed} checks of the conformance suite passed, {holding.failed} failed, {holding.left} were left "
         "out for want of time. Each method on test_resnet and digits, 6 epochs of 3 batches; its job "

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from harness.conformance import MethodConformance
+from harness.conformance import ExchangeConformance, MethodConformance
+from harness.conformance.tiny import find_class
+from harness.method import Exchange
 from harness.planning.compose import available
 
 for preset in sorted(available("method")):
-    globals()[f"Test_{preset}"] = type(f"Test_{preset}", (MethodConformance,), {"preset": preset})
+    kind = ExchangeConformance if issubclass(find_class(preset), Exchange) else MethodConformance
+    globals()[f"Test_{preset}"] = type(f"Test_{preset}", (kind,), {"preset": preset})

@@ -36,7 +36,7 @@ def carry_out(plan: Plan, in_processes: bool) -> None:
         events = stack.enter_context(EventFolder(plan.store))
         engine: Engine = HereEngine()
         if in_processes:
-            engine = open_engine(settings.engine, device, events.path)
+            engine = open_engine(settings.engine, device, events.path, plan.clients)
             stack.callback(engine.close)
         display = Display(Console(quiet=True), 0, len(plan.statuses), epochs_left(plan), engine.slots)
         Scheduler(plan, engine, display, (), events.tell).run()

@@ -45,7 +45,8 @@ def test_a_report_builds_the_same_frame_and_history_from_its_records(earlier):
     then["frame"]["versions"] = [text.replace('"cmdbench"', '"traindyn"') for text in then["frame"]["versions"]]
     now = load_frame(earlier, "smoke")
     assert [json.loads(text) for text in now["versions"]] == [json.loads(text) for text in then["frame"]["versions"]]
-    assert now[list(ADDED)].isna().all(axis=None)
+    assert set(now["federation"]) == {"none"}
+    assert now[[name for name in ADDED if name != "federation"]].isna().all(axis=None)
     expected = then["frame"].drop(columns="versions")
     pd.testing.assert_frame_equal(now[[*expected.columns]], expected)
     history = load_history(earlier, "smoke")

@@ -27,7 +27,8 @@ COLUMNS = [
     *("val_accuracy", "val_loss", "val_ece", "val_brier", "test_accuracy", "test_loss", "test_ece", "test_brier"),
     *("train_seconds", "method_seconds", "eval_seconds", "peak_memory_bytes", "epochs", "prefix_epochs"),
     *("gradients_full", "gradients_subspace", "forward_passes", "trainable_fraction", "moving", "busy"),
-    *("age", "n_eff", "control", "schedule", "twin"),
+    *("age", "n_eff", "federation", "upload_bytes", "download_bytes"),
+    *("client_accuracy", "client_accuracy_std", "client_accuracy_worst", "control", "schedule", "twin"),
     *("parameters", "device", "versions", "base_key", "cell_key", "run_id"),
     "param.start",  # of swa and lawa, which differ in it
 ]

@@ -21,10 +21,11 @@ class Without:
 
     def find_spec(self, name, path=None, target=None):
         top, *inner = name.split(".")
-        if top in refused or (top == "harness" and inner[:1] not in ([], ["method"], ["snapshots"], ["weights"])):
+        if top in refused or (top == "harness" and inner[:1] not in ALLOWED):
             return None
         return self.finder.find_spec(name, path, target)
 
+ALLOWED = ([], ["method"], ["averaging"], ["snapshots"], ["weights"])  # the contract uses `averaging`
 refused = set(sys.argv[1:])
 sys.meta_path[:] = map(Without, sys.meta_path)
 

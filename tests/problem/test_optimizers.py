@@ -165,7 +165,7 @@ def test_a_cosine_ends_at_its_final_factor():
         ),
         ({"name": "constant", "gamma": 0.1}, "optimizer.schedule.gamma must be null for constant, which takes nothing"),
         ({"name": "step", "milestones": [0.7, 0.3]}, "optimizer.schedule.milestones must increase"),
-        ({"name": "step", "milestones": [1]}, "optimizer.schedule.milestones[0] must be below 1, got 1"),
+        ({"name": "step", "milestones": [1]}, "optimizer.schedule.milestones[0] must be a share below 1, got 1"),
         ({"name": "one_cycle", "warmup_epochs": 1}, "optimizer.schedule.warmup_epochs must be 0 for one_cycle, got 1"),
         ({"name": "cosin"}, "optimizer.schedule.name must be one of constant, cosine"),
         ({"name": "wsd", "decay": 0}, "optimizer.schedule.decay must be above 0, got 0"),

@@ -24,7 +24,7 @@ class Job:
 
     def __init__(self, label="net-data-sgd-s0", epochs=10, kind="train"):
         self.label, self.epochs, self.kind, self.cells = label, epochs, kind, ()
-        config = SimpleNamespace(model=SimpleNamespace(name="net"), dataset=SimpleNamespace(name="data"))
+        config = SimpleNamespace(model=SimpleNamespace(name="net"), data="data")
         self.base = SimpleNamespace(config=config)
 
 
