@@ -141,9 +141,9 @@ def main() -> None:
             # keys of today name no module, those of sources that are known already what these are known by
             modules = [known_as["module"] for known_as in known["methods"].values() if known_as["source"] == source]
             entry: dict[str, Any] = {"module": modules[0] if modules else None, "source": source}
-            if later := came_later(pairs):
-                entry["later"] = later
             digest = content_digest(target.rpartition(".")[0])
+            if later := known["methods"].get(digest, {}).get("later", {}) | came_later(pairs):
+                entry["later"] = later
             if digest != entry["source"]:  # an entry of unchanged sources would give their cells other keys
                 known["methods"][digest] = entry
         SAME_NUMBERS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")

@@ -53,7 +53,7 @@ def test_ctrl_c_ends_jobs_and_cluster(tmp_path):
     results = tmp_path / "results"
     process = start(*RUN, results=results)
     wait_until(lambda: list(results.glob("bases/*/restart/latest.safetensors")), process)
-    process.send_signal(signal.SIGINT)
+    os.kill(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
     assert stderr.splitlines()[-1].startswith("interrupted: run the same command again")

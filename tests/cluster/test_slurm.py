@@ -3,6 +3,7 @@
 What happens to a job in mid-training happens while it waits at a step of its fourth epoch, however fast the machine is.
 """
 
+import os
 import signal
 
 import pytest
@@ -130,7 +131,7 @@ def test_a_job_that_can_never_start_is_named(cluster, tmp_path):
     process = start(*RUN, "seeds=[0]", "engine.partition=short", results=results, variables=cluster.environment)
     line = next(line for line in process.stdout if "waits" in line)
     (identity,) = cluster.jobs()
-    process.send_signal(signal.SIGINT)
+    os.kill(process.pid, signal.SIGINT)
     process.communicate(timeout=SECONDS)
     assert process.returncode == 130
     assert f"Slurm job {identity} waits: Partition" in line  # by Slurm's version PartitionTimeLimit or PartitionConfig
