@@ -30,8 +30,9 @@ from harness.report.command import Options
 RESOLVED, OF_RESULTS = ("plan", "run", "tune", "show"), ("report", "publish", "sync", "doctor", "merge")
 SLOW = ("figures.landscape",)
 """keys of a report that are read, and not drawn here"""
-OTHERS = {"make", "pip", "python", "mkdir", "echo", "eval", ".venv/bin/pre-commit"}
-TRAINDYN = (".venv/bin/traindyn", "traindyn")
+OTHERS = {"make", "pip", "python", "python3", "mkdir", "echo", "eval", ".venv/bin/pre-commit"}
+FLOWER = {".venv-flower/bin/pip", "flower-superlink", "flower-supernode"}
+TRAINDYN = (".venv/bin/traindyn", "traindyn", ".venv-flower/bin/traindyn")
 
 
 def pictures(root):
@@ -92,7 +93,7 @@ def test_commands_are_known(page):
     """A line is a command of this project, a target of its Makefile, or one of a few tools."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     for words in commands(page):
-        assert words[0] in (*TRAINDYN, *OTHERS)
+        assert words[0] in (*TRAINDYN, *OTHERS, *FLOWER)
         if words[0] == "make":
             assert words[1] in targets
         if words[0] == "python" and words[1] != "-m":
