@@ -23,7 +23,7 @@ from harness.storage.inside import is_file, refusal, strangers_in
 from harness.storage.keys import base_key, cell_key, harness_digest, source_digest
 from harness.storage.paths import restart_path, snapshot_path
 from harness.storage.retention import kept_ts
-from harness.storage.store import SCHEMA, Record, Store
+from harness.storage.store import SCHEMA, Record, Store, has_other_weights
 from harness.storage.views import join, set_twins
 from harness.validation import ConfigError, Faults, printable
 
@@ -180,8 +180,7 @@ class Plan:
 
     def why_stale(self, base: BasePlan, record: Record) -> str | None:
         """The first of the reasons in `STALE` why the record of a finished cell is, None where it is not."""
-        known = self.base_records[base.key]
-        if known is not None and known["digests"][-1:] != record["base_digest"]:
+        if has_other_weights(self.base_records[base.key], record):
             return "base"
         return None if record["sources"].get("harness") == harness_digest() else "sources"
 

@@ -23,7 +23,7 @@ from harness.results.correct import Correct, correct_of, correct_table
 from harness.storage.checked import STATUSES as RECORDED
 from harness.storage.files import CorruptFile
 from harness.storage.parquet import check_parquet, read_parquet
-from harness.storage.store import Store
+from harness.storage.store import Store, has_other_weights
 from harness.storage.views import chosen_view, is_fast, read_plan
 from harness.validation import ConfigError, as_name, reason, shown
 
@@ -125,7 +125,7 @@ def _cells(
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None, pa.Table | None]]:
     """The cells of a plan, each with its record and history: neither where one of them is not there or damaged, and no
     history where the cell is stale, as its record then says in place of done."""
-    weights: dict[str, list[str]] = {}
+    bases: dict[str, dict[str, Any] | None] = {}
     for cell in plan["cells"]:
         found = store.cell(cell["cell_key"])
         table = None if found is None else _table(store, cell["cell_key"], found[1])
@@ -133,11 +133,10 @@ def _cells(
             yield cell, None, None
             continue
         record, key = found[0], cell["base_key"]
-        if key not in weights:
+        if key not in bases:
             base = store.base(key)
-            weights[key] = [] if base is None else base["digests"][-1:]
-        made_of = record["base_digest"]
-        if record["status"] == "done" and made_of and weights[key] and made_of != weights[key]:
+            bases[key] = base and {"digests": base["digests"][-1:]}  # of many bases all would fill the memory
+        if record["status"] == "done" and has_other_weights(bases[key], record):
             yield cell, {**record, "status": "stale", "reason": STALE}, None
         else:
             yield cell, record, table

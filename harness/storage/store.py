@@ -50,6 +50,13 @@ def _seal(record: Record) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
+def has_other_weights(base: Record | None, cell: Record) -> bool:
+    """Whether a base was trained anew to other weights than those that a cell's numbers are of; not where either does
+    not say which it has."""
+    now, then = [] if base is None else base["digests"][-1:], cell["base_digest"]
+    return bool(now and then and now != then)
+
+
 def history_bytes(rows: list[dict[str, Any]]) -> bytes:
     """Rows (`epoch` and metrics) as Parquet: epoch int64, all else float64."""
     import pandas as pd  # slow to import, and not needed to see what is done
