@@ -227,7 +227,14 @@ def _draw(found: Analysis, folder: Path) -> Iterator[dict[str, Any]]:
             continue
         links = [(ending.upper(), f"figures/{name}.{ending}") for ending in ENDINGS if ending != "csv"]
         links.append(("CSV", f"tables/{table}.csv"))
-        yield {"name": name, "title": title, "description": description, "links": links, "image": f"figures/{name}.png"}
+        yield {
+            "name": name,
+            "title": title,
+            "shows": "",
+            "description": description,
+            "links": links,
+            "image": f"figures/{name}.png",
+        }
 
 
 def _context(found: Analysis, shown: list[dict[str, Any]]) -> dict[str, Any]:
