@@ -275,14 +275,16 @@ class Plan:
         return record
 
     def _measured(self) -> Record:
-        """What somebody's own evaluation measures, for whoever shows it; nothing where the harness evaluates."""
+        """What somebody's own evaluation measures, for whoever shows it, nothing where the harness evaluates; and what
+        plain training is where it is not the recalibrated base."""
         evaluate = self.experiment.evaluate
+        plain = {"plain": "base"} if self.experiment.plain == "base" else {}
         if not evaluate.is_own:
-            return {}
+            return plain
         metric = own_metric(evaluate, self.measured or self._recorded_names())
         test = "test" if evaluate.test_command is not None else "val"
         measured = {"metric": f"{test}_{metric}", "better": {metric: evaluate.better or BETTER.get(metric, "higher")}}
-        return measured | ({"plain": "base"} if self.experiment.plain == "base" else {})
+        return measured | plain
 
     def _recorded_names(self) -> tuple[str, ...]:
         """The names of what finished cells measured."""

@@ -463,6 +463,8 @@ def validate(composed: Composition, config_dirs: tuple[Path, ...], command: str,
     with faults.gathered():
         if compares and statistics is not None:
             controls = add_controls(composed, statistics, config_dirs, plain)
+        if all(isinstance(own, dict) and own.get("clients") for own in values["federation"].values()):
+            plain = "base"  # federated averaging: exchanges are not recalibrated, since nobody has all images
         _drop_unchosen(composed, config_dirs)
     if any(key not in preset for group, key in LIST_GROUPS.items() for preset in values[group].values()):
         faults.check()

@@ -36,6 +36,19 @@ def test_every_exchange_is_in_it_and_done(finished):
     assert frame[["upload_bytes", "download_bytes", "client_accuracy"]].notna().all(axis=None)
 
 
+def test_plain_training_is_federated_averaging(finished):
+    """Exchanges are not recalibrated, and are held against what is not either."""
+    done = here("report", "name=fed", "figures=none", results=finished)
+    table = pd.read_csv(view_folder(finished, "fed") / "tables" / "comparisons.csv")
+    against = table[(table["control"] == "base") & table["method"].isin(EXCHANGES)]
+    assert set(against["method"]) == {*EXCHANGES}
+    assert not against["verdict"].str.contains("policy").any()
+    best = against.loc[against["mean"].idxmax()]
+    assert best["mean"] > 0
+    assert "to plain training (base) in 1 training run" in done.stdout
+    assert "another BatchNorm policy" not in done.stdout
+
+
 def test_clients_are_as_right_as_their_classes(finished):
     """By hand, from what the table of clients says of their images."""
     frame = pd.read_parquet(view_folder(finished, "fed") / "frame.parquet")
