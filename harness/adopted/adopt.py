@@ -65,7 +65,7 @@ def adopt(name: str, given: AdoptArguments, say: Say) -> Named:
             write_run(store, kept, _record(name, kept), rows)
         for line in _summary(kept):
             say(line)
-    write_name(store, named)
+    write_name(store.root, named)
     return named
 
 
@@ -366,7 +366,7 @@ def _copied(run: AdoptedRun, source: Source, folder: Path) -> Source:
     wanted = [(name, place.dtype, place.shape) for name, place in found.tensors.items()]
     with Files() as files, replacing(path) as temporary:
         write_safetensors(temporary, wanted, lambda name: load(files, found.tensors[name]), {"format": "pt"})
-    return replace(source, path=str(path), entry="auto", files=(SourceFile.of(path),))
+    return replace(source, path=str(path), entry="auto", files=(SourceFile.kept(path),))
 
 
 def _linked(source: Source, folder: Path) -> Source:
@@ -396,5 +396,5 @@ def _linked(source: Source, folder: Path) -> Source:
     finally:
         shutil.rmtree(half, ignore_errors=True)
     path = target if whole.is_dir() else target / whole.name
-    now = tuple(SourceFile.of(target / Path(file.path).relative_to(beside)) for file in source.files)
+    now = tuple(SourceFile.kept(target / Path(file.path).relative_to(beside)) for file in source.files)
     return replace(source, path=str(path), files=now)

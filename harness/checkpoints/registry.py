@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from harness.checkpoints.runs import AdoptedRun, Source, SourceFile, Tensor, as_plain
+from harness.checkpoints.runs import AdoptedRun, Source, SourceFile, Tensor
 from harness.config import ConfigError, nearest
 from harness.storage import inside
 from harness.storage.files import CorruptFile, read_json, write_bytes, write_json
@@ -58,10 +59,34 @@ def read_name(root: Path, name: str) -> Named:
         raise ConfigError(f"{path}: damaged: {reason(error)}; adopting {name} again makes it anew") from error
 
 
-def write_name(store: Store, named: Named) -> None:
+def write_name(root: Path, named: Named) -> None:
     bases = {str(seed): key for seed, key in named.keys.items()}
     value = {"schema": SCHEMA, "bases": bases, "model": named.model, "dataset": named.dataset}
-    write_json(store.root / ADOPTED / f"{named.name}.json", value)
+    write_json(root / ADOPTED / f"{named.name}.json", value)
+
+
+def merge_names(here: Path, there: Path, say: Callable[[str], None]) -> bool:
+    """Give a results folder the names that another has, and the seeds of those that both have.
+
+    False where one name stands for other runs in the two, of which this folder's stay.
+    """
+    same = True
+    for name in names_in(there):
+        try:
+            others = read_name(there, name)
+            own = read_name(here, name) if name in names_in(here) else Named(name, {}, others.model, others.dataset)
+        except ConfigError as error:
+            say(str(error))
+            same = False
+            continue
+        differing = [seed for seed in others.keys if own.keys.get(seed, others.keys[seed]) != others.keys[seed]]
+        if differing or (own.model, own.dataset) != (others.model, others.dataset):
+            say(f"adopted {name} is another run in each of the folders, this one's is kept")
+            same = False
+        elif more := {**others.keys, **own.keys}.keys() - own.keys:
+            write_name(here, replace(own, keys=dict(sorted({**others.keys, **own.keys}.items()))))
+            say(f"adopted {name}: {len(more)} seeds beside the {len(own.keys)} here")
+    return same
 
 
 def kept_folder(store: Store, key: str) -> Path:
@@ -86,7 +111,7 @@ def write_run(store: Store, run: AdoptedRun, record: Record, rows: list[dict[str
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     write_bytes(folder / "tensors.parquet", buffer.getvalue())
-    write_json(folder / "sources.json", as_plain(run))
+    write_json(folder / "sources.json", _as_plain(run, kept_folder(store, run.key)))
     store.write_base(record, rows, folder)
 
 
@@ -106,12 +131,34 @@ def read_run(store: Store, key: str) -> AdoptedRun:
             )
             for line in table.to_dict("records")
         )
-        sources = tuple(
-            Source(**{**one, "files": tuple(SourceFile(**file) for file in one["files"])}) for one in said["sources"]
-        )
+        kept = kept_folder(store, key)
+        sources = tuple(_source(one, kept) for one in said["sources"])
         run = AdoptedRun(int(said["seed"]), str(said["unit"]), sources, tensors)
         if run.key != key:
             raise CorruptFile(f"of another base, {run.key}")
     except (OSError, CorruptFile, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise ConfigError(f"{folder}: damaged: {reason(error)}; adopting it again makes it anew") from error
     return run
+
+
+def _as_plain(run: AdoptedRun, kept: Path) -> dict[str, Any]:
+    """What `sources.json` holds of a run: paths in the folder of what was kept begin there, so that it may move."""
+
+    def path(text: str) -> str:
+        return str(Path(text).relative_to(kept)) if Path(text).is_relative_to(kept) else text
+
+    def plain(source: Source) -> dict[str, Any]:
+        files = [{**vars(file), "path": path(file.path)} for file in source.files]
+        return {**vars(source), "path": path(source.path), "files": files}
+
+    return {"seed": run.seed, "unit": run.unit, "sources": [plain(source) for source in run.sources]}
+
+
+def _source(said: dict[str, Any], kept: Path) -> Source:
+    def path(text: str) -> str:
+        if ".." in Path(text).parts:
+            raise CorruptFile(f"no path of a snapshot: {shown(text)}")
+        return str(kept / text)
+
+    files = tuple(SourceFile(**{**file, "path": path(file["path"])}) for file in said["files"])
+    return Source(**{**said, "path": path(said["path"]), "files": files})

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from harness.checkpoints.errors import SourceChanged
 from harness.checkpoints.recognition import Checkpoint, recognise
@@ -27,17 +26,22 @@ KEY_VERSION = 1
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file as it was when it was adopted."""
+    """A file as it was when it was adopted; one that was kept in the results folder, which may be copied whole, has no
+    time and no inode."""
 
     path: str
     size: int
-    mtime_ns: int
-    inode: int
+    mtime_ns: int | None = None
+    inode: int | None = None
 
     @classmethod
     def of(cls, path: Path) -> SourceFile:
         found = os.stat(path)
         return cls(str(path), found.st_size, found.st_mtime_ns, found.st_ino)
+
+    @classmethod
+    def kept(cls, path: Path) -> SourceFile:
+        return cls(str(path), os.stat(path).st_size)
 
     def check(self) -> None:
         """SourceChanged where the file is not what it was."""
@@ -47,7 +51,7 @@ class SourceFile:
             raise SourceChanged(f"{self.path}: is gone since it was adopted ({error.strerror})") from error
         for name, what in (("size", "bytes"), ("mtime_ns", "time of change in ns"), ("inode", "inode")):
             then, found = getattr(self, name), getattr(now, name)
-            if then != found:
+            if then is not None and then != found:
                 raise SourceChanged(f"{self.path}: changed since it was adopted: {what} was {then}, is {found}")
 
 
@@ -203,12 +207,3 @@ def check_same(runs: Sequence[AdoptedRun]) -> str | None:
                 what = f"{pair[0].name} {shown(pair[0].shape)} and {pair[1].name} {shown(pair[1].shape)}"
             return f"seeds must have the same weights, got {what} (seeds {first.seed} and {run.seed})"
     return None
-
-
-def as_plain(run: AdoptedRun) -> dict[str, Any]:
-    """What `sources.json` holds of a run."""
-    return {
-        "seed": run.seed,
-        "unit": run.unit,
-        "sources": [{**vars(source), "files": [vars(file) for file in source.files]} for source in run.sources],
-    }

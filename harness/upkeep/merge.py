@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.checkpoints.registry import kept_folder, merge_names
 from harness.config import ConfigError
 from harness.storage import inside
 from harness.storage.checked import KEY, read_plan_file
@@ -51,6 +52,7 @@ def merge(root: Path, other: Path, say: Callable[[str], None]) -> int:
         if outcomes[CONFLICT]:
             say(f"of {what} that conflict this folder's are kept: redo=<method> or redo=base makes them anew")
         code = max(code, int(outcomes[CONFLICT] + outcomes[DAMAGED] + outcomes[BUSY] > 0))
+    code = max(code, int(not merge_names(root, other, say)))
     for path in plan_files(other):
         code = max(code, int(not _suite(here, path, say)))
     methods = [method for suite in inside.folders(other / "tuning") for method in inside.folders(suite)]
@@ -98,7 +100,7 @@ def _one(what: str, key: str, here: Store, there: Store, say: Callable[[str], No
     if others is None:
         return UNFINISHED
     if own is None or (own["status"] in ("failed", "skipped") and others["status"] in ("done", "diverged")):
-        return _take(here, others, source, target)
+        return _take(here, there, others, source, target)
     differing = [name for name in NUMBERS if own.get(name) != others.get(name)]
     if not differing or others["status"] in ("failed", "skipped"):
         return HERE
@@ -106,7 +108,7 @@ def _one(what: str, key: str, here: Store, there: Store, say: Callable[[str], No
     return CONFLICT
 
 
-def _take(here: Store, others: Record, source: Path, target: Path) -> str:
+def _take(here: Store, there: Store, others: Record, source: Path, target: Path) -> str:
     """Copy a cell or a base while nobody works there: at it, or at a cell's base, whose job writes the cell."""
     folders = {target, *([here.base_folder(others["base_key"])] if others["base_key"] else [])}
     with contextlib.ExitStack() as stack:
@@ -115,6 +117,9 @@ def _take(here: Store, others: Record, source: Path, target: Path) -> str:
             if lease is None:
                 return BUSY
             stack.enter_context(lease)
+        kept, ours = kept_folder(there, source.name), kept_folder(here, source.name)
+        if inside.is_folder(kept) and not inside.is_folder(ours):
+            _copy(kept, ours)
         _copy(source, target)
     return TAKEN
 
