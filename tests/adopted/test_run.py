@@ -13,6 +13,7 @@ import torch
 import yaml
 from command import here
 from layouts import trained, without_tied, written
+from offline import offline_runs
 from torch.optim.swa_utils import AveragedModel
 
 from harness.problem.models import build_model
@@ -21,6 +22,7 @@ from harness.results.load_model import base_from_record
 from harness.storage.store import Store
 from harness.storage.tensors import read_unsealed
 from harness.storage.trajectory import read_snapshot
+from harness.tracking.wandb.transaction_log import read_offline
 from harness.training.flat_model import FlatModel
 
 HERE = Path(__file__).parent
@@ -74,6 +76,33 @@ def test_methods_are_measured_by_a_command(words):
     assert "base" in said
     tables = (words / "results" / "suites" / "words" / "tables" / "summary.csv").read_text()
     assert "verdict_to_base" in tables
+
+
+def test_wandb_has_one_run_per_cell_that_equals_its_record(words):
+    given = [
+        "tracker=wandb",
+        "tracker.mode=offline",
+        "name=tracked",
+        "method=[base,swa]",
+        "seeds=[0]",
+        "evaluate.dtype=float32",
+    ]
+    here("run", "adopted=words", f"evaluate.command={MEASURE}", *given, results=words / "results")
+    frame = load_frame(words / "results", name="tracked")
+    assert len(frame) == 2
+    for key in frame["cell_key"]:
+        record = Store(words / "results").record(key)
+        (log,) = offline_runs(words / "results", record["run_id"])
+        tracked = read_offline(log)
+        assert tracked.finished
+        assert tracked.config["cell_key"] == key
+        assert tracked.config["base"]["model"]["name"] == "words"
+        assert {"tracked", "words", record["method"]} <= {*tracked.tags}
+        numbers = {**record["summary"], **record["cost"], "status": "done"}
+        expected = {name: value for name, value in numbers.items() if value is not None}
+        assert {name: tracked.summary[name] for name in expected} == expected
+        history = pd.read_parquet(words / "results" / "cells" / key / "history.parquet")
+        assert tracked.history == [{k: v for k, v in row.items() if v == v} for row in history.to_dict("records")]
 
 
 def test_the_same_weights_are_measured_once_and_go_on_after_an_interrupt(words, tmp_path):
