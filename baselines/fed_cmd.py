@@ -92,8 +92,9 @@ class FedCMD(Exchange):
         return (0, 0) if self.derived else (1, prefix)
 
     def memory_floats(self, N: int) -> int:
-        """Mean, covariance, last window's two coefficients, labels and masks; an embedded weight holds as much."""
-        held = (7 if self.movement == "scale_free" else 6) * N
+        """Mean, covariance, last window's two coefficients, labels and masks, and where the weights lie that are not
+        embedded, in int64; an embedded weight holds as much."""
+        held = (9 if self.movement == "scale_free" else 8) * N
         return held + (self.warmup + 1) * N if self.derived else held
 
     def _fit(self) -> GlobalFit:
@@ -121,7 +122,7 @@ class FedCMD(Exchange):
             return {"theta_F": self.unplaced_F}
         sent = self.heard.get(k, 0)
         self.heard[k] = len(self.windows)
-        payload: dict[str, Tensor] = {"theta_F": theta_N if self.followers is None else theta_N[self._free(theta_N)]}
+        payload: dict[str, Tensor] = {"theta_F": self._without_followers(theta_N)}
         if sent == 0 and self.windows:
             payload["reference_M"] = self.fit.reference_M.int()
         for number, window in enumerate(self.windows[sent:]):
@@ -130,16 +131,16 @@ class FedCMD(Exchange):
             payload |= {f"{number}/{name}": tensor for name, tensor in of_window.items()}
         return payload
 
-    def _free(self, theta_N: Tensor) -> Tensor:
-        assert self.followers is not None
-        return self.followers.free(len(theta_N))
+    def _without_followers(self, theta_N: Tensor) -> Tensor:
+        """The weights that are not embedded."""
+        return theta_N if self.followers is None else theta_N.index_select(0, self.followers.free(len(theta_N)))
 
     def start(self, client: Client, payload: Payload) -> Tensor:
         self.new: list[Window] = []
         kept = client.state.get("followers")
         self.followers = None if kept is None else Followers(**kept)
         theta_N = self._derive(client, payload["theta_F"]) if self.derived else self._receive(client, payload)
-        if self.followers is not None:
+        if self.followers is not None and self.new:
             client.state["followers"] = self.followers.state_dict()
         return theta_N
 
@@ -177,16 +178,15 @@ class FedCMD(Exchange):
         """All weights, from those that are not embedded."""
         if self.followers is None:
             return theta_F
-        theta_N = torch.zeros(N, device=theta_F.device).masked_scatter_(self.followers.free(N), theta_F)
+        theta_N = torch.zeros(N, device=theta_F.device).scatter_(0, self.followers.free(N), theta_F)
         return self.followers.place(theta_N)
 
     def hooks(self, client: Client) -> tuple[Hook, Hook]:
         if self.followers is None:
             return None, None
         embedding = Embedding(client.parameters, client.layout, self.followers.reference_M, client.optimizer)
-        known = self.followers.state_dict()
-        del known["reference_M"]
-        embedding.load_state_dict(known)
+        known = ("index_E", "a_E", "wbar_E", "group_E", "mu_G")
+        embedding.load_state_dict({name: getattr(self.followers, name) for name in known})
         for window in self.new:  # a kept optimizer knows nothing more of what it no longer trains
             places = Places(client.layout, window.place)
             for tensors in optimizer_state(client.optimizer, client.parameters):
@@ -194,7 +194,7 @@ class FedCMD(Exchange):
         return (lambda: embedding.after_backward(self.rule)), (lambda: embedding.after_step(self.rule))
 
     def up(self, client: Client) -> Payload:
-        return {"theta_F": client.theta_N if self.followers is None else client.theta_N[self._free(client.theta_N)]}
+        return {"theta_F": self._without_followers(client.theta_N)}
 
     def merge(self, uploads: Iterable[Upload], theta_N: Tensor) -> Tensor:
         mean_F = weighted_mean((upload.weight, upload.payload["theta_F"]) for upload in uploads).float()
@@ -202,7 +202,7 @@ class FedCMD(Exchange):
 
     def after_round(self, theta_N: Tensor) -> Tensor:
         session, t = self.session, self.session.t + 1
-        self.unplaced_F = theta_N if self.followers is None else theta_N[self._free(theta_N)]
+        self.unplaced_F = self._without_followers(theta_N)
         found = self.fit.see(theta_N, t, t == session.epochs, session.layout, session.rng("cmd/sample"))
         if found is None:
             return theta_N

@@ -48,6 +48,9 @@ class Followers:
     mu_G: Tensor
     """float64"""
 
+    def __post_init__(self) -> None:
+        self._free_F: Tensor | None = None
+
     @classmethod
     def none(cls, reference_M: Tensor) -> Followers:
         device = reference_M.device
@@ -61,18 +64,20 @@ class Followers:
         self.wbar_E = torch.cat([self.wbar_E, window.wbar])[order]
         self.group_E = torch.cat([self.group_E, window.mode.int() + len(self.mu_G)])[order]
         self.index_E, self.mu_G = index_E, torch.cat([self.mu_G, window.mu_M.to(self.mu_G)])
+        self._free_F = None
 
     def place(self, theta_N: Tensor) -> Tensor:
         """The weights with the embedded ones where their references put them."""
         x_G = theta_N[self.reference_M].double().repeat(len(self.mu_G) // len(self.reference_M))
-        d_E = (x_G - self.mu_G).float()[self.group_E.long()]
-        placed_N = theta_N.clone()
-        placed_N[self.index_E] = torch.addcmul(self.wbar_E, self.a_E, d_E)
-        return placed_N
+        d_E = (x_G - self.mu_G).float().index_select(0, self.group_E)
+        return theta_N.scatter(0, self.index_E, torch.addcmul(self.wbar_E, self.a_E, d_E))
 
     def free(self, N: int) -> Tensor:
-        """The weights that are not embedded, (N,) bool."""
-        return torch.ones(N, dtype=torch.bool, device=self.index_E.device).index_fill_(0, self.index_E, False)
+        """The weights of N that are not embedded: (F,) int64, ascending, looked up once per window."""
+        if self._free_F is None:
+            free_N = torch.ones(N, dtype=torch.bool, device=self.index_E.device)
+            self._free_F = torch.nonzero(free_N.index_fill_(0, self.index_E, False)).squeeze(1)
+        return self._free_F
 
     def state_dict(self) -> State:
         return {field.name: getattr(self, field.name).clone() for field in fields(self)}
