@@ -25,6 +25,7 @@ from harness.planning.methods import FittedMethod
 from harness.report.figures.files import ENDINGS, Drawing, draw_all
 from harness.report.figures.registry import FIGURES, MethodFigure
 from harness.report.figures.style import Labels
+from harness.report.page.figures import PageFigure, is_wide
 from harness.report.page.write import environment
 from harness.report.tables.write import write_csv
 from harness.storage import inside
@@ -202,7 +203,7 @@ def _write(store: Store, found: Analysis, given: AnalyseArguments) -> Path:
     return folder / "index.html"
 
 
-def _draw(found: Analysis, folder: Path) -> Iterator[dict[str, Any]]:
+def _draw(found: Analysis, folder: Path) -> Iterator[PageFigure]:
     """Draw all figures, and give what the page says of each."""
     run = found.runs[0]
     seeds = f"{len(found.runs)} seeds" if len(found.runs) > 1 else f"seed {run.seed}"
@@ -227,17 +228,10 @@ def _draw(found: Analysis, folder: Path) -> Iterator[dict[str, Any]]:
             continue
         links = [(ending.upper(), f"figures/{name}.{ending}") for ending in ENDINGS if ending != "csv"]
         links.append(("CSV", f"tables/{table}.csv"))
-        yield {
-            "name": name,
-            "title": title,
-            "shows": "",
-            "description": description,
-            "links": links,
-            "image": f"figures/{name}.png",
-        }
+        yield PageFigure(name, title, "", description, f"figures/{name}.png", is_wide(folder / f"{name}.png"), links)
 
 
-def _context(found: Analysis, shown: list[dict[str, Any]]) -> dict[str, Any]:
+def _context(found: Analysis, shown: list[PageFigure]) -> dict[str, Any]:
     rows = []
     for run in found.runs:
         places = [source.at for source in run.sources]

@@ -8,7 +8,10 @@ from pathlib import Path
 from harness.report.figures.draw import SUITE
 from harness.report.figures.files import ENDINGS
 from harness.report.figures.registry import FIGURES, FigureKind
-from harness.storage.inside import copy_file, entries, is_file
+from harness.storage.inside import copy_file, entries, is_file, open_read
+
+WIDEST_COLUMN = 1500
+"""pixels"""
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class PageFigure:
     """The model, data set, optimizer and method that it shows; empty for the suite."""
     description: str
     image: str
+    wide: bool
+    """drawn for both columns of a paper"""
     links: list[tuple[str, str]]
 
 
@@ -39,6 +44,14 @@ def gather_figures(folder: Path, target: Path) -> list[PageFigure]:
                 copy_file(file, target / file.name)
                 links.append((ending.upper(), f"figures/{file.name}"))
         shows = "" if stem == SUITE else stem
-        figure = PageFigure(path.stem, kind.title, shows, kind.description, f"figures/{path.name}", links)
+        image = f"figures/{path.name}"
+        figure = PageFigure(path.stem, kind.title, shows, kind.description, image, is_wide(path), links)
         found.append((kinds.get(name, len(kinds)), figure))
     return [figure for _, figure in sorted(found, key=lambda placed: placed[0])]
+
+
+def is_wide(path: Path) -> bool:
+    """Whether an image in PNG has more pixels side by side than a column's; False for anything else."""
+    with open_read(path) as file:
+        beginning = file.read(24)
+    return beginning[:4] == b"\x89PNG" and int.from_bytes(beginning[16:20], "big") > WIDEST_COLUMN
