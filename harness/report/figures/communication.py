@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.report.figures.shown import mark_shown, only_shown
-from harness.report.figures.style import WIDE, WIDTH, Labels, entitle, fitted, height_of, legend_below
+from harness.report.figures.style import COLOURS, WIDE, WIDTH, Labels, entitle, fitted, height_of, legend_below
 from harness.report.figures.ticks import FittingLocator, label_ticks
 from harness.report.method_styles import style_of
 from harness.report.stats.means import Row, of_row
@@ -103,13 +103,11 @@ def draw_clients(tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure:
     above.invert_yaxis()
     above.set_xlabel("accuracy of clients (%)")
     dealt = table[table["method"] == methods[0]]
-    base = np.zeros(len(dealt))
-    for place, name in enumerate(classes):
-        shade = 0.15 + 0.75 * place / max(len(classes) - 1, 1)
-        below.bar(
-            dealt["client"], dealt[name], bottom=base, width=0.9, color=(shade, 0.55, 1 - shade), lw=0,
-            label=name.removeprefix(CLASS),
-        )  # fmt: skip
+    base, shades = np.zeros(len(dealt)), np.linspace(0.15, 0.9, len(classes))
+    colours = COLOURS if len(classes) <= len(COLOURS) else [(shade, 0.55, 1 - shade) for shade in shades]
+    for colour, name in zip(colours, classes, strict=False):
+        label = name.removeprefix(CLASS)
+        below.bar(dealt["client"], dealt[name], bottom=base, width=0.9, color=colour, lw=0, label=label)
         base += dealt[name].to_numpy(dtype=np.float64)
     below.set_xlabel("client")
     below.set_ylabel("images by class")
