@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from harness.checkpoints.registry import read_run
+from harness.checkpoints.registry import kept_folder, read_run
 from harness.checkpoints.trajectory import AdoptedTrajectory
 from harness.config import ConfigError
 from harness.planning.adopted import own_metric
@@ -20,7 +20,8 @@ def measured_names(plan: Plan) -> tuple[str, ...]:
         return ()
     run, device = read_run(plan.store, base.key), torch.device(base.config.device)
     trajectory = AdoptedTrajectory(run, device)
-    evaluator = OwnEvaluator(run, evaluate, plan.store, device, base.evaluation)
+    folder = kept_folder(plan.store, base.key)
+    evaluator = OwnEvaluator(run, evaluate, plan.store, device, base.evaluation, folder)
     snapshot = trajectory[len(trajectory) - 1]
     try:
         found = evaluator.evaluate(snapshot, None, "as_is", ("val",))

@@ -79,20 +79,29 @@ class Task(NamedTuple):
 
 
 class OwnEvaluator:
-    """Evaluates weights of an adopted run as `harness.training.evaluate.Evaluator` does those of a known model."""
+    """Evaluates weights of an adopted run as `harness.training.evaluate.Evaluator` does those of a known model.
+
+    `folder` is where checkpoints lie while a command measures them.
+    """
 
     test_correct: Tensor | None = None
     client_accuracy_K: Tensor | None = None
     probe: Sequence[object] = ()
 
     def __init__(
-        self, run: AdoptedRun, config: EvaluateConfig, store: Store, device: torch.device, evaluation: str
+        self,
+        run: AdoptedRun,
+        config: EvaluateConfig,
+        store: Store,
+        device: torch.device,
+        evaluation: str,
+        folder: Path,
     ) -> None:
         self.run, self.config, self.device = run, config, device
         self.flat = Flat(run.layout)
         self.method = "base"
         """on whose behalf weights are evaluated, for `{method}`"""
-        self._store = store
+        self._folder = folder
         self._kept = kept_folder(store, run.key) / "measured" / evaluation
         self._problem: Any = None
         self._model: nn.Module | None = None
@@ -167,7 +176,7 @@ class OwnEvaluator:
     @contextlib.contextmanager
     def _written(self, task: Task) -> Iterator[Path]:
         """The weights as a checkpoint, which is gone afterwards."""
-        folder = kept_folder(self._store, self.run.key) / f".{uuid.uuid4().hex[:12]}.tmp"
+        folder = self._folder / f".{uuid.uuid4().hex[:12]}.tmp"
         inside.check_writable(folder)
         try:
             t = task.snapshot.t

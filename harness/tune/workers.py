@@ -139,7 +139,7 @@ class TrialAdoptedWorker(_Valuing, AdoptedWorker):
         evaluate = replace(self.job.evaluate, test_command=None)
         if not evaluate.is_own:
             return Evaluator(self.base, evaluate, self.images, self.device, with_test=False)
-        return OwnEvaluator(self.run_read, evaluate, self.store, self.device, self.job.base.evaluation)
+        return self.own_evaluator(evaluate)
 
 
 class TrialShadowWorker(_Valuing, ShadowWorker):

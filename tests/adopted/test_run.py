@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import signal
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -11,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from command import here
+from command import SECONDS, SHIM, here, start
 from layouts import trained, without_tied, written
 from offline import offline_runs
 from torch.optim.swa_utils import AveragedModel
@@ -121,6 +123,28 @@ def test_the_same_weights_are_measured_once_and_go_on_after_an_interrupt(words, 
         command=command,
     )
     assert len(log.read_text().split()) == 11
+
+
+def test_kills_while_weights_are_measured_lose_nothing(words, tmp_path):
+    results = shutil.copytree(words / "results", tmp_path / "results")
+    given = [
+        f"evaluate.command={MEASURE}",
+        "tracker=none",
+        "method=[base,swa,lawa]",
+        "name=killed",
+        "evaluate.dtype=float32",
+    ]
+    for number in (5, 9, 14, 20):
+        fault = {"PYTHONPATH": str(SHIM), "FAULT": f"kill write {number} {tmp_path / str(number)}"}
+        killed = start("run", "adopted=words", *given, results=results, variables=fault)
+        killed.communicate(timeout=SECONDS)
+        assert killed.returncode == -signal.SIGKILL
+    here("run", "adopted=words", *given, results=results)
+    assert not list((results / "bases").rglob(".*.tmp"))
+    here("run", "adopted=words", *given, results=words / "results")
+    found, expected = (load_frame(root, "killed").set_index("cell_key") for root in (results, words / "results"))
+    assert found["val_loss"].to_dict() == expected["val_loss"].to_dict()
+    assert len(found) == 9
 
 
 def test_several_commands_at_once_measure_the_same(words, tmp_path):

@@ -8,7 +8,7 @@ from typing import ClassVar
 from harness.checkpoints.registry import read_run
 from harness.checkpoints.runs import AdoptedRun
 from harness.checkpoints.trajectory import AdoptedTrajectory
-from harness.config import AdoptedConfig
+from harness.config import AdoptedConfig, EvaluateConfig
 from harness.method import Proposal, Snapshot
 from harness.running.audience import Audience, RunningCell
 from harness.running.jobs.job import Refused
@@ -44,12 +44,17 @@ class AdoptedWorker(ObservingWorker):
     def run_read(self) -> AdoptedRun:
         return read_run(self.store, self.job.base.key)
 
+    def own_evaluator(self, evaluate: EvaluateConfig) -> OwnEvaluator:
+        """Somebody's own evaluation; a checkpoint that a killed process left goes when the job goes on."""
+        own = self.run_read, evaluate, self.store, self.device, self.job.base.evaluation
+        return OwnEvaluator(*own, self.lock_folder)
+
     @cached_property
     def evaluator(self) -> Evaluator | OwnEvaluator:  # type: ignore[override]
         base = self.base
         assert isinstance(base, AdoptedConfig)
         if self.job.evaluate.is_own or not base.is_known:
-            return OwnEvaluator(self.run_read, self.job.evaluate, self.store, self.device, self.job.base.evaluation)
+            return self.own_evaluator(self.job.evaluate)
         return Evaluator(base, self.job.evaluate, self.images, self.device)
 
     def work(self) -> None:

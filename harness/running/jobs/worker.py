@@ -200,7 +200,10 @@ class Worker(ABC):
         with lease, self.ends:
             inside.check_writable(self.lock_folder)
             self.lock_folder.mkdir(parents=True, exist_ok=True)
-            for half in inside.files_below(self.lock_folder, ".*.tmp"):  # what a killed process was writing
+            for half in inside.entries(self.lock_folder, ".*.tmp"):  # what a killed process was writing
+                if inside.is_folder(half):
+                    inside.remove_folder(half)
+            for half in inside.files_below(self.lock_folder, ".*.tmp"):
                 inside.remove(half)
             try:
                 self.job = self._unfinished()
