@@ -146,6 +146,32 @@ def errors_table(suite: str) -> str:
     return table(["base", *fits], lines, right=True)
 
 
+@cache
+def communication(suite: str) -> pd.DataFrame:
+    """Share of federated averaging's bytes that every method saved, in percent, by row and method: means over seeds."""
+    found = pd.read_csv(PUBLISHED / suite / "communication.csv")
+    return found.groupby([*ROW, "method"], sort=False)["saved"].mean()
+
+
+def communication_table(suite: str, optimizer: str) -> str:
+    """Test accuracy of every exchange, its difference to federated averaging, and what it saves of its bytes."""
+    rows = [row for row in rows_of(suite) if row[2] == optimizer]
+    saved = communication(suite)
+    methods = list(dict.fromkeys(method for row, method in means(suite) if row in rows))
+    heads = ["method", *(f"{dataset.partition('-')[2]}: {what}" for _, dataset, _ in rows for what in WHAT)]
+    lines = []
+    for method in (method for method in methods if method not in ("base_recalibrated", "ema")):
+        lines.append([f"`{method}`"])
+        for row in rows:
+            line = difference(suite, row, method, "base")
+            beside = "" if line is None else f"{signed(line['mean'])} ({interval(line)})"
+            lines[-1] += [accuracy(suite, row, method), beside, f"{saved[(*row, method)]:.0f}"]
+    return table(heads, lines, right=True)
+
+
+WHAT = ("test %", "to `base`, 95 % interval", "saved %")
+
+
 def of_method(method: str, suite: str = "quick") -> str:
     """A method's line in `quick`; empty where it is not part of it."""
     lines = []
@@ -173,5 +199,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "means": means_table,
     "primary": primary_table,
     "errors": errors_table,
+    "communication": communication_table,
 }
 """What a page may name in `<!-- table: NAME SUITE -->`."""

@@ -114,6 +114,30 @@ def test_the_page_of_results_says_what_was_published():
     assert set(beside.loc[["cooldown", "ema"], "verdict"]) == {"close"}
 
 
+def test_what_is_said_of_federations_is_as_published():
+    text = " ".join((DOCS / "results.md").read_text().split())
+    rows = [("lenet5", f"fashion_mnist-{name}", "sgd_momentum") for name in ("iid_10", "dirichlet_10")]
+    assert decided("federated") == []
+    assert (published.comparisons("federated")["family"] == "primary").sum() == 6
+    pairs = {
+        (method, control): [published.signed(mean(method, row, control, "federated")) for row in rows]
+        for method, control in (("fed_cmd", "base"), ("fed_cmd", "apf"), ("fed_cmd", "fed_frozen_random"))
+    }
+    assert "has {} and {} points beside federated averaging".format(*pairs["fed_cmd", "base"]) in text
+    assert "and {} and {} beside APF".format(*pairs["fed_cmd", "apf"]) in text
+    behind = [value.lstrip("-") for value in pairs["fed_cmd", "fed_frozen_random"]]
+    assert "have {} and {} points more than federated CMD".format(*behind) in text
+    saved = {method: {round(published.communication("federated")[(*row, method)]) for row in rows} for method in SAVED}
+    assert saved == {method: {percent} for method, percent in SAVED.items()}
+    means = published.means("federated")
+    for row in rows:
+        assert abs(mean("fed_half", row, "base", "federated")) <= 0.1
+        assert max((value, name) for (own, name), (value, _) in means.items() if own == row)[1] == "fedadam"
+
+
+SAVED = {"fed_cmd": 25, "apf": 12, "fed_frozen_random": 26, "fed_half": 50, "fedadam": 0}
+
+
 def test_the_motion_that_is_left_is_as_published():
     text = " ".join((DOCS / "results.md").read_text().split())
     found = {"post-hoc CMD": [], "DMD": [], "principal components": []}
