@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.checkpoints.runs import AdoptedRun, Source, SourceFile, Tensor
+from harness.checkpoints.runs import AdoptedRun, Source, SourceFile, Tensor, check_same
 from harness.config import ConfigError, nearest
 from harness.storage import inside
 from harness.storage.files import CorruptFile, read_json, write_bytes, write_json
@@ -65,28 +65,35 @@ def write_name(root: Path, named: Named) -> None:
     write_json(root / ADOPTED / f"{named.name}.json", value)
 
 
-def merge_names(here: Path, there: Path, say: Callable[[str], None]) -> bool:
-    """Give a results folder the names that another has, and the seeds of those that both have.
+def merge_names(here: Store, there: Path, say: Callable[[str], None]) -> bool:
+    """Give a results folder, which has the bases already, the names that another has, and the seeds of those that both
+    have.
 
-    False where one name stands for other runs in the two, of which this folder's stay.
+    False where one name stands for other runs in the two, of which this folder's stay, or for a base that is not here.
     """
-    same = True
+    whole = True
     for name in names_in(there):
         try:
-            others = read_name(there, name)
-            own = read_name(here, name) if name in names_in(here) else Named(name, {}, others.model, others.dataset)
+            whole = _merge_name(here, read_name(there, name), say) and whole
         except ConfigError as error:
             say(str(error))
-            same = False
-            continue
-        differing = [seed for seed in others.keys if own.keys.get(seed, others.keys[seed]) != others.keys[seed]]
-        if differing or (own.model, own.dataset) != (others.model, others.dataset):
-            say(f"adopted {name} is another run in each of the folders, this one's is kept")
-            same = False
-        elif more := {**others.keys, **own.keys}.keys() - own.keys:
-            write_name(here, replace(own, keys=dict(sorted({**others.keys, **own.keys}.items()))))
-            say(f"adopted {name}: {len(more)} seeds beside the {len(own.keys)} here")
-    return same
+            whole = False
+    return whole
+
+
+def _merge_name(here: Store, others: Named, say: Callable[[str], None]) -> bool:
+    name, own = others.name, Named(others.name, {}, others.model, others.dataset)
+    if name in names_in(here.root):
+        own = read_name(here.root, name)
+    both = others.keys | own.keys
+    same = both == own.keys | others.keys and (own.model, own.dataset) == (others.model, others.dataset)
+    if not same or check_same([read_run(here, key) for key in both.values()]) is not None:
+        say(f"adopted {name} is another run in each of the folders, this one's is kept")
+        return False
+    if more := len(both) - len(own.keys):
+        write_name(here.root, replace(own, keys=dict(sorted(both.items()))))
+        say(f"adopted {name}: {more} seeds beside the {len(own.keys)} here")
+    return True
 
 
 def kept_folder(store: Store, key: str) -> Path:

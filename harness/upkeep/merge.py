@@ -52,7 +52,7 @@ def merge(root: Path, other: Path, say: Callable[[str], None]) -> int:
         if outcomes[CONFLICT]:
             say(f"of {what} that conflict this folder's are kept: redo=<method> or redo=base makes them anew")
         code = max(code, int(outcomes[CONFLICT] + outcomes[DAMAGED] + outcomes[BUSY] > 0))
-    code = max(code, int(not merge_names(root, other, say)))
+    code = max(code, int(not merge_names(here, other, say)))
     for path in plan_files(other):
         code = max(code, int(not _suite(here, path, say)))
     methods = [method for suite in inside.folders(other / "tuning") for method in inside.folders(suite)]

@@ -53,3 +53,13 @@ def test_names_that_stand_for_other_runs_are_named(tmp_path):
     assert code == 1
     assert said[0] == "bases: 1 taken over"
     assert said[-1].startswith(f"{second / 'adopted' / 'words.json'}: damaged")
+
+
+def test_seeds_of_other_weights_are_no_run_of_the_name(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    folder = written(tmp_path / "s0", "plain", trained(4))
+    here("adopt", "words", f"from={folder}", "seeds=[0]", results=first)
+    here("adopt", "words", f"from={folder}", "seeds=[1]", "buffers=[norm.weight]", results=second)
+    code, said = merged(first, second)
+    assert (code, said[-1]) == (1, "adopted words is another run in each of the folders, this one's is kept")
+    assert [*read_name(first, "words").keys] == [0]
