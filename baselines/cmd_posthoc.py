@@ -6,14 +6,15 @@ Brokman et al., Enhancing Neural Training via a Correlated Dynamics Model (ICLR 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pandas as pd
 
-from baselines.cmd.analysis import analysis, two_mode_plane
+from baselines.cmd.analysis import Chosen, analysis, two_mode_plane
 from baselines.cmd.buffers import split
 from baselines.cmd.clustering import find_modes
 from baselines.cmd.modes import ModeReport
-from baselines.cmd.posthoc import FindModes, check_length, check_modes, decompose_run, mode_kernels
+from baselines.cmd.posthoc import CMD, FindModes, check_length, check_modes, decompose_run, mode_kernels
 from baselines.kernel import kernel_scalars, kernel_table
 from baselines.parameters import check_bool, check_whole
 from harness.method import Plane, Proposal, Reconstruction, Run, State
@@ -31,6 +32,9 @@ class CMDPosthoc(Reconstruction):
     include_initial: bool = False
     first: int = 1
     model_buffers: bool = False
+
+    analyses: ClassVar[bool] = True
+    """whether tables and the plane show more than the modes"""
 
     def __post_init__(self) -> None:
         check_modes(self.modes, self.samples)
@@ -50,14 +54,20 @@ class CMDPosthoc(Reconstruction):
         return first, epochs
 
     def memory_floats(self, N: int) -> int:
-        """Mean, slope, correlation, and the modes' labels at one byte."""
+        """While it is fitted mean, slope, correlation, and the modes' labels at one byte."""
         return 3 * N + N // 4
 
     def fit(self, run: Run) -> None:
         self.run = run
         self.window = run.trajectory.window(*self.needs(run.epochs))
-        self.cmd = decompose_run(run, self.window, self.modes, self.samples, self.model_buffers, self._find(run))
-        self.report = ModeReport.of(self.cmd, run.layout)
+        cmd = self._decompose()
+        self.report = ModeReport.of(cmd, run.layout)
+        self.chosen = Chosen.of(cmd, self.report, run) if self.analyses else None
+        self.cmd = cmd.without_rho()
+
+    def _decompose(self) -> CMD:
+        find = self._find(self.run)
+        return decompose_run(self.run, self.window, self.modes, self.samples, self.model_buffers, find)
 
     def _find(self, run: Run) -> FindModes:
         """How modes and references are chosen out of the sample."""
@@ -79,16 +89,14 @@ class CMDPosthoc(Reconstruction):
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Modes, layers, correlations against surrogates, kernels, the sample, weights over time, what fits leave."""
-        own = self.report.tables(self.run.layout) | self._kernel_table()
-        return own | analysis(self.cmd, self.report, self.window, self.run)
-
-    def _kernel_table(self) -> dict[str, pd.DataFrame]:
         kernel_MT = mode_kernels(self.cmd.references_TM, -1)
-        return {"kernel": kernel_table(kernel_MT, self.cmd.ts, self.cmd.size_M)}
+        own = self.report.tables(self.run.layout) | {"kernel": kernel_table(kernel_MT, self.cmd.ts, self.cmd.size_M)}
+        return own if self.chosen is None else own | analysis(self.cmd, self.report, self.chosen, self.window, self.run)
 
     def plane(self) -> Plane | None:
         """The loss over the references of the two largest modes."""
-        return two_mode_plane(self.cmd, self.run.layout.N)
+        return two_mode_plane(self.cmd, self.run.layout.N) if self.analyses else None
 
     def fitted(self) -> State:
-        return {"ts": list(self.cmd.ts), **self.cmd.tensors()}
+        """All of CMD, found again: the correlations of all weights are not held after `fit`."""
+        return {"ts": list(self.cmd.ts), **self._decompose().tensors()}

@@ -81,15 +81,15 @@ class CMDReferences(Reconstruction):
         return self.first, epochs
 
     def memory_floats(self, N: int) -> int:
-        """Mean, slope, correlation, and the modes' labels at one byte."""
+        """While it is fitted mean, slope, correlation, and the modes' labels at one byte."""
         return 3 * N + N // 4
 
     def fit(self, run: Run) -> None:
         self.run = run
         self.window = run.trajectory.window(*self.needs(run.epochs))
         refer = None if self.reference == "member" else partial(mode_references, reference=self.reference)
-        self.cmd = decompose_run(run, self.window, self.modes, self.samples, refer=refer)
-        self.report = ModeReport.of(self.cmd, run.layout)
+        cmd = decompose_run(run, self.window, self.modes, self.samples, refer=refer)
+        self.report, self.cmd = ModeReport.of(cmd, run.layout), cmd.without_rho()
         d_TM = self.cmd.references_TM - self.cmd.references_TM.mean(0)
         norm_M = torch.linalg.vector_norm(d_TM, dim=0)
         U_TM, s_M, _ = torch.linalg.svd(d_TM / norm_M.where(norm_M > 0, 1.0), full_matrices=False)

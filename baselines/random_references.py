@@ -11,15 +11,15 @@ Shape suffixes: T snapshots, K sampled weights, M modes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from baselines.cmd.clustering import abs_correlation
 from baselines.cmd.posthoc import FindModes
 from baselines.cmd_posthoc import CMDPosthoc
-from harness.method import Plane, Run
+from harness.method import Run
 
 
 @dataclass(eq=False)
@@ -29,15 +29,10 @@ class RandomReferences(CMDPosthoc):
     The other parameters, and ValueError, as for `CMDPosthoc`.
     """
 
+    analyses: ClassVar[bool] = False
+
     def _find(self, run: Run) -> FindModes:
         return lambda x_TK, modes: draw_modes(x_TK, modes, run.rng("cmd/references"))
-
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """Modes, layers, correlations and the kernel of every mode."""
-        return self.report.tables(self.run.layout) | self._kernel_table()
-
-    def plane(self) -> Plane | None:
-        return None
 
 
 def draw_modes(x_TK: Tensor, modes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,8 @@ Shape suffixes: N weights, T snapshots, K sampled weights, M modes, P chosen wei
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import torch
@@ -46,7 +48,29 @@ RUN = "the run itself"
 TIME_MEAN, POSTHOC_CMD, DMD, PRINCIPAL = "time mean", "post-hoc CMD", "DMD", "principal components"
 
 
-def analysis(cmd: CMD, report: ModeReport, trajectory: Trajectory, run: Run) -> dict[str, pd.DataFrame]:
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """Weights that tables show, chosen while the correlations of all are held: indices ascending or by mode."""
+
+    drawn_R: Tensor
+    """those that surrogates are compared on"""
+    rho_R: Tensor
+    """their correlations with their references"""
+    shown: list[int]
+    """those whose reconstruction is shown"""
+    rho_P: Tensor
+    """theirs"""
+
+    @classmethod
+    def of(cls, cmd: CMD, report: ModeReport, run: Run) -> Chosen:
+        """Drawn by the run's own randomness from a fit that has its `rho_N`."""
+        drawn_R, shown = draw_moving(cmd, report, run), choose_weights(cmd, report, run.layout, run.rng("cmd/weights"))
+        index_P = torch.tensor(shown, dtype=torch.int64)
+        rho_R, rho_P = (cmd.rho_N[index.to(cmd.rho_N.device)].cpu() for index in (drawn_R, index_P))
+        return cls(drawn_R, rho_R, shown, rho_P)
+
+
+def analysis(cmd: CMD, report: ModeReport, chosen: Chosen, trajectory: Trajectory, run: Run) -> dict[str, pd.DataFrame]:
     """Tables of a fit to this trajectory of a run; none where no weight moved.
 
     `rho`: as the report's, with all modes of each surrogate as one of its name. `surrogates`: the mean |rho| of each,
@@ -59,10 +83,9 @@ def analysis(cmd: CMD, report: ModeReport, trajectory: Trajectory, run: Run) -> 
     layout, sample = run.layout, cmd.sample
     if sample is None or sum(map(sum, report.size_LM)) == 0:
         return {}
-    surrogates, histograms = compared(cmd, sample, report, trajectory, run)
+    surrogates, histograms = compared(cmd, sample, chosen, trajectory, run)
     order_K, corr_KK = clustered(sample)
     errors, dmd_TT = unexplained(cmd, trajectory, layout.N)
-    chosen = choose_weights(cmd, report, layout, run.rng("cmd/weights"))
     tables = {
         "rho": pd.concat([report.rho(), *histograms], ignore_index=True),
         "surrogates": surrogates,
@@ -70,7 +93,7 @@ def analysis(cmd: CMD, report: ModeReport, trajectory: Trajectory, run: Run) -> 
         "correlation": pooled(corr_KK, order_K),
         "errors": errors,
     }
-    if chosen:
+    if chosen.shown:
         tables["trajectories"] = _trajectory_table(cmd, trajectory, layout, chosen, dmd_TT)
     return tables
 
@@ -115,18 +138,17 @@ def _sample_table(sample: Sample, order_K: Tensor, cmd: CMD, layout: Layout) -> 
 
 
 def compared(
-    cmd: CMD, sample: Sample, report: ModeReport, trajectory: Trajectory, run: Run
+    cmd: CMD, sample: Sample, chosen: Chosen, trajectory: Trajectory, run: Run
 ) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
     """The table `surrogates`, and the table `rho` of each: CMD of the same sample, judged on weights drawn by chance.
 
     As many modes are found among the surrogates of the sampled weights as among these themselves, and the drawn weights
     join them. Weights that never moved are not among them. No block of snapshots decides what is drawn.
     """
-    drawn_R = draw_moving(cmd, report, run)
+    drawn_R, rho_R = chosen.drawn_R, chosen.rho_R.abs()
     index = torch.from_numpy(np.union1d(sample.index_K, drawn_R))
     steps_SN = gather(trajectory, index, BLOCK_BYTES).diff(dim=0)
     at_K, at_R = torch.searchsorted(index, sample.index_K), torch.searchsorted(index, drawn_R)
-    rho_R = cmd.rho_N[drawn_R.to(cmd.rho_N.device)].abs().cpu()
     rows, histograms = [(RUN, float(rho_R.double().mean()), len(drawn_R))], []
     for name in SURROGATES:
         moved_SN = surrogate_steps(steps_SN, name, run.rng(f"cmd/{name}")).cumsum(0)
@@ -243,23 +265,21 @@ def _members(cmd: CMD, mode: int | None, rank_R: Tensor, N: int) -> Tensor:
     return found_R
 
 
-def _trajectory_table(
-    cmd: CMD, trajectory: Trajectory, layout: Layout, chosen: list[int], dmd_TT: Tensor
-) -> pd.DataFrame:
-    index_P = torch.tensor(chosen, dtype=torch.int64)
+def _trajectory_table(cmd: CMD, trajectory: Trajectory, layout: Layout, chosen: Chosen, dmd_TT: Tensor) -> pd.DataFrame:
+    index_P = torch.tensor(chosen.shown, dtype=torch.int64)
     base_TP = gather(trajectory, index_P, BLOCK_BYTES).cpu()
-    vectors = (cmd.wbar_N, cmd.a_N, cmd.rho_N, cmd.mode_N)
-    wbar_P, a_P, rho_P, mode_P = (vector_N[index_P.to(vector_N.device)].cpu() for vector_N in vectors)
+    vectors = (cmd.wbar_N, cmd.a_N, cmd.mode_N)
+    wbar_P, a_P, mode_P = (vector_N[index_P.to(vector_N.device)].cpu() for vector_N in vectors)
     motion_TP = (cmd.references_TM - cmd.mu_M)[:, mode_P.long()]
     cmd_TP = wbar_P.double() + a_P.double() * motion_TP
     T = len(trajectory)
     return pd.DataFrame(
         {
-            "weight": np.repeat(chosen, T),
-            "tensor": np.repeat([tensor_name(layout, weight) for weight in chosen], T),
+            "weight": np.repeat(chosen.shown, T),
+            "tensor": np.repeat([tensor_name(layout, weight) for weight in chosen.shown], T),
             "mode": np.repeat(mode_P.long().numpy(), T),
-            "rho": np.repeat(rho_P.double().numpy(), T),
-            "epoch": np.tile(trajectory.ts, len(chosen)),
+            "rho": np.repeat(chosen.rho_P.double().numpy(), T),
+            "epoch": np.tile(trajectory.ts, len(chosen.shown)),
             "base": base_TP.T.reshape(-1).numpy(),
             POSTHOC_CMD: cmd_TP.T.reshape(-1).numpy(),
             DMD: (dmd_TT @ base_TP).T.reshape(-1).numpy(),

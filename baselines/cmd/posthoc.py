@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -138,6 +138,10 @@ class CMD:
         if t not in self.ts:
             raise ValueError(f"t must be one of the {len(self.ts)} snapshots {self.ts[0]}..{self.ts[-1]}, got {t}")
         return self.decode(self.references_TM[self.ts.index(t)])
+
+    def without_rho(self) -> CMD:
+        """The same model without `rho_N`, a third of its memory, which no weight is modelled by."""
+        return replace(self, rho_N=self.rho_N.new_empty(0))
 
     def tensors(self) -> dict[str, Tensor]:
         """All that was fitted, by name."""

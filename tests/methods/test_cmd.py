@@ -244,17 +244,26 @@ def test_more_samples_than_moving_weights_takes_them_all():
 def test_table_and_scalars_of_modes():
     posthoc = CMDPosthoc(3, 30)
     posthoc.fit(make_run(trajectory(random_rows(11, 9), first=0), 8))
-    table, model = posthoc.tables()["modes"], posthoc.cmd
+    table, rho_N = posthoc.tables()["modes"], posthoc.fitted()["rho_N"]
     assert list(table["mode"]) == [0, 1, 2]
     assert table["share"].sum() == pytest.approx(100)
     for _, row in table.iterrows():
         tensors = [range(20), range(20, 21), range(21, 42)]
         assert row["reference"] in tensors[LAYOUT.names.index(row["tensor"])]
-    moved_N = model.rho_N != 0
+    moved_N = rho_N != 0
     scalars = posthoc.scalars()
-    assert scalars["rho_mean"] == pytest.approx(float(model.rho_N[moved_N].abs().double().mean()), abs=1e-6)
+    assert scalars["rho_mean"] == pytest.approx(float(rho_N[moved_N].abs().double().mean()), abs=1e-6)
     assert scalars["largest_mode_share"] == table["share"].max()
     assert table["size"].sum() == int(moved_N.sum())
+
+
+def test_correlations_of_all_weights_are_held_by_no_fitted_method_and_found_again():
+    posthoc = CMDPosthoc(3, 30)
+    posthoc.fit(make_run(trajectory(random_rows(11, 9), first=0), 8))
+    held, found = posthoc.cmd.tensors(), posthoc.fitted()
+    assert held.pop("rho_N").numel() == 0
+    assert found["rho_N"].shape == (LAYOUT.N,)
+    assert all(torch.equal(found[name], value) for name, value in held.items())
 
 
 def test_a_snapshot_that_is_not_finite_is_named():

@@ -155,13 +155,19 @@ def test_surrogates_do_not_depend_on_the_blocks_that_snapshots_are_read_in(metho
     assert method.tables()["surrogates"].equals(tables["surrogates"])
 
 
-def test_of_many_weights_surrogates_have_some(method, monkeypatch):
+@pytest.fixture(scope="module")
+def whole(method):
+    """The method's fit with the correlations of all weights."""
+    return CMD(**{name: value for name, value in method.fitted().items() if name != "ts"}, ts=method.cmd.ts)
+
+
+def test_of_many_weights_surrogates_have_some(method, whole, monkeypatch):
     """Each that moved is as likely, and none that did not: 40 of the stem's and the head's 160 and 60."""
     monkeypatch.setattr(analysis, "DRAWN_WEIGHTS", 40)
     drawn = np.zeros(LAYOUT.N)
     for seed in range(100):
         run = replace(method.run, rng=lambda _, seed=seed: torch.Generator().manual_seed(seed))
-        drawn[analysis.draw_moving(method.cmd, method.report, run)] += 1
+        drawn[analysis.draw_moving(whole, method.report, run)] += 1
     assert drawn[160:190].sum() == 0
     # 100 draws of 40 out of 220: 18.2 with a deviation of 3.9, of which five are allowed
     assert np.abs(np.delete(drawn, range(160, 190)) - 4000 / 220).max() < 20
@@ -181,10 +187,10 @@ def test_chosen_weights_are_of_both_modes_no_references_and_their_model_is_exact
         assert own["epoch"].tolist() == list(range(1, T + 1))
 
 
-def test_members_are_found_by_their_rank_in_blocks(method, monkeypatch):
+def test_members_are_found_by_their_rank_in_blocks(method, whole, monkeypatch):
     """The mode of the stem holds the weights 0..159, that of the head 190..249."""
     monkeypatch.setattr(analysis, "COUNT_BYTES", 4 * 7)
-    report, cmd = method.report, method.cmd
+    report, cmd = method.report, whole
     stem = 0 if report.size_LM[0][0] else 1
     rank_R = torch.tensor([159, 0, 3, 3])
     assert analysis._members(cmd, stem, rank_R, LAYOUT.N).tolist() == [159, 0, 3, 3]
