@@ -50,16 +50,16 @@ TIME_MEAN, POSTHOC_CMD, DMD, PRINCIPAL = "time mean", "post-hoc CMD", "DMD", "pr
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """Weights that tables show, chosen while the correlations of all are held: indices ascending or by mode."""
+    """Weights that tables show, chosen while the correlations of all weights are held; all on the CPU."""
 
     drawn_R: Tensor
-    """those that surrogates are compared on"""
+    """int64 indices, ascending, of those that surrogates are compared on"""
     rho_R: Tensor
-    """their correlations with their references"""
+    """float32 correlations of those with their references"""
     shown: list[int]
-    """those whose reconstruction is shown"""
+    """indices of those whose reconstruction is shown"""
     rho_P: Tensor
-    """theirs"""
+    """float32 correlations of those"""
 
     @classmethod
     def of(cls, cmd: CMD, report: ModeReport, run: Run) -> Chosen:
