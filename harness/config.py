@@ -241,6 +241,13 @@ class ScheduleConfig(Validated):
             for name, default in SCHEDULE_KEYS[self.name].items()
         }
 
+    @property
+    def end(self) -> float:
+        """The factor at the end of the run: 1 of a constant rate."""
+        if self.name == "step":
+            return float(self.values["gamma"] ** len(self.values["milestones"]))
+        return float(self.values.get("final", 1.0))
+
 
 @dataclass(frozen=True)
 class OptimizerConfig(Validated):

@@ -48,6 +48,7 @@ def cells(method, accuracies, model="net", dataset="digits", optimizer="sgd", ba
             "federation": "none",
             "control": None,
             "schedule": "constant",
+            "rate_end": math.nan,
             "twin": None,
             "parameters": "{}",
             "device": "cpu",

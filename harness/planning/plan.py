@@ -263,6 +263,7 @@ class Plan:
                     "kind": cell.kind,
                     "control": cell.method.control,
                     "schedule": base.config.optimizer.schedule.name,
+                    "rate_end": base.config.optimizer.schedule.end,
                     "twin": None,
                     "batchnorm": cell.method.batchnorm,
                     "parameters": cell.method.params,

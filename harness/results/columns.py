@@ -127,6 +127,7 @@ _ALL = (
     _client("client_accuracy_worst", "worst accuracy of a client", "worst client %", "of the client with the lowest"),
     Column("control", "plan", "str"),
     Column("schedule", "plan", "str"),
+    Column("rate_end", "plan", "float64"),
     Column("twin", "plan", "str"),
     Column("parameters", "plan", "str"),
     Column("device", "record", "str"),
@@ -143,7 +144,7 @@ FRAME_COLUMNS = {column.name: column.dtype for column in _ALL if column.source n
 PARAMETER = "param."
 """What the names of columns of methods' parameters begin with, which follow these."""
 ADDED = (
-    *("moving", "busy", "control", "schedule", "twin"),
+    *("moving", "busy", "control", "schedule", "rate_end", "twin"),
     *("val_ece", "val_brier", "test_ece", "test_brier", "age", "n_eff"),
     *("federation", "upload_bytes", "download_bytes"),
     *("client_accuracy", "client_accuracy_std", "client_accuracy_worst"),

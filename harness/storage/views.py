@@ -224,12 +224,13 @@ def _primary(stored: Record, plan: Record, others: Iterable[Cell]) -> list[dict[
 
 
 def set_twins(plan: Record) -> None:
-    """Give every cell on a base at a constant rate its `twin`: the optimizer's preset of the first base whose rate is
-    annealed, with the same `alike`: model, data set, seed, length and class of optimizer. Cells of earlier versions,
-    whose bases do not say what they are like, keep theirs."""
+    """Give every cell on a base at a constant rate its `twin`: the optimizer's preset of the base whose rate falls
+    lowest, the first of equals, with the same `alike`: model, data set, seed, length and class of optimizer. Cells of
+    earlier versions, whose bases do not say what they are like, keep theirs; where they do not say how low their rate
+    falls, it counts as 0."""
     alike = {base["base_key"]: json.dumps(base["alike"]) for base in plan["bases"] if "alike" in base}
     annealed: dict[str, str] = {}
-    for cell in plan["cells"]:
+    for cell in sorted(plan["cells"], key=lambda cell: cell.get("rate_end") or 0.0):
         if cell["base_key"] in alike and cell["schedule"] != "constant":
             annealed.setdefault(alike[cell["base_key"]], cell["optimizer"])
     for cell in plan["cells"]:

@@ -87,7 +87,7 @@ TERMS = {
     "recalibrated": "BatchNorm statistics taken anew on training images, as weights that were not trained need",
     "control": "the method that lacks what another one claims to add; presets name theirs",
     "primary comparison": "a method and a control named before a suite runs; these alone are tested",
-    "annealed": "a learning rate that falls to 0 towards the end of the run; a constant one stays",
+    "annealed": "a learning rate that falls to a tenth or less by the end of the run; a constant one stays",
     "view": "what was asked for in one go: a table, figures and a page over cells, below suites/ in the results",
     "key": "20 hex digits of a base or cell: a digest of settings, data and sources, all that determines its numbers",
     "record": "the file that says how a cell ended and with what numbers; all else can be rebuilt from it",

@@ -152,6 +152,17 @@ def test_wsd_is_constant_and_then_falls(shape, half):
     assert factors(to_a_fifth, 10, [8, 10]) == pytest.approx([0.2 + 0.8 * half, 0.2])
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        ScheduleConfig(), ScheduleConfig("cosine"), ScheduleConfig("cosine", final=0.5), ScheduleConfig("one_cycle"),
+        ScheduleConfig("linear", 1.0, final=0.25), ScheduleConfig("wsd", final=0.125), ScheduleConfig("step"),
+    ],
+)  # fmt: skip
+def test_where_a_schedule_ends_is_known_without_it(config):
+    assert config.end == pytest.approx(factors(config, 8, [8])[0])
+
+
 def test_a_cosine_ends_at_its_final_factor():
     assert factors(ScheduleConfig("cosine", final=0.5), 4, [0, 2, 4]) == pytest.approx([1, 0.75, 0.5])
 

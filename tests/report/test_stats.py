@@ -312,6 +312,19 @@ def test_rows_of_a_constant_and_of_an_annealed_rate_are_not_averaged_with_each_o
     assert over.to_dict() == pytest.approx({"constant": 2.1 - 0.2 / 3, "annealed": 0.1 / 3})
 
 
+def test_a_rate_that_ends_above_a_tenth_is_averaged_with_no_other():
+    rates = {"sgd": ("constant", 1.0), "half": ("cosine", 0.5), "tenth": ("step", 0.1), "wsd": ("wsd", 0.0)}
+    groups = []
+    for place, (optimizer, (schedule, end)) in enumerate(rates.items()):
+        named = {"optimizer": optimizer, "schedule": schedule, "rate_end": end}
+        for model in ("a", "b"):
+            groups += [cells(PLAIN, [80.0, 81.0, 82.0], model, **named)]
+            groups += [cells("swa", [value + 2**place for value in (80.0, 81.0, 82.0)], model, **named)]
+    table = comparisons(frame_of(*groups))
+    over = table[(table["model"] == "all") & (table["method"] == "swa")].set_index("optimizer")["mean"]
+    assert over.to_dict() == pytest.approx({"constant": 1.0, "partly annealed": 2.0, "annealed": 6.0})
+
+
 def test_losses_are_better_when_lower():
     frame = frame_of(cells(PLAIN, [80.0, 81.0, 82.0]), cells("swa", [83.0, 84.1, 85.2]), primary=[("swa", PLAIN)])
     line = line_of(comparisons(frame, "test_loss"), "swa")

@@ -55,7 +55,7 @@ def cells(method, accuracies, model="test_resnet"):
             "base_key": f"{model}-{seed}",
             "cell_key": f"{model}-{method}-{seed}",
             **dict.fromkeys(COUNTS, 20.0 if done else np.nan),
-            **{"moving": 1.0, "busy": 0.0, "control": None, "schedule": None, "twin": None},
+            **{"moving": 1.0, "busy": 0.0, "control": None, "schedule": None, "rate_end": np.nan, "twin": None},
         }
 
 

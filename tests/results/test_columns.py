@@ -7,7 +7,7 @@ STORED = """
     model dataset optimizer seed method batchnorm status val_accuracy val_loss val_ece val_brier test_accuracy
     test_loss test_ece test_brier train_seconds method_seconds eval_seconds peak_memory_bytes epochs prefix_epochs
     gradients_full gradients_subspace forward_passes trainable_fraction moving busy age n_eff federation upload_bytes
-    download_bytes client_accuracy client_accuracy_std client_accuracy_worst control schedule twin parameters
+    download_bytes client_accuracy client_accuracy_std client_accuracy_worst control schedule rate_end twin parameters
     device versions base_key cell_key run_id
 """
 """The columns of frames, in their order; those of ADDED are lacking where they were stored before."""
@@ -17,7 +17,18 @@ def test_frames_that_were_stored_still_have_the_columns():
     assert list(FRAME_COLUMNS) == STORED.split()
     metrics = {f"{split}_{metric}" for split in ("val", "test") for metric in ("ece", "brier")}
     clients = {"federation", *COMMUNICATION}
-    assert set(ADDED) == {"moving", "busy", "control", "schedule", "twin", "age", "n_eff", *metrics, *clients}
+    assert set(ADDED) == {
+        "moving",
+        "busy",
+        "control",
+        "schedule",
+        "rate_end",
+        "twin",
+        "age",
+        "n_eff",
+        *metrics,
+        *clients,
+    }
     assert FRAME_COLUMNS["seed"] == "int64"
     assert {FRAME_COLUMNS[name] for name in ("model", "status", "parameters", "run_id")} == {"str"}
     assert {FRAME_COLUMNS[name] for name in (*METRICS, *from_source("cost"))} == {"float64"}

@@ -97,7 +97,7 @@ def test_one_row_per_planned_cell_in_plan_order_with_the_contracts_columns(store
         "test_loss test_ece test_brier train_seconds method_seconds eval_seconds peak_memory_bytes epochs "
         "prefix_epochs gradients_full gradients_subspace forward_passes trainable_fraction moving busy age n_eff "
         "federation upload_bytes download_bytes client_accuracy client_accuracy_std client_accuracy_worst "
-        "control schedule twin parameters device versions base_key cell_key run_id"
+        "control schedule rate_end twin parameters device versions base_key cell_key run_id"
     )
     assert list(frame["cell_key"]) == ["net-swa-1", "net-base-0", "net-swa-0"]
     assert list(frame["status"]) == ["diverged", "done", "left"]

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from harness.storage.store import Store
-from harness.storage.views import chosen_view, join, read_plan, view_names, write_joined
+from harness.storage.views import chosen_view, join, read_plan, set_twins, view_names, write_joined
 from harness.validation import ConfigError
 
 
@@ -137,6 +137,16 @@ def test_a_rival_that_joins_later_is_the_twin_of_what_is_there(store):
     write_joined(store, plan(["base", "swa"], [0]))
     found = {(cell["schedule"], cell["method"]): cell["twin"] for cell in read_plan(store.root, "mine")["cells"]}
     assert found[("constant", "swa")] == "sgd-cosine"
+
+
+def test_a_twin_is_the_run_whose_rate_falls_lowest():
+    made = [plan(["base"], [0], rate=rate) for rate in ("constant", "cosine_half", "wsd", "cosine")]
+    cells = [cell for part in made for cell in part["cells"]]
+    for cell, end in zip(cells, (1.0, 0.5, 0.0, 0.0), strict=True):
+        cell["rate_end"] = end
+    whole = {**made[0], "bases": [base for part in made for base in part["bases"]], "cells": cells}
+    set_twins(whole)
+    assert [cell["twin"] for cell in cells] == ["sgd-wsd", None, None, None]
 
 
 def test_a_plan_of_an_earlier_version_is_compared_by_keys(store):

@@ -26,8 +26,10 @@ BESIDE = "base"
 """The run as it is, which stands beside the controls."""
 ALL = "all"
 """What stands in the columns of ROW for several rows of a suite together."""
-CONSTANT, ANNEALED = "constant", "annealed"
+CONSTANT, PARTLY, ANNEALED = "constant", "partly annealed", "annealed"
 """What stands for the optimizer where rows of a constant and of an annealed rate are each taken together."""
+LOW = 0.1
+"""share of the rate to which it falls at least where it is called annealed"""
 
 Row = tuple[str, ...]
 
@@ -40,15 +42,19 @@ def plain_of(frame: pd.DataFrame) -> str:
 def over_rows(frame: pd.DataFrame) -> dict[Row, list[Row]]:
     """The rows that are taken together, by what stands for them in the columns of ROW; none where there is one row.
 
-    All of a suite, or those of a constant and those of an annealed rate apart where it has both: what a method does to
-    the one says nothing of the other.
+    All of a suite, or those of a constant, of a partly annealed and of an annealed rate apart where it has several:
+    what a method does to the one says nothing of the others.
     """
     found: dict[Row, str] = {}
-    for *row, schedule in zip(*(frame[name].tolist() for name in (*ROW, "schedule")), strict=True):
+    for *row, schedule, end in zip(*(frame[name].tolist() for name in (*ROW, "schedule", "rate_end")), strict=True):
         constant = not isinstance(schedule, str) or schedule == CONSTANT
-        found.setdefault(tuple(map(str, row)), CONSTANT if constant else ANNEALED)
+        # not known of cells that an earlier version planned
+        annealed = PARTLY if end > LOW else ANNEALED
+        found.setdefault(tuple(map(str, row)), CONSTANT if constant else annealed)
     kinds = set(found.values())
-    names = {kind: (ALL, ALL, kind if len(kinds) > 1 else ALL) for kind in (CONSTANT, ANNEALED) if kind in kinds}
+    names = {
+        kind: (ALL, ALL, kind if len(kinds) > 1 else ALL) for kind in (CONSTANT, PARTLY, ANNEALED) if kind in kinds
+    }
     together = {name: [row for row, own in found.items() if own == kind] for kind, name in names.items()}
     return {name: rows for name, rows in together.items() if len(rows) > 1}
 
