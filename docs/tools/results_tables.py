@@ -115,13 +115,18 @@ def _entry(suite: str, row: tuple[str, str, str], method: str) -> str:
     return f"{value} ({signed(line['mean'])})" if line is not None and value else value
 
 
-def primary_table(suite: str) -> str:
-    """The comparisons that a suite was run to decide, with their intervals and verdicts."""
+def decided_table(suite: str) -> str:
+    """Those comparisons that a suite was run to decide and did."""
+    return primary_table(suite, decided=True)
+
+
+def primary_table(suite: str, decided: bool = False) -> str:
+    """The comparisons that a suite was run to decide, with their intervals and verdicts, or the decided ones alone."""
     found = comparisons(suite)
-    primary = found[found["family"] == "primary"]
+    primary = found[(found["family"] == "primary") & ~(decided & (found["verdict"] == "undecided"))]
     lines = [
         [
-            f"`{line['method']}`",
+            f"`{line['method']}`" if not decided else f"`{line['method']}` to `{line['control']}`",
             f"{line['model']}, {line['optimizer']}",
             signed(line["mean"]),
             interval(line),
@@ -169,6 +174,34 @@ def communication_table(suite: str, optimizer: str) -> str:
     return table(heads, lines, right=True)
 
 
+KINDS = {"constant": "constant", "partly annealed": "falls to half", "annealed": "falls to 0"}
+"""rows of a suite of schedules that are taken together, and what stands above them"""
+
+
+def over_rows(suite: str, method: str, kind: str, control: str = "base_recalibrated") -> pd.Series | None:
+    """The comparison of a method with a control over all rows of a kind of schedule; None where there is none."""
+    return difference(suite, ("all", "all", kind), method, control)
+
+
+def kinds_table(suite: str) -> str:
+    """What every method gains over plain training at each kind of schedule, over all its rows."""
+    methods = [
+        method for method in dict.fromkeys(summary(suite)["method"]) if method not in ("base", "base_recalibrated")
+    ]
+    lines = []
+    for method in methods:
+        found = [over_rows(suite, method, kind) for kind in KINDS]
+        beside = ["" if line is None else f"{signed(line['mean'])} ({interval(line)})" for line in found]
+        lines.append([f"`{method}`", *beside])
+    return table(["method", *KINDS.values()], lines, right=True)
+
+
+def plain_table(suite: str) -> str:
+    """Test accuracy of plain training in every row."""
+    rows = [[f"{row[0]}, {row[2]}", accuracy(suite, row, "base_recalibrated")] for row in rows_of(suite)]
+    return table(["base", "plain training, test %"], rows, right=True)
+
+
 WHAT = ("test %", "to `base`, 95 % interval", "saved %")
 
 
@@ -198,7 +231,10 @@ TABLES: dict[str, Callable[..., str]] = {
     "main": main_table,
     "means": means_table,
     "primary": primary_table,
+    "decided": decided_table,
     "errors": errors_table,
     "communication": communication_table,
+    "kinds": kinds_table,
+    "plain": plain_table,
 }
 """What a page may name in `<!-- table: NAME SUITE -->`."""

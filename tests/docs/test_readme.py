@@ -158,3 +158,47 @@ def test_the_picture_was_drawn_from_the_published_results(look):
     assert pictures.digest_in(DOCS / "pictures" / f"quick-{look}.svg") == pictures.digest()
     idea = getattr(pictures, look.upper())
     assert (DOCS / "pictures" / f"idea-{look}.svg").read_text() == pictures.idea(idea)
+
+
+def test_what_is_said_of_schedules_is_as_published():
+    text = " ".join((DOCS / "results.md").read_text().split())
+    suite, table = "schedules", published.comparisons("schedules")
+    primary = table[table["family"] == "primary"]
+    assert (len(primary), (primary["verdict"] != "undecided").sum()) == (24, 4)
+    gains = {
+        kind: {method: published.over_rows(suite, method, kind)["mean"] for method in MOST} for kind in published.KINDS
+    }
+    for kind, words in (
+        ("constant", "most averages gain {:.1f} to {:.1f}"),
+        ("partly annealed", "where it falls to half {:.1f} to {:.1f}"),
+    ):
+        assert words.format(min(gains[kind].values()), max(gains[kind].values())) in text
+    everything = set(published.summary(suite)["method"]) - {"base", "base_recalibrated", "cooldown"}
+    most = max(published.over_rows(suite, method, "annealed")["mean"] for method in everything)
+    assert f"where it falls to 0 none more than {most:.2f}" in text
+    rivals = published.pd.read_csv(published.PUBLISHED / suite / "rivals.csv")
+    methods = rivals[(rivals["metric"] == "test_accuracy") & ~rivals["method"].isin(["base", "base_recalibrated"])]
+    assert {line["twin"] for _, line in methods.iterrows()} == {"sgd_momentum_wsd", "adam_wsd"}
+    assert methods.groupby("model").size().to_dict() == {"test_resnet": 19, "test_vit": 19}
+    assert "ahead" not in set(methods["verdict"])
+    counts = methods.groupby("model")["verdict"].value_counts()
+    assert counts["test_resnet"].idxmax() == "close"
+    assert f"on the ViT {counts['test_vit', 'behind']} are behind" in text
+    assert methods[methods["method"] == "cooldown"]["mean"].tolist() == [0, 0]
+    beside = {row: round(mean("cmd_posthoc", row, "ema", suite), 2) for row in published.rows_of(suite)}
+    falling = [value for row, value in beside.items() if row[2].endswith(("_cosine", "_wsd"))]
+    others = [value for row, value in beside.items() if not row[2].endswith(("_cosine", "_wsd"))]
+    assert f"has {min(others):+.2f} to {max(others):+.2f} points beside EMA" in text
+    assert f"and {min(falling):+.2f} to {max(falling):+.2f} where the rate falls to 0" in text
+    kinds = [published.over_rows(suite, "cmd_posthoc", kind, "cmd_mean_kernel")["mean"] for kind in published.KINDS]
+    assert f"{min(kinds):.1f} to {max(kinds):.1f} points at every schedule" in text
+    plain = {row[2]: published.means(suite)[row, "base_recalibrated"][0] for row in published.rows_of(suite)}
+    behind = [plain[f"{name}_wsd"] - plain[f"{name}_cosine"] for name in ("sgd_momentum", "adam")]
+    assert "has {:.2f} points less than `wsd` on the ResNet and {:.2f} less".format(*behind) in text
+
+
+MOST = (
+    "ema_short", "ema", "power_ema", "posthoc_ema", "swa", "lawa_steps_short", "lawa_steps", "two_tailed",
+    "uniform_soup", "greedy_soup", "rna",
+)  # fmt: skip
+"""averages that look back over a few short epochs, or choose how far"""
