@@ -28,8 +28,8 @@ COLUMNS = [
     *("train_seconds", "method_seconds", "eval_seconds", "peak_memory_bytes", "epochs", "prefix_epochs"),
     *("gradients_full", "gradients_subspace", "forward_passes", "trainable_fraction", "moving", "busy"),
     *("age", "n_eff", "federation", "upload_bytes", "download_bytes"),
-    *("client_accuracy", "client_accuracy_std", "client_accuracy_worst", "control", "schedule", "twin"),
-    *("parameters", "device", "versions", "base_key", "cell_key", "run_id"),
+    *("client_accuracy", "client_accuracy_std", "client_accuracy_worst", "control", "schedule"),
+    *("rate_end", "twin", "parameters", "device", "versions", "base_key", "cell_key", "run_id"),
     "param.start",  # of swa and lawa, which differ in it
 ]
 EPOCHS = 6

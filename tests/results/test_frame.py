@@ -408,13 +408,14 @@ def test_weights_without_gradients_and_busy_machines_are_named(store):
 
 
 def test_what_a_suite_tests_is_read_from_its_plan(store):
-    planned = {**cell("swa", 0), "control": "ema", "schedule": "constant", "twin": "sgd_cosine"}
+    planned = {**cell("swa", 0), "control": "ema", "schedule": "constant", "rate_end": 1.0, "twin": "sgd_cosine"}
     finish(store, planned)
     plan = write_plan(store, [planned, cell("base", 0)])
     frame = build_frame(store, plan | {"primary": [{"method": "swa", "control": "ema"}], "margin": 0.3})
     assert (frame.attrs["primary"], frame.attrs["margin"]) == ([["swa", "ema"]], 0.3)
-    assert frame.loc[0, ["control", "schedule", "twin"]].tolist() == ["ema", "constant", "sgd_cosine"]
-    assert frame.loc[1, ["control", "schedule", "twin"]].isna().all()
+    names = ["control", "schedule", "rate_end", "twin"]
+    assert frame.loc[0, names].tolist() == ["ema", "constant", 1.0, "sgd_cosine"]
+    assert frame.loc[1, names].isna().all()
     before = build_frame(store, plan)
     assert (before.attrs["primary"], before.attrs["margin"]) == ([], 0.5)
 
