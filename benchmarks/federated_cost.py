@@ -3,7 +3,8 @@
 - a round of federated averaging against the same optimizer steps in the plain loop, in turns
 - `fed_cmd` with its hooks, once weights are embedded, against a round of federated averaging, in turns
 - the server's memory against the number of clients, whose images are the same in all
-- rounds per second of all clients in this process, and in one process per core (wall-clock seconds)
+- rounds per second of all clients in this process, in one process per core, and through Flower's simulation where flwr
+  is installed (wall-clock seconds; Flower's as the command records them, without starting the simulation)
 
     python benchmarks/federated_cost.py [--rounds 7] [--clients 10 40 160] [--model lenet5]
 
@@ -14,9 +15,14 @@ was made, without what clients keep: federated averaging keeps nothing.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from cmd_speed import Resident
@@ -31,6 +37,7 @@ from harness.planning.resolve import resolve
 from harness.problem.images import Images
 from harness.problem.splits import load_split
 from harness.processes import cores
+from harness.results.frame import load_frame
 from harness.snapshots import MemoryTrajectory
 from harness.training.clock import Clock
 from harness.training.loop import Trainer, set_determinism
@@ -38,14 +45,25 @@ from harness.training.loop import Trainer, set_determinism
 CPU = torch.device("cpu")
 WARMUP, EVERY = 2, 1
 """of federated CMD: it is timed when half of the weights are embedded"""
-COMMON = ("dataset=fashion_mnist", "optimizer=sgd_momentum", "method=base", "seeds=[0]", "device=cpu", "epochs=1000")
+COMMON = ("dataset=fashion_mnist", "optimizer=sgd_momentum", "method=base", "seeds=[0]", "device=cpu")
 
 
 def base_of(model: str, clients: int, images: int) -> BaseConfig:
     """A base of so many clients and images, in mini-batches of 32."""
-    own = (f"model={model}", f"dataset.fashion_mnist.train_size={images}", "batch_size=32")
+    own = (f"model={model}", f"dataset.fashion_mnist.train_size={images}", "batch_size=32", "epochs=1000")
     federation = ("federation=iid_10", f"federation.iid_10.clients={clients}") if clients else ()
     return resolve(Request((*COMMON, *own, *federation)), "federated_cost").bases[0][0]
+
+
+def through_flower(model: str, rounds: int) -> float:
+    """Seconds of a round of the same base through Flower's simulation, as `traindyn run` records them."""
+    own = (f"model={model}", "dataset.fashion_mnist.train_size=3200", "batch_size=32", f"epochs={rounds}")
+    federation = ("federation=iid_10", "trajectory.keep=none", "tracker=none", "engine=flower")
+    with tempfile.TemporaryDirectory() as folder:
+        words = (*COMMON, *own, *federation, "name=flower", f"results_dir={folder}")
+        command = [str(Path(sys.executable).parent / "traindyn"), "run", *words]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return float(load_frame(folder, "flower")["train_seconds"].iloc[0]) / rounds
 
 
 def seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
@@ -110,6 +128,8 @@ def main() -> None:
         spent = [seconds(trainer.train_epoch, time.perf_counter) for _ in range(given.rounds)]
         trainer.close()
         print(f"{processes} process{'es' if processes > 1 else ''}: {1 / statistics.median(spent):.2f} rounds a second")
+    if importlib.util.find_spec("flwr") is not None:
+        print(f"through Flower's simulation: {1 / through_flower(given.model, given.rounds):.2f} rounds a second")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """`engine=flower` on its simulation and on a SuperLink of this machine: `make test-flower`."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -141,10 +143,10 @@ def started(words, home):
         return subprocess.Popen([program, *words[1:]], env=environment(home), stdout=log, stderr=log)
 
 
-@pytest.fixture(scope="module")
-def superlink(tmp_path_factory):
-    """host:port of a SuperLink on loopback with two SuperNodes."""
-    home, port = tmp_path_factory.mktemp("link"), free_port()
+@contextlib.contextmanager
+def linked(home):
+    """host:port of a SuperLink on loopback with two SuperNodes, and what starts the SuperNode of a client anew."""
+    port = free_port()
     address = f"{LOOPBACK}:{port}"
     words = ("--insecure", "--host", LOOPBACK, "--port", str(port), "--disable-runtime-dependency-installation")
     running = [started(("flower-superlink", *words), home)]
@@ -157,15 +159,27 @@ def superlink(tmp_path_factory):
             assert running[0].poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.1)
-    for k in range(2):
+
+    def node(k):
         words = ("--insecure", "--superlink", address, "--port", str(free_port()))
-        node = ("flower-supernode", *words, "--node-config", f"partition-id={k} num-partitions=2")
-        running.append(started(node, home))
-    yield address
-    for process in reversed(running):
-        process.terminate()
-    for process in reversed(running):
-        process.wait(SECONDS)
+        config = ("--node-config", f"partition-id={k} num-partitions=2")
+        running.append(started(("flower-supernode", *words, *config), home))
+        return running[-1]
+
+    try:
+        yield address, node
+    finally:
+        for process in reversed(running):
+            process.terminate()
+        for process in reversed(running):
+            process.wait(SECONDS)
+
+
+@pytest.fixture(scope="module")
+def superlink(tmp_path_factory):
+    with linked(tmp_path_factory.mktemp("link")) as (address, node):
+        node(0), node(1)
+        yield address
 
 
 def test_superlink_has_the_bits_of_one_process(superlink, tmp_path):
@@ -191,3 +205,19 @@ def test_no_such_superlink(address, tmp_path):
     done = traindyn(*RUN, *given, results=tmp_path / "results", code=2)
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: engine.superlink must be host:port of a SuperLink that answers, got '{address}': ")
+
+
+def test_a_client_whose_supernode_is_lost_is_named_and_asked_again_of_the_next(tmp_path):
+    command = (*RUN, "epochs=3", "method=[base,base_recalibrated]")
+    results = tmp_path / "results"
+    with linked(tmp_path) as (address, node):
+        _, lost = node(0), node(1)
+        process = start(*command, "engine=flower", f"engine.superlink={address}", results=results)
+        wait_until(lambda: list(results.glob("bases/*/restart/latest.safetensors")), process)
+        lost.kill()
+        node(1)
+        stdout, stderr = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, (stdout, stderr)
+    assert re.search(r"client 1 failed in round [23] and is asked again: ", stdout)
+    traindyn(*command, results=tmp_path / "expected")
+    assert_as_in_process(tmp_path / "expected", results)
