@@ -195,7 +195,7 @@ class PlannedCell(PlannedKeys):
     federation: Name = "none"
     control: Plain | None = None
     schedule: Plain | None = None
-    rate_end: float | None = None
+    rate_end: Annotated[float, Field(ge=0, le=1)] | None = None
     twin: Plain | None = None
     settings: Plain | None = None
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.config import ANNEALED_END
 from harness.storage import inside
 from harness.storage.checked import read_plan_file
 from harness.storage.files import CorruptFile
@@ -224,19 +225,23 @@ def _primary(stored: Record, plan: Record, others: Iterable[Cell]) -> list[dict[
 
 
 def set_twins(plan: Record) -> None:
-    """Give every cell on a base at a constant rate its `twin`: the optimizer's preset of the base whose rate falls
-    lowest, the first of equals, with the same `alike`: model, data set, seed, length and class of optimizer. Cells of
-    earlier versions, whose bases do not say what they are like, keep theirs; where they do not say how low their rate
-    falls, it counts as 0."""
+    """Give every cell on a base at a constant rate its `twin`: the optimizer's preset of the annealed base whose rate
+    falls lowest, the first of equals, with the same `alike`: model, data set, seed, length and class of optimizer.
+    Cells of earlier versions, whose bases do not say what they are like, keep theirs; where they do not say how low
+    their rate falls, it counts as 0."""
     alike = {base["base_key"]: json.dumps(base["alike"]) for base in plan["bases"] if "alike" in base}
     annealed: dict[str, str] = {}
-    for cell in sorted(plan["cells"], key=lambda cell: cell.get("rate_end") or 0.0):
-        if cell["base_key"] in alike and cell["schedule"] != "constant":
+    for cell in sorted(plan["cells"], key=_rate_end):
+        if cell["base_key"] in alike and cell["schedule"] != "constant" and _rate_end(cell) <= ANNEALED_END:
             annealed.setdefault(alike[cell["base_key"]], cell["optimizer"])
     for cell in plan["cells"]:
         if cell["base_key"] in alike:
             constant = cell["schedule"] == "constant"
             cell["twin"] = annealed.get(alike[cell["base_key"]]) if constant else None
+
+
+def _rate_end(cell: Cell) -> float:
+    return cell.get("rate_end") or 0.0
 
 
 def _line(stored: Record, plan: Record, gone: list[Cell], others: list[Cell]) -> str | None:

@@ -147,6 +147,9 @@ def test_a_twin_is_the_run_whose_rate_falls_lowest():
     whole = {**made[0], "bases": [base for part in made for base in part["bases"]], "cells": cells}
     set_twins(whole)
     assert [cell["twin"] for cell in cells] == ["sgd-wsd", None, None, None]
+    partly = {**whole, "cells": cells[:2]}
+    set_twins(partly)
+    assert [cell["twin"] for cell in cells[:2]] == [None, None]
 
 
 def test_a_plan_of_an_earlier_version_is_compared_by_keys(store):

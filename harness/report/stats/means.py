@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.config import check_choice
+from harness.config import ANNEALED_END, check_choice
 from harness.results.columns import METRICS, ROW, ROW_METHOD
 from harness.results.frame import UNFINISHED
 
@@ -28,8 +28,6 @@ ALL = "all"
 """What stands in the columns of ROW for several rows of a suite together."""
 CONSTANT, PARTLY, ANNEALED = "constant", "partly annealed", "annealed"
 """What stands for the optimizer where rows of a constant and of an annealed rate are each taken together."""
-LOW = 0.1
-"""share of the rate to which it falls at least where it is called annealed"""
 
 Row = tuple[str, ...]
 
@@ -49,7 +47,7 @@ def over_rows(frame: pd.DataFrame) -> dict[Row, list[Row]]:
     for *row, schedule, end in zip(*(frame[name].tolist() for name in (*ROW, "schedule", "rate_end")), strict=True):
         constant = not isinstance(schedule, str) or schedule == CONSTANT
         # not known of cells that an earlier version planned
-        annealed = PARTLY if end > LOW else ANNEALED
+        annealed = PARTLY if end > ANNEALED_END else ANNEALED
         found.setdefault(tuple(map(str, row)), CONSTANT if constant else annealed)
     kinds = set(found.values())
     names = {
