@@ -188,8 +188,6 @@ SCHEDULE_KEYS: dict[ScheduleName, dict[str, Any]] = {
     "one_cycle": {"final": 4e-6, "rise": 0.3},
 }
 """what each schedule takes beside a warm-up, with what it has where nothing is said"""
-ANNEALED_END = 0.1
-"""the factor that the rate falls to, at most, where it is called annealed"""
 
 
 def _earlier_name(value: Any) -> Any:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config import ANNEALED_END
 from harness.storage import inside
 from harness.storage.checked import read_plan_file
 from harness.storage.files import CorruptFile
@@ -27,6 +26,8 @@ CHOSEN = ("name", "results_dir", "tracker", "engine", "trajectory", "save", "red
 """keys of a configuration in which commands of one view may differ"""
 NAMED = 3
 """differences and methods that a line names"""
+ANNEALED_END = 0.1
+"""the factor that the rate falls to, at most, where it is called annealed"""
 Say = Callable[[str], object]
 Cell = Mapping[str, Any]
 

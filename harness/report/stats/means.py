@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.config import ANNEALED_END, check_choice
+from harness.config import check_choice
 from harness.results.columns import METRICS, ROW, ROW_METHOD
 from harness.results.frame import UNFINISHED
+from harness.storage.views import ANNEALED_END
 
 CONTROL = "base_recalibrated"
 CONTROLS = (CONTROL, "time_mean")
