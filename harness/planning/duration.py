@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from harness.config import BaseConfig, FlowerConfig, RayConfig, SlurmConfig
 from harness.planning.estimate import epochs_to_train
@@ -12,8 +13,13 @@ from harness.planning.plan import BasePlan, Plan
 from harness.planning.slots import local_slots
 from harness.planning.speed import TRAINED, Speed, recorded_speeds, speed
 
-Problem = tuple[str, str]
-"""a model and a data set by name: what has a pace of its own"""
+
+class Paced(NamedTuple):
+    """What has a pace of its own: epochs of a model on a data set, of bases with their cells or of branches."""
+
+    model: str
+    data: str
+    branch: bool
 
 
 @dataclass(frozen=True)
@@ -24,8 +30,8 @@ class Duration:
     """None where nothing is known of some model here"""
     why: str
     """what says so, or why nothing does"""
-    per_epoch: Mapping[Problem, float] = field(default_factory=dict)
-    """seconds of an epoch of a base with its cells, as far as they are known"""
+    per_epoch: Mapping[Paced, float] = field(default_factory=dict)
+    """seconds of an epoch, as far as they are known"""
 
     @property
     def text(self) -> str:
@@ -44,9 +50,9 @@ def roughly(seconds: float) -> str:
     return f"{seconds / 86400:.0f} days"
 
 
-def problem(config: BaseConfig) -> Problem:
-    """What a base has its pace from."""
-    return config.model.name, config.data
+def paced(config: BaseConfig, branch: bool) -> Paced:
+    """What a base, or a branch of it, has its pace from."""
+    return Paced(config.model.name, config.data, branch)
 
 
 def duration(plan: Plan) -> Duration:
@@ -72,7 +78,12 @@ def duration(plan: Plan) -> Duration:
         else:
             speeds[base.key] = known
     chains = {base.key: _seconds(plan, base, speeds[base.key]) for base in bases if base.key in speeds}
-    per_epoch = {problem(base.config): _epoch(plan, base, speeds[base.key]) for base in bases if base.key in speeds}
+    per_epoch = {
+        paced(base.config, branch): _epoch(plan, base, speeds[base.key], branch)
+        for base in bases
+        if base.key in speeds
+        for branch in (False, True)
+    }
     if unknown:
         return Duration(
             None,
@@ -119,9 +130,11 @@ def _seconds(plan: Plan, base: BasePlan, known: Speed) -> float:
     return trained + alone + epochs.base * known.rest_of_epoch
 
 
-def _epoch(plan: Plan, base: BasePlan, known: Speed) -> float:
-    """Seconds of an epoch of a base's training with the cells that watch it."""
-    rest = known.rest_of_epoch
+def _epoch(plan: Plan, base: BasePlan, known: Speed, branch: bool) -> float:
+    """Seconds of an epoch of a base's training with the cells that watch it, or of one of its branches."""
+    cells = [cell for cell in base.cells if plan.statuses[cell.key] == "left"]
+    epochs = sum(cell.branch.epochs for cell in cells if cell.branch is not None) if branch else base.config.epochs
+    rest = None if branch else known.rest_of_epoch
     if rest is None:
-        rest = _evaluation(plan, base, known, branches=False) / base.config.epochs
+        rest = _evaluation(plan, base, known, branches=branch) / max(epochs, 1)
     return images_per_epoch(base.config) * known.trained_image + rest

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from harness.causes import short_path
 from harness.fitting import FirstThatFits
-from harness.planning.duration import Problem, problem
+from harness.planning.duration import Paced, paced
 from harness.running.events import BatchesDone, CellEnded, EpochEnded, JobResumed
 from harness.storage.masking import masked_text
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from harness.running.jobs import Job
 
 PACES = 10
-"""epochs of a model, the latest, whose mean is its pace"""
+"""epochs of a model's bases, or of its branches, the latest, whose mean is their pace"""
 SAY_SECONDS = 60.0
 """between plain lines of a job within an epoch"""
 KEPT_LINES = 200
@@ -106,6 +106,10 @@ class _Line:
         ]
 
 
+def _paced(job: Job) -> Paced:
+    return paced(job.base.config, branch=job.kind == "branch")
+
+
 class _AsItIs:
     """A renderable that is wrapped at the terminal's width, whatever it is printed with."""
 
@@ -178,16 +182,16 @@ class Display(LiveView):
         console: Console,
         cells: int,
         all_cells: int,
-        epochs: Mapping[Problem, int],
+        epochs: Mapping[Paced, int],
         slots: int,
-        expected: Mapping[Problem, float] | None = None,
+        expected: Mapping[Paced, float] | None = None,
     ) -> None:
         super().__init__(console)
         self._ended = cells
         self._all = all_cells
         self._epochs_left = dict(epochs)
         self._expected = dict(expected or {})
-        self._pace: dict[Problem, deque[float]] = {}
+        self._pace: dict[Paced, deque[float]] = {}
         self._running: dict[int, _Line] = {}
         self._slots = slots
         self._since = time.monotonic()
@@ -206,7 +210,7 @@ class Display(LiveView):
         self.line(f"{job.label}: resumed at epoch {event.epoch}/{job.epochs}")
 
     def _count_down(self, job: Job, epochs: int) -> None:
-        of = problem(job.base.config)
+        of = _paced(job)
         self._epochs_left[of] = max(self._epochs_left.get(of, 0) - epochs, 0)
 
     def batches(self, job: Job, event: BatchesDone) -> None:
@@ -224,7 +228,7 @@ class Display(LiveView):
         """A job finished an epoch."""
         line, now = self._running[id(job)], time.monotonic()
         steps = max(event.epoch - line.epoch, 1)
-        paces = self._pace.setdefault(problem(job.base.config), deque(maxlen=PACES))
+        paces = self._pace.setdefault(_paced(job), deque(maxlen=PACES))
         if line.heard is not None or not paces:  # an epoch without a known beginning has the job's start in it
             paces.append((now - (line.since if line.heard is None else line.heard)) / steps)
         line.heard, line.epoch, line.batches, line.epoch_seconds = now, event.epoch, 0, None
@@ -259,14 +263,14 @@ class Display(LiveView):
     def end(self, job: Job) -> None:
         self._running.pop(id(job), None)
 
-    def _pace_of(self, of: Problem) -> float | None:
+    def _pace_of(self, of: Paced) -> float | None:
         """Seconds of an epoch: as they were lately, as the batches under way tell, or as was expected."""
         if self._pace.get(of):
             return sum(self._pace[of]) / len(self._pace[of])
         told = [
             line.epoch_seconds
             for line in self._running.values()
-            if line.epoch_seconds is not None and problem(line.job.base.config) == of
+            if line.epoch_seconds is not None and _paced(line.job) == of
         ]
         if told:
             return sum(told) / len(told)
@@ -279,10 +283,10 @@ class Display(LiveView):
         if not known:
             return None
         mean = sum(known) / len(known)
-        by_problem = {of: mean if pace is None else pace for of, pace in paces.items()}
-        total, longest = sum(epochs * by_problem[of] for of, epochs in self._epochs_left.items()), 0.0
+        by_what = {of: mean if pace is None else pace for of, pace in paces.items()}
+        total, longest = sum(epochs * by_what[of] for of, epochs in self._epochs_left.items()), 0.0
         for line in self._running.values():
-            pace = by_problem.get(problem(line.job.base.config), mean)
+            pace = by_what.get(_paced(line.job), mean)
             total -= (line.ended - line.epoch) * pace
             if line.job.kind != "replay":
                 longest = max(longest, (line.job.epochs - line.ended) * pace)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.causes import Cause
 from harness.config import EvaluateConfig, Save
-from harness.planning.duration import Problem, problem
+from harness.planning.duration import Paced, paced
 from harness.planning.estimate import epochs_to_train
 from harness.planning.plan import BasePlan, CellPlan, Plan, needs_shadow
 from harness.planning.slots import client_processes
@@ -319,11 +319,12 @@ def _saves(save: Save, records: list[Record | None]) -> Save:
     return "final" if any(r is not None and r["holds"]["weights"] for r in records) else save
 
 
-def epochs_left(plan: Plan) -> dict[Problem, int]:
-    """Epochs still to be trained, by model and data set, for the time that is left."""
-    left: Counter[Problem] = Counter()
+def epochs_left(plan: Plan) -> dict[Paced, int]:
+    """Epochs still to be trained, by what has a pace of its own, for the time that is left."""
+    left: Counter[Paced] = Counter()
     for base in plan.bases:
         cells = [cell for cell in base.cells if plan.statuses[cell.key] == "left"]
         epochs = epochs_to_train(plan, base, cells)
-        left[problem(base.config)] += epochs.base + epochs.branch + epochs.shadow
+        left[paced(base.config, branch=False)] += epochs.base + epochs.shadow
+        left[paced(base.config, branch=True)] += epochs.branch
     return dict(left)

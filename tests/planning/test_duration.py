@@ -65,7 +65,10 @@ def test_time_follows_from_recorded_bases_of_this_machine(tmp_path, no_probe):
     time = duration(plan)
     assert time.seconds == pytest.approx(3 * 82 / 2)
     assert time.why == "time: as recorded here for lenet5; 2 jobs at once"
-    assert time.per_epoch == {("lenet5", "digits"): pytest.approx(82 / 6)}
+    assert time.per_epoch == {
+        ("lenet5", "digits", False): pytest.approx(82 / 6),
+        ("lenet5", "digits", True): pytest.approx(70 / 6),  # no cell watches a branch
+    }
     # one base cannot be shared by two slots
     assert duration(planned(tmp_path, "seeds=[0]")).seconds == pytest.approx(82)
 

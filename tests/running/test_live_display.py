@@ -11,7 +11,7 @@ import harness.running.display
 from harness.running.display import Display
 from harness.running.events import BatchesDone, EpochEnded, JobResumed
 
-NET = ("net", "data")
+NET, BRANCH = ("net", "data", False), ("net", "data", True)
 
 
 @pytest.fixture
@@ -63,6 +63,22 @@ def test_the_start_of_a_job_is_no_part_of_an_epochs_pace(clock):
     clock.now += 10
     shown.epoch(job, EpochEnded(1, 40.0, 50.0))
     assert shown._left_text() == "about 3 min 00 s left"
+
+
+def test_branches_have_a_pace_of_their_own(clock):
+    """An epoch of a base takes a minute with what watches it, one of a branch is expected to take 5 s and takes 10."""
+    shown = Display(Console(quiet=True), 0, 4, {NET: 2, BRANCH: 30}, 1, {NET: 60.0, BRANCH: 5.0})
+    base, branch = Job(epochs=2), Job(epochs=10, kind="branch")
+    shown.begin(base)
+    for epoch in (1, 2):
+        clock.now += 60
+        shown.epoch(base, EpochEnded(epoch, 40.0, 50.0))
+    shown.end(base)
+    assert shown._left_text() == "about 2 min 30 s left"
+    shown.begin(branch)
+    clock.now += 10
+    shown.epoch(branch, EpochEnded(1, 40.0, 50.0))
+    assert shown._left_text() == "about 4 min 50 s left"
 
 
 def test_the_last_job_is_not_shared_by_the_slots(clock):
