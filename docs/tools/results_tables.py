@@ -93,10 +93,10 @@ HEADS = {"sgd_momentum": "SGD, constant", "adam": "Adam, constant"}
 
 
 def readme_table() -> str:
-    """The table of README.md: ten methods of `quick`."""
-    rows = rows_of("quick")
+    """The table of README.md: ten methods of `all`."""
+    rows = rows_of("all")
     heads = ["method", *(f"{model}, {HEADS.get(optimizer, 'cosine')}" for model, _, optimizer in rows)]
-    lines = [[f"`{method}`", *(_entry("quick", row, method) for row in rows)] for method in IN_README]
+    lines = [[f"`{method}`", *(_entry("all", row, method) for row in rows)] for method in IN_README]
     return table(heads, lines, right=True)
 
 
@@ -205,8 +205,8 @@ def plain_table(suite: str) -> str:
 WHAT = ("test %", "to `base`, 95 % interval", "saved %")
 
 
-def of_method(method: str, suite: str = "quick") -> str:
-    """A method's line in `quick`; empty where it is not part of it."""
+def of_method(method: str, suite: str = "all") -> str:
+    """A method's line in a suite; empty where it is not part of it."""
     lines = []
     for row in rows_of(suite):
         value, line = accuracy(suite, row, method), difference(suite, row, method)

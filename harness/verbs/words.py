@@ -105,7 +105,7 @@ EXAMPLES = {
     "plan": "traindyn plan suite=quick\n  traindyn plan suite=quick --details",
     "run": "traindyn run suite=quick\n  traindyn run model=resnet10t dataset=digits method=[base,cmd_online]",
     "tune": "traindyn tune method=cmd_online suite=quick trials=50\n"
-    "  traindyn tune suite=quick method=all trials=30 && traindyn run suite=quick tuned=true",
+    "  traindyn tune suite=quick trials=10 && traindyn run suite=quick tuned=true",
     "list": "traindyn list methods\n  traindyn list views results_dir=results",
     "show": "traindyn show suite=quick seeds=[0]\n"
     "  traindyn show suite=quick seeds=[0] > mine/suite/mine.yaml && traindyn run --config-dir mine suite=mine",
