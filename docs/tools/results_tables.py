@@ -10,6 +10,7 @@ import pandas as pd
 from prose import table
 
 from harness.report.method_styles import style_of
+from harness.report.stats.paired import interval as interval_of
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "published"
 ROW = ["model", "dataset", "optimizer"]
@@ -202,6 +203,40 @@ def plain_table(suite: str) -> str:
     return table(["base", "plain training, test %"], rows, right=True)
 
 
+@cache
+def tuned(suite: str) -> pd.DataFrame:
+    """Test accuracy of every row and method at its defaults and tuned, by the same seeds: means, the paired difference
+    with its interval, and ranks within the row, 1 the best."""
+    cells = pd.read_csv(PUBLISHED / suite / "accuracy.csv").assign(gain=lambda cell: cell["tuned"] - cell["default"])
+    groups = cells.groupby([*ROW, "method"], sort=False)
+    found = groups[["default", "tuned", "gain"]].mean()
+    found["low"], found["high"] = zip(*(interval_of(own["gain"].to_numpy()) for _, own in groups), strict=True)
+    for name in ("default", "tuned"):
+        ranks = found.groupby(level=[0, 1, 2], sort=False)[name].rank(ascending=False, method="min")
+        found[f"{name}_rank"] = ranks.astype(int)
+    return found
+
+
+def tuned_table(suite: str) -> str:
+    """What tuning changes: means, the paired difference, and ranks among the methods of a row."""
+    found = tuned(suite)
+    rows = list(dict.fromkeys(key[:3] for key in found.index))
+    heads = ["method", *(f"{model}, {optimizer}" for model, _, optimizer in rows)]
+    lines = []
+    for method in dict.fromkeys(key[3] for key in found.index):
+        lines.append([f"`{method}`"])
+        for row in rows:
+            if (*row, method) not in found.index:
+                lines[-1].append("")
+                continue
+            line = found.loc[(*row, method)]
+            lines[-1].append(
+                f"{line['default']:.2f} → {line['tuned']:.2f} ({signed(line['gain'])}), "
+                f"{line['default_rank']:.0f} → {line['tuned_rank']:.0f}"
+            )
+    return table(heads, lines, right=True)
+
+
 WHAT = ("test %", "to `base`, 95 % interval", "saved %")
 
 
@@ -236,5 +271,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "communication": communication_table,
     "kinds": kinds_table,
     "plain": plain_table,
+    "tuned": tuned_table,
 }
 """What a page may name in `<!-- table: NAME SUITE -->`."""

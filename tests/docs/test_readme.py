@@ -129,6 +129,49 @@ def test_what_is_said_of_every_method_is_as_published():
     assert set(ahead[ahead["model"] == "test_vit"]["method"]) == {"schedule_free", "cooldown"}
 
 
+def test_what_is_said_of_tuning_is_as_published():
+    text = " ".join((DOCS / "results.md").read_text().split())
+    cells = published.pd.read_csv(published.PUBLISHED / "tuned" / "accuracy.csv")
+    settings = published.pd.read_csv(published.PUBLISHED / "tuned" / "settings.csv")
+    assert set(settings["budget"]) == {"10 trials"}
+    assert (len(settings), settings["beyond_seed_noise"].sum()) == (42, 14)
+    assert "42 searches" in (tuning := (DOCS / "tuning.md").read_text()) and "In 14 the best of ten" in tuning
+    tuned_on = settings["seeds"].map(lambda seeds: {int(seed) for seed in seeds.split()})
+    assert not set(cells["seed"]) & set.union(*tuned_on)
+    found = published.tuned("tuned").assign(searched=lambda table: table.index.isin(settings["method"], level="method"))
+    rows = found.groupby(level=[0, 1, 2], sort=False)
+    taus = [own[own["searched"]]["default"].corr(own[own["searched"]]["tuned"], method="kendall") for _, own in rows]
+    assert "is {:.2f}, {:.2f}, {:.2f} and {:.2f} in the four columns".format(*taus) in text
+    clock = found.xs("clock", level="method")
+    assert (clock["tuned_rank"] == 1).sum() == 3
+
+    def beside(method, control):
+        wide = cells.pivot(index=[*published.ROW, "seed"], columns="method", values="tuned")
+        gains = (wide[method] - wide[control]).groupby(level=[0, 1, 2], sort=False)
+        return [(own.mean(), *published.interval_of(own.to_numpy())) for _, own in gains]
+
+    _, *resnet = beside("clock", "base_recalibrated")[:2]
+    assert "{:+.2f} ({:+.2f} to {:+.2f}) on the ResNet".format(*resnet[0]) in text
+    vit = beside("clock", "base_recalibrated")[3]
+    assert "{:+.2f} ({:+.2f} to {:+.2f}) on the ViT".format(*vit) in text
+    annealed = [row for row in rows.groups if row[2].endswith("_cosine")]
+    for row in annealed:
+        own = found.loc[row]
+        assert list(own[own["tuned"] > own.loc["base", "tuned"]].index) == ["clock"]
+    more = [mean for mean, *_ in beside("clock", "cmd_posthoc")]
+    assert f"has {min(more):.2f} to {max(more):.2f} points more than tuned post-hoc CMD" in text
+    loses = [-beside("cmd_posthoc", "base_recalibrated")[place][0] for place in (1, 3)]
+    assert "loses {:.2f} and {:.2f} after annealing".format(*loses) in text
+    control = [mean for mean, *_ in beside("cmd_online", "epoch_ema")]
+    assert f"has {min(control):+.2f} to {max(control):+.2f} points beside the moving average" in text
+    gains = found["gain"].groupby(level="method").max()
+    assert gains[["ema", "cooldown", "cmd_posthoc", "cmd_mean_kernel"]].max() < 0.4
+    forgetting = (
+        settings[settings["method"] == "clock"]["parameters"].str.extract(r"forgetting=([\d.]+)")[0].astype(float)
+    )
+    assert f"by {forgetting.min():.2f} to {forgetting.max():.2f} per short epoch" in text
+
+
 AVERAGES = (
     "ema_short", "ema", "power_ema", "posthoc_ema", "swa", "lawa", "lawa_steps_short", "lawa_steps", "two_tailed",
     "uniform_soup", "greedy_soup", "rna",
