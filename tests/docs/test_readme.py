@@ -135,7 +135,8 @@ def test_what_is_said_of_tuning_is_as_published():
     settings = published.pd.read_csv(published.PUBLISHED / "tuned" / "settings.csv")
     assert set(settings["budget"]) == {"10 trials"}
     assert (len(settings), settings["beyond_seed_noise"].sum()) == (42, 14)
-    assert "42 searches" in (tuning := (DOCS / "tuning.md").read_text()) and "In 14 the best of ten" in tuning
+    assert "42 searches" in (tuning := (DOCS / "tuning.md").read_text())
+    assert "In 14 the best of ten" in tuning
     tuned_on = settings["seeds"].map(lambda seeds: {int(seed) for seed in seeds.split()})
     assert not set(cells["seed"]) & set.union(*tuned_on)
     found = published.tuned("tuned").assign(searched=lambda table: table.index.isin(settings["method"], level="method"))
