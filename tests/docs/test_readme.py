@@ -159,6 +159,8 @@ def test_what_is_said_of_tuning_is_as_published():
     for row in annealed:
         own = found.loc[row]
         assert list(own[own["tuned"] > own.loc["base", "tuned"]].index) == ["clock"]
+    assert all(mean > 0 for method in ("cmd_online", "cmd_posthoc") for mean, *_ in beside("clock", method))
+    assert "Tuned, a straight line in the epoch comes before CMD." in README
     more = [mean for mean, *_ in beside("clock", "cmd_posthoc")]
     assert f"has {min(more):.2f} to {max(more):.2f} points more than tuned post-hoc CMD" in text
     loses = [-beside("cmd_posthoc", "base_recalibrated")[place][0] for place in (1, 3)]
