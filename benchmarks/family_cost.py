@@ -1,13 +1,13 @@
 """What the methods that watch a base cost, against training it: seconds, and memory in vectors of its weights.
 
-For `quick`'s ResNet, and for models of about 1e6 and 1e7 weights (LeNet-5 four times as wide, ResNet-18), every preset
-that is no brancher is shown a base: snapshots that walk at random from the initial weights, for step-cadence methods
-the states after every step too. Timed are observing or fitting, and the weights of the last epoch, with real passes
-over the probe; what a method's tables take stands beside it. An epoch of training is timed in the same process, in
-turns with them, as the median of several; batches are those of `quick` (10 of 128). Seconds are this process's own
+For the ResNet of `quick`, and for models of about 1e6 and 1e7 weights (LeNet-5 four times as wide, ResNet-18), every
+preset that is no brancher is shown a base: snapshots that walk at random from the initial weights, for step-cadence
+methods the states after every step too. Timed are observing or fitting, and the weights of the last epoch, with real
+passes over the probe; what a method's tables take stands beside it. An epoch of training is timed in the same process,
+in turns with them, as the median of several; batches are those of `quick` (10 of 128). Seconds are this process's own
 on the CPU. Memory is the peak anonymous resident size while a method works, and what it declares.
 
-    python benchmarks/family_cost.py [--weights 1e6 1e7] [--rounds 3] [--methods ema lawa ...]
+    python benchmarks/family_cost.py [--bases quick 1e6 1e7] [--rounds 3] [--methods ema lawa ...]
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LIKE_QUICK = (
     *("epochs=20", "batch_size=128", "batches_per_epoch=10", "seeds=[0]", "tracker=none", "device=cpu"),
 )
 BASES = {
-    "quick's ResNet": QUICK,
+    "quick": QUICK,
     "1e6": ("model=lenet5", "model.lenet5.kwargs={width: 4}", *LIKE_QUICK),
     "1e7": ("model=resnet18", *LIKE_QUICK),
 }
@@ -176,13 +176,13 @@ def say(name: str, shown: Shown, epoch: float, costs: list[Cost]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", nargs="*", choices=["1e6", "1e7"], default=["1e6", "1e7"])
+    parser.add_argument("--bases", nargs="+", choices=list(BASES), default=list(BASES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--methods", nargs="*", default=[])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    for name in ("quick's ResNet", *arguments.weights):
+    for name in arguments.bases:
         experiment = resolve(Request(BASES[name], ()), "family_cost", compares=False)
         plan, *_ = make_plan(experiment, Store(Path("/nonexistent"))).bases
         shown = Shown(plan)
