@@ -104,6 +104,7 @@ def test_what_is_said_of_every_method_is_as_published():
     assert "and {:.1f} to {:.1f} on the ViT".format(*over(AVERAGES, ["vit"])) in text
     for row in ("constant", "vit"):
         assert over(AVERAGES, [row])[0] < mean("cmd_posthoc", QUICK[row], suite="all") < over(AVERAGES, [row])[1] + 0.05
+        assert over(["epoch_ema", "ema_long", "time_mean"], [row])[1] < over(AVERAGES, [row])[0]
     assert f"the best of the twelve gains {over(AVERAGES, ['cosine', 'vit cosine'])[1]:.2f} points" in text
     means = {method: value for (row, method), (value, _) in published.means("all").items() if row == QUICK["constant"]}
     assert max(means, key=means.get) == "pca2"
