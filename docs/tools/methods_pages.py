@@ -171,7 +171,7 @@ def _parameters(preset: Preset, method: type[Method]) -> str:
 def _type(annotation: Any) -> str:
     text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
     tree = ast.parse(text, mode="eval").body
-    return f"`{ast.unparse(tree)}`"
+    return " or ".join(f"`{one}`" for one in ast.unparse(tree).split(" | "))  # a bar would end the table's cell
 
 
 def _yaml(value: Any) -> str:

@@ -257,8 +257,9 @@ def of_method(method: str, suite: str = "all") -> str:
         return ""
     text = table(["base", "test accuracy, %", "to `base_recalibrated`", "95 % interval", "verdict"], lines)
     return (
-        f"Suite `{suite}` ({style_of(method).label} on Fashion-MNIST, see [Results](../results.md)); verdicts of "
-        f"comparisons that were not named beforehand are exploratory.\n\n{text}"
+        f"Suite `{suite}` ({style_of(method).label} on Fashion-MNIST, see [Results](../results.md)), with the settings "
+        f"that `conf/suite/{suite}.yaml` gives it; verdicts of comparisons that were not named beforehand are "
+        f"exploratory.\n\n{text}"
     )
 
 
